@@ -1,0 +1,1 @@
+//! Edge decisions: desired x observed -> actions. No IO.

@@ -1,0 +1,1 @@
+//! HTTP JSON types shared by host and cli. No IO.

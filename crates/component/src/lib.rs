@@ -1,0 +1,1 @@
+//! Looks into a .wasm without running it: imports, exports, sizes. No IO.

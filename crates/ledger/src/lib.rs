@@ -1,0 +1,1 @@
+//! Outbox, Inbox, set digests: revisions, acks, resync. No IO.

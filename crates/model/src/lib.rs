@@ -1,0 +1,1 @@
+//! Nouns: ids, digests, the pipeline document and its checked types. No IO.

@@ -1,0 +1,1 @@
+//! Every byte between orchestrator and edge. No IO.

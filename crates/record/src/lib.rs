@@ -1,0 +1,1 @@
+//! Batches of records in columns. No IO.

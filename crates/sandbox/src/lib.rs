@@ -1,0 +1,1 @@
+//! Runs a chain of stages: engine, limits, grants, bindings.

@@ -1,0 +1,1 @@
+//! Orchestrator decisions: evaluate, reconcile, place. No IO.

@@ -1,0 +1,1 @@
+//! QUIC and TLS: endpoints, identity, artifact streams.

@@ -1,0 +1,1 @@
+//! The edge: agent loop, store, artifact cache, pipeline runner.

@@ -1,0 +1,2 @@
+//! The `sluice-edge` program.
+fn main() {}

@@ -1,0 +1,1 @@
+//! The orchestrator: store, sessions, scheduler loop, artifacts, HTTP API.
