@@ -1,1 +1,22 @@
-//! Nouns: ids, digests, the pipeline document and its checked types. No IO.
+//! The nouns of Sluice: ids, digests, states and the pipeline document.
+//!
+//! Everything here is data and its checking. Nothing here does IO, reads a clock, or draws a random
+//! number: whoever needs a fresh id passes the random bytes in.
+
+mod digest;
+mod ids;
+mod names;
+pub mod pipeline;
+mod state;
+mod time;
+
+pub use digest::{Digest, DigestError};
+pub use ids::{
+    Attempt, BootCounter, BootNonce, Epoch, EvaluationId, ExecutionId, Fence, Incarnation, JobId, LifeNonce, NodeId,
+    Revision, SessionId, Slot, TokenId, Version,
+};
+pub use names::{JobName, Labels, NameError, NodeName, StageName, check_label_key, check_label_value};
+pub use state::{
+    Desired, ExecutionState, FailReason, JobState, NextAction, NodeState, ObservedPhase, PendingReason,
+};
+pub use time::{MonotonicMs, UnixMs};

@@ -1,0 +1,161 @@
+//! The pipeline document: one input, stages, one output.
+//!
+//! The types here are checked: whoever holds a [`Pipeline`] holds one that may run.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use crate::{Digest, JobName, StageName};
+
+mod template;
+
+pub use template::{Template, TemplateContext, TemplateError, Variable};
+
+/// Longest pipeline file, in bytes: a row and its text must fit a frame many times over.
+pub const PIPELINE_BYTES_MAX: usize = 256 * 1024;
+
+/// A checked pipeline.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Pipeline {
+    /// The job's name.
+    pub name: JobName,
+    /// How it is placed. Only [`Kind::Daemon`] in this version.
+    pub kind: Kind,
+    /// Which nodes; empty means every node.
+    pub select: Select,
+    /// Where records come from.
+    pub input: Input,
+    /// What happens to them, in order; may be empty.
+    pub stages: Vec<Stage>,
+    /// Where they go.
+    pub output: Output,
+}
+
+/// How a job is placed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// One execution on every matching node.
+    Daemon,
+}
+
+/// Which nodes a job wants: every key must match one of its values. The key `node` stands for the node's name.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Select(pub BTreeMap<String, Vec<String>>);
+
+impl Select {
+    /// Whether a node with this name and these labels matches.
+    pub fn matches(&self, name: &crate::NodeName, labels: &crate::Labels) -> bool {
+        self.0.iter().all(|(key, wanted)| {
+            let value = if key == "node" { Some(name.as_str()) } else { labels.get(key).map(String::as_str) };
+            value.is_some_and(|value| wanted.iter().any(|want| want == value))
+        })
+    }
+}
+
+/// One input.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Input {
+    /// Makes records from a template.
+    Generate(GenerateInput),
+    /// Reads a file's lines from its start to its end.
+    File(FileInput),
+    /// Reads lines from the process's standard input; `dev` and `pipeline run` only.
+    Stdin,
+}
+
+/// Settings of `[input.generate]`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct GenerateInput {
+    /// Time between records; `None` goes as fast as it can.
+    pub interval: Option<Duration>,
+    /// How many records; `None` never ends.
+    pub count: Option<u64>,
+    /// One record's text.
+    pub template: Template,
+}
+
+/// Settings of `[input.file]`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct FileInput {
+    /// A path on the edge, inside what its owner allowed.
+    pub path: Template,
+}
+
+/// One output.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Output {
+    /// The process's standard output in `dev` and `pipeline run`, else the execution's log.
+    Stdout(StdoutOutput),
+    /// Appends to a file.
+    File(FileOutput),
+    /// Counts and forgets.
+    Discard,
+}
+
+/// Settings of `[output.stdout]`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StdoutOutput {
+    /// How records are written.
+    pub codec: Codec,
+}
+
+/// Settings of `[output.file]`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct FileOutput {
+    /// A path on the edge, inside what its owner allowed.
+    pub path: Template,
+    /// How records are written.
+    pub codec: Codec,
+}
+
+/// How records become bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Codec {
+    /// Each record and a newline.
+    #[default]
+    Lines,
+}
+
+/// One stage.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Stage {
+    /// Unique within the pipeline.
+    pub name: StageName,
+    /// Which component.
+    pub plugin: PluginRef,
+    /// Handed to the component as JSON text; `{}` when absent.
+    pub config: serde_json::Value,
+    /// What a call may use.
+    pub limits: Limits,
+}
+
+/// How a pipeline names a component.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PluginRef {
+    /// A file, relative to the pipeline file.
+    Path(String),
+    /// `name@version` in the orchestrator's registry.
+    Named {
+        /// The plugin's name.
+        name: String,
+        /// The plugin's version.
+        version: String,
+    },
+    /// The content itself.
+    Digest(Digest),
+}
+
+/// What one stage's calls may use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Linear memory summed over the stage, in bytes.
+    pub memory_bytes_max: u64,
+    /// CPU time of one call.
+    pub deadline: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { memory_bytes_max: 64 << 20, deadline: Duration::from_secs(1) }
+    }
+}

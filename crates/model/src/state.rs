@@ -1,0 +1,177 @@
+//! The states people and programs see, with their fixed spellings.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+macro_rules! spelled {
+    ($($(#[$doc:meta])* $name:ident { $($(#[$vdoc:meta])* $variant:ident = $text:literal,)* })*) => {$(
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        pub enum $name {
+            $($(#[$vdoc])* #[serde(rename = $text)] $variant,)*
+        }
+
+        impl $name {
+            /// The fixed spelling, as in JSON, tables and on disk.
+            pub fn as_str(self) -> &'static str {
+                match self { $(Self::$variant => $text,)* }
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.pad(self.as_str())
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = String;
+
+            fn from_str(text: &str) -> Result<Self, String> {
+                match text {
+                    $($text => Ok(Self::$variant),)*
+                    other => Err(format!("unknown {}: {other:?}", stringify!($name))),
+                }
+            }
+        }
+    )*};
+}
+
+spelled! {
+    /// What a row orders.
+    Desired {
+        /// Keep it running.
+        Run = "run",
+        /// End it, keep its state.
+        Stop = "stop",
+        /// End it and delete its state.
+        Purge = "purge",
+    }
+
+    /// What one edge runtime reports of one execution at one (version, attempt).
+    ObservedPhase {
+        /// Pulling components.
+        Fetching = "fetching",
+        /// Compiling components.
+        Compiling = "compiling",
+        /// Opening inputs and outputs.
+        Starting = "starting",
+        /// Moving records.
+        Running = "running",
+        /// Waiting to try again by itself.
+        Backoff = "backoff",
+        /// This edge cannot run it as it is; tried again when something changes.
+        Refused = "refused",
+        /// Crashed too often; waits for a new version or attempt.
+        Quarantined = "quarantined",
+        /// Ended by itself, well. An outcome.
+        Completed = "completed",
+        /// Ended badly, for good. An outcome.
+        Failed = "failed",
+        /// Ended on order, state kept.
+        Stopped = "stopped",
+        /// Ended on order, state deleted.
+        Purged = "purged",
+    }
+
+    /// An execution's state, speaking of its desired (version, attempt).
+    ExecutionState {
+        /// Not there yet; comes with a reason, a next action and a time.
+        Pending = "pending",
+        /// Runs.
+        Running = "running",
+        /// Ended well.
+        Completed = "completed",
+        /// Ended badly.
+        Failed = "failed",
+        /// Ended on order.
+        Stopped = "stopped",
+        /// Its node is lost.
+        Lost = "lost",
+        /// Crashed too often.
+        Quarantined = "quarantined",
+    }
+
+    /// Why an execution is pending.
+    PendingReason {
+        /// Its node is not connected.
+        WaitingForNode = "waiting-for-node",
+        /// No node matches.
+        NoNode = "no-node",
+        /// The row is on its way.
+        Sending = "sending",
+        /// The edge pulls components.
+        Fetching = "fetching",
+        /// The edge compiles components.
+        Compiling = "compiling",
+        /// The edge starts it.
+        Starting = "starting",
+        /// Something it needs was not there; tried again.
+        Backoff = "backoff",
+        /// The edge cannot run it as it is.
+        Refused = "refused",
+        /// Its node is held.
+        Held = "held",
+    }
+
+    /// Why an execution failed.
+    FailReason {
+        /// A stage said `fatal`.
+        Fatal = "fatal",
+        /// An output refused for good.
+        Rejected = "rejected",
+        /// A stage refused its configuration, or a `${...}` has no value on this node.
+        Configure = "configure",
+        /// Tried as often as allowed.
+        Retries = "retries",
+        /// Ran past its deadline.
+        TimedOut = "timed-out",
+        /// Called off.
+        Cancelled = "cancelled",
+        /// Nobody can tell whether it ended.
+        Indeterminate = "indeterminate",
+        /// Its node was lost.
+        Lost = "lost",
+    }
+
+    /// A node's state.
+    NodeState {
+        /// Its session lives.
+        Connected = "connected",
+        /// Three heartbeats missed; what it runs is left alone.
+        Disconnected = "disconnected",
+        /// Away for longer than `lost_after`.
+        Lost = "lost",
+        /// Knows more than the orchestrator: nothing is stopped or sent until a person decides.
+        Held = "held",
+    }
+
+    /// A job's state: the first that applies.
+    JobState {
+        /// Stopped by an operator.
+        Stopped = "stopped",
+        /// Nothing desired yet.
+        Queued = "queued",
+        /// Every execution completed.
+        Completed = "completed",
+        /// Every execution ended, one or more badly.
+        Failed = "failed",
+        /// Something is on its way.
+        Deploying = "deploying",
+        /// Something is wrong on a connected node, or nothing runs.
+        Degraded = "degraded",
+        /// Runs.
+        Running = "running",
+    }
+}
+
+/// What happens next to something that waits, and when.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NextAction {
+    /// In words: `try again`, `when e1 connects`.
+    pub action: String,
+    /// When; `None` only where the action is an event.
+    pub at: Option<crate::UnixMs>,
+}
