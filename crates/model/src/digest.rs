@@ -98,7 +98,14 @@ mod tests {
             "sha256:ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
         );
         assert_eq!(digest.to_string().parse(), Ok(digest));
-        for wrong in ["", "sha256:", "ba7816bf", "sha256:BA", &digest.to_string()[..70], "sha512:00"] {
+        for wrong in [
+            "",
+            "sha256:",
+            "ba7816bf",
+            "sha256:BA",
+            &digest.to_string()[..70],
+            "sha512:00",
+        ] {
             assert_eq!(wrong.parse::<Digest>(), Err(DigestError), "{wrong}");
         }
     }

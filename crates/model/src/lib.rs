@@ -12,11 +12,14 @@ mod time;
 
 pub use digest::{Digest, DigestError};
 pub use ids::{
-    Attempt, BootCounter, BootNonce, Epoch, EvaluationId, ExecutionId, Fence, Incarnation, JobId, LifeNonce, NodeId,
-    Revision, SessionId, Slot, TokenId, Version,
+    Attempt, BootCounter, BootNonce, Epoch, EvaluationId, ExecutionId, Fence, Incarnation, JobId,
+    LifeNonce, NodeId, Revision, SessionId, Slot, TokenId, Version,
 };
-pub use names::{JobName, Labels, NameError, NodeName, StageName, check_label_key, check_label_value};
+pub use names::{
+    JobName, Labels, NameError, NodeName, StageName, check_label_key, check_label_value,
+};
 pub use state::{
-    Desired, ExecutionState, FailReason, JobState, NextAction, NodeState, ObservedPhase, PendingReason,
+    Desired, ExecutionState, FailReason, JobState, NextAction, NodeState, ObservedPhase,
+    PendingReason,
 };
 pub use time::{MonotonicMs, UnixMs};

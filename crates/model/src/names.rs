@@ -55,8 +55,13 @@ pub fn check_label_value(text: &str) -> Result<(), NameError> {
     if text.len() > LABEL_BYTES_MAX {
         return Err(NameError::Length);
     }
-    let known = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.' | b'/');
-    if text.bytes().all(known) { Ok(()) } else { Err(NameError::LabelCharacters) }
+    let known =
+        |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.' | b'/');
+    if text.bytes().all(known) {
+        Ok(())
+    } else {
+        Err(NameError::LabelCharacters)
+    }
 }
 
 macro_rules! name {

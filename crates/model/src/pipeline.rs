@@ -9,7 +9,7 @@ use crate::{Digest, JobName, StageName};
 
 mod template;
 
-pub use template::{Template, TemplateContext, TemplateError, Variable};
+pub use template::{Template, TemplateContext, TemplateError, TemplateScope, Variable};
 
 /// Longest pipeline file, in bytes: a row and its text must fit a frame many times over.
 pub const PIPELINE_BYTES_MAX: usize = 256 * 1024;
@@ -46,7 +46,11 @@ impl Select {
     /// Whether a node with this name and these labels matches.
     pub fn matches(&self, name: &crate::NodeName, labels: &crate::Labels) -> bool {
         self.0.iter().all(|(key, wanted)| {
-            let value = if key == "node" { Some(name.as_str()) } else { labels.get(key).map(String::as_str) };
+            let value = if key == "node" {
+                Some(name.as_str())
+            } else {
+                labels.get(key).map(String::as_str)
+            };
             value.is_some_and(|value| wanted.iter().any(|want| want == value))
         })
     }
@@ -156,6 +160,9 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { memory_bytes_max: 64 << 20, deadline: Duration::from_secs(1) }
+        Self {
+            memory_bytes_max: 64 << 20,
+            deadline: Duration::from_secs(1),
+        }
     }
 }

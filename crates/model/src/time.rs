@@ -13,7 +13,10 @@ impl UnixMs {
     /// This time, `after` later; stays at the far end rather than overflowing.
     #[must_use]
     pub fn plus(self, after: Duration) -> Self {
-        Self(self.0.saturating_add(i64::try_from(after.as_millis()).unwrap_or(i64::MAX)))
+        Self(
+            self.0
+                .saturating_add(i64::try_from(after.as_millis()).unwrap_or(i64::MAX)),
+        )
     }
 }
 
@@ -49,7 +52,10 @@ impl MonotonicMs {
     /// This time, `after` later.
     #[must_use]
     pub fn plus(self, after: Duration) -> Self {
-        Self(self.0.saturating_add(u64::try_from(after.as_millis()).unwrap_or(u64::MAX)))
+        Self(
+            self.0
+                .saturating_add(u64::try_from(after.as_millis()).unwrap_or(u64::MAX)),
+        )
     }
 
     /// How long after `earlier` this is; zero when it is not after.

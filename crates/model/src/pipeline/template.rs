@@ -1,0 +1,468 @@
+//! Text with `${...}` variables, filled in on the edge.
+//!
+//! ```text
+//! ${node.name}  ${node.labels.KEY}  ${node.labels.KEY:-default}  ${job.name}  ${execution.id}    everywhere
+//! ${seq}  ${now}  ${hostname}                                                   only in generate's template
+//! $${           a literal ${
+//! ```
+//!
+//! Parsing checks every name; rendering is given every value and so reads no clock and no machine.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::io::Write as _;
+use std::ops::Range;
+
+use crate::{ExecutionId, JobName, Labels, NodeName, check_label_key};
+
+/// Where a template stands, which decides what it may name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TemplateScope {
+    /// A setting, rendered once when the execution starts.
+    Setting,
+    /// The text of generated records: also `seq`, `now` and `hostname`.
+    Record,
+}
+
+/// One thing that `${...}` can name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Variable {
+    /// `${node.name}`
+    NodeName,
+    /// `${node.labels.KEY}` or `${node.labels.KEY:-default}`
+    NodeLabel {
+        /// The label's key.
+        key: String,
+        /// What stands there when the node lacks the label; `None` makes that an error.
+        default: Option<String>,
+    },
+    /// `${job.name}`
+    JobName,
+    /// `${execution.id}`
+    ExecutionId,
+    /// `${seq}`: the record's number, from 0.
+    Seq,
+    /// `${now}`: the time the record was made, RFC 3339.
+    Now,
+    /// `${hostname}`: the edge machine's host name.
+    Hostname,
+}
+
+/// The values that variables stand for on one node, for one execution.
+#[derive(Clone, Copy, Debug)]
+pub struct TemplateContext<'a> {
+    /// The node's name.
+    pub node: &'a NodeName,
+    /// The node's labels.
+    pub labels: &'a Labels,
+    /// The job's name.
+    pub job: &'a JobName,
+    /// The execution's id.
+    pub execution: ExecutionId,
+    /// The machine's host name.
+    pub hostname: &'a str,
+}
+
+/// Why a text is not a template, or a template has no value here. `at` is a byte range of the text.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum TemplateError {
+    /// A `${` without its `}`.
+    #[error("`${{` is never closed; write `$${{` for a literal one")]
+    Unclosed {
+        /// From the `${` to the end.
+        at: Range<usize>,
+    },
+    /// A name that nothing has.
+    #[error("unknown variable `${{{name}}}`")]
+    Unknown {
+        /// What stands between the braces.
+        name: String,
+        /// The whole `${...}`.
+        at: Range<usize>,
+    },
+    /// A name that only generated records have.
+    #[error("`${{{name}}}` exists only in the template of `[input.generate]`")]
+    RecordOnly {
+        /// What stands between the braces.
+        name: String,
+        /// The whole `${...}`.
+        at: Range<usize>,
+    },
+    /// A label key that no node can have.
+    #[error("`{key}` is not a label key: it {reason}")]
+    LabelKey {
+        /// The key.
+        key: String,
+        /// The rule it breaks.
+        reason: crate::NameError,
+        /// The whole `${...}`.
+        at: Range<usize>,
+    },
+    /// The node lacks a label that has no default.
+    #[error("this node has no label `{key}`; set it, or write `${{node.labels.{key}:-default}}`")]
+    MissingLabel {
+        /// The label's key.
+        key: String,
+    },
+}
+
+impl TemplateError {
+    /// Where in the template's text the problem is; `None` for one that depends on the node.
+    pub fn at(&self) -> Option<Range<usize>> {
+        match self {
+            Self::Unclosed { at }
+            | Self::Unknown { at, .. }
+            | Self::RecordOnly { at, .. }
+            | Self::LabelKey { at, .. } => Some(at.clone()),
+            Self::MissingLabel { .. } => None,
+        }
+    }
+}
+
+/// A parsed text with variables.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Template {
+    written: String,
+    pieces: Vec<Piece>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Piece {
+    Literal(String),
+    Variable(Variable),
+}
+
+impl Template {
+    /// Parses `text`; the first problem is the error, see [`Template::problems`] for all.
+    pub fn parse(text: &str, scope: TemplateScope) -> Result<Self, TemplateError> {
+        let (pieces, problems) = split(text, scope);
+        match problems.into_iter().next() {
+            Some(problem) => Err(problem),
+            None => Ok(Self {
+                written: text.to_owned(),
+                pieces,
+            }),
+        }
+    }
+
+    /// Every problem of `text`, in order; empty when [`Template::parse`] takes it.
+    pub fn problems(text: &str, scope: TemplateScope) -> Vec<TemplateError> {
+        split(text, scope).1
+    }
+
+    /// The text as the pipeline's author wrote it.
+    pub fn as_written(&self) -> &str {
+        &self.written
+    }
+
+    /// The variables in the order of the text.
+    pub fn variables(&self) -> impl Iterator<Item = &Variable> {
+        self.pieces.iter().filter_map(|piece| match piece {
+            Piece::Variable(variable) => Some(variable),
+            Piece::Literal(_) => None,
+        })
+    }
+
+    /// Fills in every variable; a label that the node lacks is an error that names it. A setting has no `seq` and no
+    /// `now`, so these are errors too.
+    pub fn render(&self, context: &TemplateContext<'_>) -> Result<String, TemplateError> {
+        let mut rendered = String::with_capacity(self.written.len());
+        for piece in &self.pieces {
+            match piece {
+                Piece::Literal(text) => rendered.push_str(text),
+                Piece::Variable(variable) => match value(variable, context)? {
+                    Some(text) => rendered.push_str(&text),
+                    None => {
+                        return Err(TemplateError::RecordOnly {
+                            name: variable.to_string(),
+                            at: 0..0,
+                        });
+                    }
+                },
+            }
+        }
+        Ok(rendered)
+    }
+
+    /// Fills in everything but `seq` and `now`, once, so that [`Template::render_into`] has nothing left to look up.
+    pub fn resolve(&self, context: &TemplateContext<'_>) -> Result<Self, TemplateError> {
+        let mut pieces = Vec::with_capacity(self.pieces.len());
+        for piece in &self.pieces {
+            match piece {
+                Piece::Literal(text) => push_literal(&mut pieces, text),
+                Piece::Variable(variable) => match value(variable, context)? {
+                    Some(text) => push_literal(&mut pieces, &text),
+                    None => pieces.push(piece.clone()),
+                },
+            }
+        }
+        Ok(Self {
+            written: self.written.clone(),
+            pieces,
+        })
+    }
+
+    /// Appends one record's text: the record path's form, for a template that went through [`Template::resolve`].
+    /// A variable that was not resolved is appended as it was written.
+    pub fn render_into(&self, out: &mut Vec<u8>, seq: u64, now: &str) {
+        for piece in &self.pieces {
+            match piece {
+                Piece::Literal(text) => out.extend_from_slice(text.as_bytes()),
+                Piece::Variable(Variable::Seq) => append(out, format_args!("{seq}")),
+                Piece::Variable(Variable::Now) => out.extend_from_slice(now.as_bytes()),
+                Piece::Variable(other) => append(out, format_args!("${{{other}}}")),
+            }
+        }
+    }
+
+    /// Whether the text needs `now`, so that a caller need not format the time for nothing.
+    pub fn uses_now(&self) -> bool {
+        self.variables().any(|variable| *variable == Variable::Now)
+    }
+}
+
+impl fmt::Debug for Template {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Template({:?})", self.written)
+    }
+}
+
+impl fmt::Display for Variable {
+    /// What stands between the braces.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NodeName => f.write_str("node.name"),
+            Self::NodeLabel { key, default: None } => write!(f, "node.labels.{key}"),
+            Self::NodeLabel {
+                key,
+                default: Some(default),
+            } => write!(f, "node.labels.{key}:-{default}"),
+            Self::JobName => f.write_str("job.name"),
+            Self::ExecutionId => f.write_str("execution.id"),
+            Self::Seq => f.write_str("seq"),
+            Self::Now => f.write_str("now"),
+            Self::Hostname => f.write_str("hostname"),
+        }
+    }
+}
+
+/// A variable's value, or `None` for what each record has anew.
+fn value<'a>(
+    variable: &'a Variable,
+    context: &TemplateContext<'a>,
+) -> Result<Option<Cow<'a, str>>, TemplateError> {
+    Ok(Some(match variable {
+        Variable::NodeName => Cow::Borrowed(context.node.as_str()),
+        Variable::NodeLabel { key, default } => {
+            match context.labels.get(key).or(default.as_ref()) {
+                Some(text) => Cow::Borrowed(text.as_str()),
+                None => return Err(TemplateError::MissingLabel { key: key.clone() }),
+            }
+        }
+        Variable::JobName => Cow::Borrowed(context.job.as_str()),
+        Variable::ExecutionId => Cow::Owned(context.execution.to_string()),
+        Variable::Hostname => Cow::Borrowed(context.hostname),
+        Variable::Seq | Variable::Now => return Ok(None),
+    }))
+}
+
+fn split(text: &str, scope: TemplateScope) -> (Vec<Piece>, Vec<TemplateError>) {
+    let (mut pieces, mut problems) = (Vec::new(), Vec::new());
+    let mut done = 0;
+    while let Some(found) = text[done..].find("${") {
+        let start = done + found;
+        if text[done..start].ends_with('$') {
+            push_literal(&mut pieces, &text[done..start - 1]);
+            push_literal(&mut pieces, "${");
+            done = start + 2;
+            continue;
+        }
+        push_literal(&mut pieces, &text[done..start]);
+        let Some(length) = text[start..].find('}') else {
+            problems.push(TemplateError::Unclosed {
+                at: start..text.len(),
+            });
+            return (pieces, problems);
+        };
+        let at = start..start + length + 1;
+        match variable(&text[start + 2..at.end - 1], at.clone(), scope) {
+            Ok(variable) => pieces.push(Piece::Variable(variable)),
+            Err(problem) => problems.push(problem),
+        }
+        done = at.end;
+    }
+    push_literal(&mut pieces, &text[done..]);
+    (pieces, problems)
+}
+
+fn variable(name: &str, at: Range<usize>, scope: TemplateScope) -> Result<Variable, TemplateError> {
+    let record_only = |variable| match scope {
+        TemplateScope::Record => Ok(variable),
+        TemplateScope::Setting => Err(TemplateError::RecordOnly {
+            name: name.to_owned(),
+            at: at.clone(),
+        }),
+    };
+    match name {
+        "node.name" => Ok(Variable::NodeName),
+        "job.name" => Ok(Variable::JobName),
+        "execution.id" => Ok(Variable::ExecutionId),
+        "seq" => record_only(Variable::Seq),
+        "now" => record_only(Variable::Now),
+        "hostname" => record_only(Variable::Hostname),
+        other => {
+            let Some(label) = other.strip_prefix("node.labels.") else {
+                return Err(TemplateError::Unknown {
+                    name: other.to_owned(),
+                    at,
+                });
+            };
+            let (key, default) = match label.split_once(":-") {
+                Some((key, default)) => (key, Some(default.to_owned())),
+                None => (label, None),
+            };
+            match check_label_key(key) {
+                Ok(()) => Ok(Variable::NodeLabel {
+                    key: key.to_owned(),
+                    default,
+                }),
+                Err(reason) => Err(TemplateError::LabelKey {
+                    key: key.to_owned(),
+                    reason,
+                    at,
+                }),
+            }
+        }
+    }
+}
+
+fn push_literal(pieces: &mut Vec<Piece>, text: &str) {
+    match pieces.last_mut() {
+        _ if text.is_empty() => {}
+        Some(Piece::Literal(before)) => before.push_str(text),
+        _ => pieces.push(Piece::Literal(text.to_owned())),
+    }
+}
+
+fn append(out: &mut Vec<u8>, text: fmt::Arguments<'_>) {
+    out.write_fmt(text).expect("a Vec takes every byte");
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    fn check(text: &str, expected: &str) {
+        let labels = Labels::from([("site".to_owned(), "plant-7".to_owned())]);
+        let (node, job) = ("e1".parse().unwrap(), "temps".parse().unwrap());
+        let context = TemplateContext {
+            node: &node,
+            labels: &labels,
+            job: &job,
+            execution: ExecutionId::from_random([7; 16]),
+            hostname: "machine",
+        };
+        let shown = match Template::parse(text, TemplateScope::Setting) {
+            Ok(template) => match template.render(&context) {
+                Ok(rendered) => {
+                    let mut bytes = Vec::new();
+                    template
+                        .resolve(&context)
+                        .unwrap()
+                        .render_into(&mut bytes, 0, "");
+                    assert_eq!(
+                        bytes,
+                        rendered.as_bytes(),
+                        "both ways of rendering agree on {text}"
+                    );
+                    rendered
+                }
+                Err(error) => error.to_string(),
+            },
+            Err(error) => format!("{:?} {error}", error.at().map(|at| &text[at])),
+        };
+        assert_eq!(shown, expected, "{text}");
+    }
+
+    #[test]
+    fn settings_render_or_say_why_not() {
+        check("", "");
+        check("plain $ } text", "plain $ } text");
+        check("${node.name}/${job.name}", "e1/temps");
+        check("${execution.id}", "07070707-0707-4707-8707-070707070707");
+        check("a-${node.labels.site}-b", "a-plant-7-b");
+        check(
+            "${node.labels.line:-none}${node.labels.site:-x}",
+            "noneplant-7",
+        );
+        check("${node.labels.line:-}", "");
+        check(
+            "${node.labels.line}",
+            "this node has no label `line`; set it, or write `${node.labels.line:-default}`",
+        );
+        check("$${node.name} $$${job.name}", "${node.name} $${job.name}");
+        check("é$${é${node.name}é", "é${ée1é");
+        check(
+            "x ${node.nme} y",
+            "Some(\"${node.nme}\") unknown variable `${node.nme}`",
+        );
+        check("${}", "Some(\"${}\") unknown variable `${}`");
+        check(
+            "${seq}",
+            "Some(\"${seq}\") `${seq}` exists only in the template of `[input.generate]`",
+        );
+        check(
+            "a ${node.name",
+            "Some(\"${node.name\") `${` is never closed; write `$${` for a literal one",
+        );
+        check(
+            "${node.labels.a b}",
+            "Some(\"${node.labels.a b}\") `a b` is not a label key: it may have only letters, digits, `-`, `_`, `.` and `/`",
+        );
+    }
+
+    #[test]
+    fn every_problem_of_a_text_is_found() {
+        let problems = Template::problems("${a} ${node.name} ${now} ${b", TemplateScope::Setting);
+        assert_eq!(
+            problems
+                .iter()
+                .map(|problem| problem.at().unwrap().start)
+                .collect::<Vec<_>>(),
+            [0, 18, 25]
+        );
+    }
+
+    #[test]
+    fn a_resolved_record_has_only_seq_and_now_left() {
+        let (node, job) = ("e1".parse().unwrap(), "temps".parse().unwrap());
+        let context = TemplateContext {
+            node: &node,
+            labels: &Labels::new(),
+            job: &job,
+            execution: ExecutionId::from_random([7; 16]),
+            hostname: "machine",
+        };
+        let template = Template::parse(
+            "${hostname}:${node.name} ${seq} $${x} ${now}",
+            TemplateScope::Record,
+        )
+        .unwrap();
+        let resolved = template.resolve(&context).unwrap();
+        assert_eq!(
+            resolved.variables().collect::<Vec<_>>(),
+            [&Variable::Seq, &Variable::Now]
+        );
+        assert!(resolved.uses_now());
+        assert_eq!(resolved.as_written(), template.as_written());
+        let mut out = b"before ".to_vec();
+        resolved.render_into(&mut out, 18_446_744_073_709_551_615, "T");
+        assert_eq!(out, b"before machine:e1 18446744073709551615 ${x} T");
+        assert!(matches!(
+            template.render(&context),
+            Err(TemplateError::RecordOnly { .. })
+        ));
+    }
+}
