@@ -1,1 +1,3 @@
 //! The edge: agent loop, store, artifact cache, pipeline runner.
+
+pub mod runner;
