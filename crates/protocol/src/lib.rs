@@ -1,1 +1,51 @@
-//! Every byte between orchestrator and edge. No IO.
+//! Every byte between orchestrator and edge: messages, frames, versions, and the rule of who may speak as a node.
+//!
+//! A session is one control stream of frames. The edge speaks [`EdgeMessage`], the orchestrator
+//! [`OrchestratorMessage`]; joining, artifact pulls and log reads are short streams of their own.
+//!
+//! ```text
+//!   edge                                   orchestrator
+//!    | Hello {positions, boot, versions} -->  |   read and answered, nothing committed
+//!    | <-- Welcome {session, epoch, nonce}    |   or Reject {code, retry_after}
+//!    |  (epoch, nonce) on disk                |
+//!    | Begin {session} -------------------->  |   takeover, liveness, labels committed
+//!    | <-- Rows {base, to, digest, rows} ---  |   desired set, as deltas or snapshots
+//!    | Received {rev} --------------------->  |   after fsync
+//!    | Rows {base, to, digest, rows} ------>  |   observed set: live rows and outcomes
+//!    | <-- Received {rev} ------------------  |
+//!    | Heartbeat {positions, counters} ---->  |
+//!    | <-- HeartbeatAck {positions} --------  |
+//! ```
+//!
+//! Nothing here does IO.
+
+pub mod admission;
+mod frame;
+mod message;
+mod row;
+mod spec;
+
+pub use frame::{FRAME_BYTES_MAX, FrameError, decode, encode};
+pub use message::{
+    Begin, Counters, EdgeMessage, Heartbeat, HeartbeatAck, Hello, JoinReply, JoinRequest, LogLine,
+    LogReply, LogRequest, OrchestratorMessage, PullReply, PullRequest, Received, Reject, Renew,
+    Renewed, Resync, Row, Rows, SpecBytes, StreamRequest, Welcome, WirePosition, edge_message,
+    orchestrator_message, stream_request,
+};
+pub use row::{AssignmentRow, ObservedRow, OutcomeKey, ROW_BYTES_MAX, RowError};
+pub use spec::{Spec, SpecComponent, SpecError};
+
+/// The dialects this program speaks, newest last.
+pub const VERSIONS: &[u32] = &[1];
+
+/// ALPN of a session.
+pub const ALPN_SESSION: &[u8] = b"sluice/1";
+
+/// ALPN of joining.
+pub const ALPN_JOIN: &[u8] = b"sluice-join/1";
+
+/// Payload of one `Rows` part, in bytes: small enough that heartbeats pass between parts on a slow link.
+pub const ROWS_PART_BYTES_MAX: usize = 256 * 1024;
+
+/// Parts of one change, at most: bounds what a receiver collects before it applies (256 MiB).
+pub const ROWS_PARTS_MAX: u32 = 1024;
