@@ -1,7 +1,13 @@
 //! Batches of records in columns: one byte buffer and one list of end offsets.
 //!
-//! Nothing here does IO. Buffers are meant to be reused: `clear` keeps their capacity.
+//! This is what inputs fill, stages see and outputs write. Nothing here does IO, and nothing here allocates for each
+//! record: buffers grow to the size of a batch once and are reused (`clear` keeps their capacity).
 
 mod batch;
+mod column;
 
-pub use batch::{Batch, BatchError, Column, RECORD_BYTES_MAX, BATCH_BYTES_MAX, BATCH_RECORDS_MAX};
+pub use batch::{BATCH_BYTES_MAX, BATCH_RECORDS_MAX, Batch, BatchError, RECORD_BYTES_MAX};
+pub use column::Column;
+
+#[cfg(test)]
+mod tests;
