@@ -7,8 +7,12 @@ use std::time::Duration;
 
 use crate::{Digest, JobName, StageName};
 
+mod parse;
+mod problems;
 mod template;
 
+pub use parse::parse;
+pub use problems::{Problem, ProblemReport, Problems};
 pub use template::{Template, TemplateContext, TemplateError, TemplateScope, Variable};
 
 /// Longest pipeline file, in bytes: a row and its text must fit a frame many times over.
