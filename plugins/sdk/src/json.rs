@@ -1,0 +1,1 @@
+//! Finding and splicing fields of JSON records without a tree.
