@@ -1,1 +1,12 @@
-//! Orchestrator decisions: evaluate, reconcile, place. No IO.
+//! The orchestrator's decisions: which executions a job should have, and what their states mean to people.
+//!
+//! Everything is a function of a snapshot; planning the same state twice plans nothing the second time. Nothing here
+//! does IO, reads a clock or draws a random number.
+
+mod plan;
+mod view;
+
+pub use plan::{Change, ExecutionFacts, JobFacts, NodeFacts, Plan, Snapshot, mismatch, plan};
+pub use view::{
+    ExecutionView, JobCounts, NodeView, Observed, ViewInput, job_state, view_execution,
+};

@@ -1,0 +1,218 @@
+use proptest::prelude::*;
+
+use super::*;
+
+fn id(byte: u8) -> NodeId {
+    NodeId::from_random([byte; 16])
+}
+
+fn execution_id(node: u8) -> ExecutionId {
+    ExecutionId::from_random([node; 16])
+}
+
+fn node(byte: u8, site: &str) -> NodeFacts {
+    NodeFacts {
+        id: id(byte),
+        name: format!("e{byte}").parse().expect("a name"),
+        labels: [("site".to_owned(), site.to_owned())].into(),
+        held: false,
+    }
+}
+
+fn job(version: u64) -> JobFacts {
+    JobFacts {
+        id: JobId::from_random([9; 16]),
+        version: Version(version),
+        stopped: false,
+        deleted: false,
+        select: Select([("site".to_owned(), vec!["a".to_owned()])].into()),
+    }
+}
+
+fn execution(byte: u8, version: u64, attempt: u64, desired: Desired) -> ExecutionFacts {
+    ExecutionFacts {
+        id: execution_id(byte),
+        node: id(byte),
+        slot: Slot::ZERO,
+        version: Version(version),
+        attempt: Attempt(attempt),
+        desired,
+    }
+}
+
+fn apply(snapshot: &mut Snapshot, plan: &Plan) {
+    for change in &plan.changes {
+        match change {
+            Change::Create { node, slot } => snapshot.executions.push(ExecutionFacts {
+                id: ExecutionId::from_random(node.to_bytes()),
+                node: *node,
+                slot: *slot,
+                version: snapshot.job.version,
+                attempt: Attempt(1),
+                desired: Desired::Run,
+            }),
+            Change::Update {
+                execution,
+                version,
+                attempt,
+                desired,
+            } => {
+                let row = snapshot
+                    .executions
+                    .iter_mut()
+                    .find(|row| row.id == *execution)
+                    .expect("a plan names what is there");
+                (row.version, row.attempt, row.desired) = (*version, *attempt, *desired);
+            }
+        }
+    }
+}
+
+#[test]
+fn the_table_of_the_module() {
+    let updated = |version, attempt, desired| {
+        vec![Change::Update {
+            execution: execution_id(1),
+            version: Version(version),
+            attempt: Attempt(attempt),
+            desired,
+        }]
+    };
+    let stopped = JobFacts {
+        stopped: true,
+        ..job(2)
+    };
+    let deleted = JobFacts {
+        deleted: true,
+        ..job(2)
+    };
+    use Desired::{Purge, Run, Stop};
+    for (job, site, now, expected) in [
+        (
+            job(2),
+            "a",
+            None,
+            vec![Change::Create {
+                node: id(1),
+                slot: Slot::ZERO,
+            }],
+        ),
+        (job(2), "b", None, vec![]),
+        (job(2), "a", Some(execution(1, 2, 1, Run)), vec![]),
+        (
+            job(2),
+            "a",
+            Some(execution(1, 1, 4, Run)),
+            updated(2, 1, Run),
+        ),
+        (
+            job(2),
+            "a",
+            Some(execution(1, 2, 4, Stop)),
+            updated(2, 5, Run),
+        ),
+        (
+            job(2),
+            "a",
+            Some(execution(1, 1, 4, Stop)),
+            updated(2, 1, Run),
+        ),
+        (
+            job(2),
+            "b",
+            Some(execution(1, 2, 1, Run)),
+            updated(2, 1, Stop),
+        ),
+        (job(2), "b", Some(execution(1, 1, 1, Stop)), vec![]),
+        (
+            stopped.clone(),
+            "a",
+            Some(execution(1, 2, 3, Run)),
+            updated(2, 3, Stop),
+        ),
+        (stopped.clone(), "a", Some(execution(1, 2, 3, Stop)), vec![]),
+        (stopped, "a", None, vec![]),
+        (
+            deleted.clone(),
+            "a",
+            Some(execution(1, 2, 3, Run)),
+            updated(2, 3, Purge),
+        ),
+        (
+            deleted.clone(),
+            "b",
+            Some(execution(1, 2, 3, Stop)),
+            updated(2, 3, Purge),
+        ),
+        (
+            deleted.clone(),
+            "b",
+            Some(execution(1, 2, 3, Purge)),
+            vec![],
+        ),
+        (deleted, "a", None, vec![]),
+    ] {
+        let snapshot = Snapshot {
+            job,
+            nodes: vec![node(1, site)],
+            executions: now.into_iter().collect(),
+        };
+        assert_eq!(plan(&snapshot).changes, expected, "{snapshot:?}");
+    }
+}
+
+#[test]
+fn a_held_node_is_left_as_it_is() {
+    for job in [
+        job(2),
+        JobFacts {
+            stopped: true,
+            ..job(2)
+        },
+        JobFacts {
+            deleted: true,
+            ..job(2)
+        },
+    ] {
+        let held = NodeFacts {
+            held: true,
+            ..node(1, "a")
+        };
+        for executions in [vec![], vec![execution(1, 1, 1, Desired::Run)]] {
+            let snapshot = Snapshot {
+                job: job.clone(),
+                nodes: vec![held.clone()],
+                executions,
+            };
+            assert_eq!(plan(&snapshot), Plan::default());
+        }
+    }
+}
+
+proptest! {
+    #[test]
+    fn planning_twice_plans_nothing(
+        version in 1u64..4,
+        stopped: bool,
+        deleted: bool,
+        nodes in proptest::collection::vec((any::<bool>(), any::<bool>(), proptest::option::of((1u64..4, 1u64..3, 0usize..3))), 0..8),
+    ) {
+        let mut snapshot = Snapshot { job: JobFacts { stopped, deleted, ..job(version) }, nodes: vec![], executions: vec![] };
+        for (index, (matches, held, row)) in nodes.into_iter().enumerate() {
+            let byte = u8::try_from(index).expect("eight nodes") + 1;
+            snapshot.nodes.push(NodeFacts { held, ..node(byte, if matches { "a" } else { "b" }) });
+            if let Some((row_version, attempt, desired)) = row {
+                let desired = [Desired::Run, Desired::Stop, Desired::Purge][desired];
+                snapshot.executions.push(execution(byte, row_version.min(version), attempt, desired));
+            }
+        }
+        let before = snapshot.executions.clone();
+        let first = plan(&snapshot);
+        apply(&mut snapshot, &first);
+        prop_assert_eq!(plan(&snapshot), Plan::default());
+        for old in before {
+            let new = snapshot.executions.iter().find(|row| row.id == old.id).expect("rows stay");
+            prop_assert!((new.version, new.attempt) >= (old.version, old.attempt));
+        }
+    }
+}
