@@ -1,1 +1,32 @@
-//! HTTP JSON types shared by host and cli. No IO.
+//! The HTTP API's JSON types and paths, shared by the orchestrator and the `sluice` program. No IO.
+//!
+//! Field names are stable: programs outside this project read them, from the API and from `sluice --output json`, which
+//! prints the same objects. A list is one array, times are RFC 3339 in UTC, counts are integers. A field may be added,
+//! none is renamed; readers ignore what they do not know.
+
+mod artifact;
+mod context;
+mod deploy;
+mod error;
+mod execution;
+mod explain;
+mod job;
+mod logs;
+mod node;
+pub mod routes;
+mod status;
+mod token;
+
+pub use artifact::{
+    ARTIFACT_BYTES_MAX, ArtifactInfo, MISSING_DIGESTS_MAX, MissingArtifacts, MissingReply, Plugin,
+};
+pub use context::OperatorContext;
+pub use deploy::{DeployOutcome, DeployReply, DeployRequest};
+pub use error::{ErrorBody, ErrorCode};
+pub use execution::{Execution, ExecutionFilter, Observed, ReasonCode};
+pub use explain::{Explain, ExplainNode};
+pub use job::{Job, JobComponent, JobDetail, JobKind};
+pub use logs::{AbsentNode, LOG_TAIL_DEFAULT, LOG_TAIL_MAX, LogLevel, LogLine, Logs, LogsQuery};
+pub use node::{Node, NodeDetail};
+pub use status::Status;
+pub use token::{TOKEN_TTL_MS_DEFAULT, TOKEN_TTL_MS_MAX, TokenCreate, TokenCreated};

@@ -1,0 +1,49 @@
+//! Components on the orchestrator: what it lacks, what it took, what it keeps.
+
+use serde::{Deserialize, Serialize};
+use sluice_model::Digest;
+
+/// Largest component, in bytes: three times the largest interpreter that is known to be useful as a stage.
+pub const ARTIFACT_BYTES_MAX: u64 = 64 << 20;
+
+/// Most digests in one question; a pipeline names far fewer.
+pub const MISSING_DIGESTS_MAX: usize = 256;
+
+/// `POST` [`crate::routes::ARTIFACTS_MISSING`]: which of these must be uploaded?
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MissingArtifacts {
+    /// At most [`MISSING_DIGESTS_MAX`].
+    pub digests: Vec<Digest>,
+}
+
+/// Answers [`MissingArtifacts`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MissingReply {
+    /// Those that are not here, in the order asked.
+    pub missing: Vec<Digest>,
+}
+
+/// One component that is stored.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ArtifactInfo {
+    /// The sha256 of its bytes.
+    pub digest: Digest,
+    /// In bytes.
+    pub size: u64,
+    /// What it imports, without what every stage is given; ordered.
+    pub imports: Vec<String>,
+}
+
+/// One element of `plugin list`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Plugin {
+    /// The sha256 of its bytes.
+    pub digest: Digest,
+    /// In bytes.
+    pub size: u64,
+    /// What it imports; ordered.
+    pub imports: Vec<String>,
+    /// The job versions that name it, as `job@version`; ordered.
+    pub used_by: Vec<String>,
+}

@@ -1,0 +1,67 @@
+//! Nodes: registered edges.
+
+use serde::{Deserialize, Serialize};
+use sluice_model::{
+    BootCounter, Incarnation, Labels, NodeId, NodeName, NodeState, Revision, UnixMs,
+};
+
+use crate::Execution;
+
+/// One node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Node {
+    /// Its name.
+    pub name: NodeName,
+    /// Its id; survives a wiped machine.
+    pub id: NodeId,
+    /// Where it stands.
+    pub state: NodeState,
+    /// Takes no new executions.
+    pub cordoned: bool,
+    /// Takes none and stops those it has.
+    pub draining: bool,
+    /// Its labels.
+    pub labels: Labels,
+    /// Executions that are desired to run there.
+    pub executions: u64,
+    /// With state `held`: what proves that the orchestrator lost something, and the way out.
+    pub held_reason: Option<String>,
+    /// When it joined.
+    pub created_at: UnixMs,
+    /// When it was last heard; null when it never connected.
+    pub last_seen_at: Option<UnixMs>,
+    /// Since when its session lives; null when it has none.
+    pub connected_since: Option<UnixMs>,
+    /// Where its session comes from, `IP:PORT`; null when it has none.
+    pub address: Option<String>,
+    /// The life of its store; null until it connects.
+    pub incarnation: Option<Incarnation>,
+    /// Counts its process starts on that store.
+    pub boot_counter: BootCounter,
+    /// The program's version as it says; null until it connects.
+    pub program: Option<String>,
+    /// The dialects it speaks; empty until it connects.
+    pub versions: Vec<u32>,
+    /// The newest revision of what it should do.
+    pub desired_rev: Revision,
+    /// The newest of those that it has on disk.
+    pub received_rev: Revision,
+    /// The newest revision of its reports that is on our disk.
+    pub observed_rev: Revision,
+    /// When it last acknowledged a revision; null when it never did.
+    pub last_ack_at: Option<UnixMs>,
+    /// When its certificate ends.
+    pub certificate_expires_at: Option<UnixMs>,
+}
+
+/// The answer of `node describe`: a [`Node`] and what runs there, in one object.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeDetail {
+    /// The node.
+    #[serde(flatten)]
+    pub node: Node,
+    /// What it has: `connector:file`, `arch:x86_64`, `world:transform@0.1`.
+    pub capabilities: Vec<String>,
+    /// Its executions, by job; the ones that are being stopped too.
+    pub execution_list: Vec<Execution>,
+}

@@ -1,0 +1,73 @@
+//! The API's paths, as templates for a router; [`fill`] makes one to ask for.
+
+/// `GET` -> [`crate::Status`].
+pub const STATUS: &str = "/v1/status";
+/// `GET` -> `[`[`crate::Node`]`]`.
+pub const NODES: &str = "/v1/nodes";
+/// `GET` -> [`crate::NodeDetail`].
+pub const NODE: &str = "/v1/nodes/{name}";
+/// `GET` -> `[`[`crate::Job`]`]`.
+pub const JOBS: &str = "/v1/jobs";
+/// `GET` -> [`crate::JobDetail`]; `DELETE` -> [`crate::Job`] as it was.
+pub const JOB: &str = "/v1/jobs/{name}";
+/// `POST` -> [`crate::Job`].
+pub const JOB_START: &str = "/v1/jobs/{name}/start";
+/// `POST` -> [`crate::Job`].
+pub const JOB_STOP: &str = "/v1/jobs/{name}/stop";
+/// `GET` -> [`crate::Explain`].
+pub const JOB_EXPLAIN: &str = "/v1/jobs/{name}/explain";
+/// `GET`, query [`crate::LogsQuery`] -> [`crate::Logs`].
+pub const JOB_LOGS: &str = "/v1/jobs/{name}/logs";
+/// `GET` -> [`crate::Execution`], of a job's name and a node's name.
+pub const JOB_NODE_EXECUTION: &str = "/v1/jobs/{name}/executions/{node}";
+/// `GET`, query [`crate::ExecutionFilter`] -> `[`[`crate::Execution`]`]`.
+pub const EXECUTIONS: &str = "/v1/executions";
+/// `GET` -> [`crate::Execution`].
+pub const EXECUTION: &str = "/v1/executions/{id}";
+/// `POST` [`crate::DeployRequest`] -> [`crate::DeployReply`].
+pub const DEPLOY: &str = "/v1/deploy";
+/// `POST` [`crate::TokenCreate`] -> [`crate::TokenCreated`].
+pub const TOKENS: &str = "/v1/tokens";
+/// `GET` -> `[`[`crate::Plugin`]`]`.
+pub const PLUGINS: &str = "/v1/plugins";
+/// `POST` [`crate::MissingArtifacts`] -> [`crate::MissingReply`].
+pub const ARTIFACTS_MISSING: &str = "/v1/artifacts/missing";
+/// `PUT` raw bytes -> [`crate::ArtifactInfo`]; the digest as `sha256:...`.
+pub const ARTIFACT: &str = "/v1/artifacts/{digest}";
+
+/// `template` with its `{...}` parts replaced, in order. What is not a letter, digit or one of `-_.:` is
+/// percent-encoded, so that a name can never become another path.
+pub fn fill(template: &str, parts: &[&str]) -> String {
+    let mut out = String::with_capacity(template.len() + 64);
+    let mut parts = parts.iter();
+    let mut rest = template;
+    while let Some((before, after)) = rest.split_once('{') {
+        out.push_str(before);
+        for &byte in parts.next().copied().unwrap_or_default().as_bytes() {
+            if byte.is_ascii_alphanumeric() || b"-_.:".contains(&byte) {
+                out.push(char::from(byte));
+            } else {
+                out.push_str(&format!("%{byte:02X}"));
+            }
+        }
+        rest = after.split_once('}').map_or("", |(_, after)| after);
+    }
+    out.push_str(rest);
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_never_leave_their_place() {
+        assert_eq!(fill(NODES, &[]), "/v1/nodes");
+        assert_eq!(
+            fill(JOB_NODE_EXECUTION, &["a", "b"]),
+            "/v1/jobs/a/executions/b"
+        );
+        assert_eq!(fill(JOB, &["../x y?é"]), "/v1/jobs/..%2Fx%20y%3F%C3%A9");
+        assert_eq!(fill(ARTIFACT, &["sha256:ab"]), "/v1/artifacts/sha256:ab");
+    }
+}

@@ -1,0 +1,18 @@
+//! One screen of everything.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Execution, Job, Node};
+
+/// The answer of `status`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Status {
+    /// The orchestrator program's version.
+    pub version: String,
+    /// Every node, by name.
+    pub nodes: Vec<Node>,
+    /// Every job, by name.
+    pub jobs: Vec<Job>,
+    /// Executions that are desired to run and do not: pending, failed, lost or quarantined.
+    pub waiting: Vec<Execution>,
+}
