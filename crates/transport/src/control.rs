@@ -1,0 +1,68 @@
+//! The two halves of a session's control stream.
+
+use std::fmt;
+
+use bytes::Bytes;
+use sluice_protocol::FRAME_BYTES_MAX;
+
+use crate::error::SessionError;
+use crate::frame::{Reader, Writer};
+
+/// Above every request stream: a heartbeat never waits behind an artifact.
+pub(crate) const CONTROL_PRIORITY: i32 = 100;
+
+/// Sends control frames.
+pub struct ControlSender(Writer);
+
+impl ControlSender {
+    pub(crate) fn new(writer: Writer) -> Self {
+        writer.set_priority(CONTROL_PRIORITY);
+        Self(writer)
+    }
+
+    /// Sends one frame of at most [`FRAME_BYTES_MAX`] bytes; waits while the peer reads slowly.
+    ///
+    /// Returning means that the frame is on its way, not that it arrived. When the call is dropped before it returns,
+    /// the frame is sent whole later (with the next one) or not at all, never in part.
+    pub async fn send(&mut self, frame: Bytes) -> Result<(), SessionError> {
+        self.0.send(frame, FRAME_BYTES_MAX).await
+    }
+
+    /// Says that no more frames come; those that were sent still arrive.
+    pub fn finish(&mut self) -> Result<(), SessionError> {
+        self.0.finish()
+    }
+
+    /// After [`Self::finish`]: waits until the peer has taken every frame.
+    pub async fn taken(&mut self) -> Result<(), SessionError> {
+        self.0.taken().await
+    }
+}
+
+impl fmt::Debug for ControlSender {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ControlSender").finish_non_exhaustive()
+    }
+}
+
+/// Receives control frames.
+pub struct ControlReceiver(Reader);
+
+impl ControlReceiver {
+    pub(crate) fn new(reader: Reader) -> Self {
+        Self(reader)
+    }
+
+    /// The next frame; `None` when the peer has finished its side. May be dropped and called again without loss.
+    ///
+    /// Any error is the end of this stream.
+    pub async fn recv(&mut self) -> Result<Option<Bytes>, SessionError> {
+        self.0.recv().await
+    }
+}
+
+impl fmt::Debug for ControlReceiver {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ControlReceiver").finish_non_exhaustive()
+    }
+}
