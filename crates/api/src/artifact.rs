@@ -31,7 +31,7 @@ pub struct ArtifactInfo {
     pub digest: Digest,
     /// In bytes.
     pub size: u64,
-    /// What it imports, without what every stage is given; ordered.
+    /// What it imports; ordered.
     pub imports: Vec<String>,
 }
 

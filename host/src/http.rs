@@ -1,0 +1,79 @@
+//! The operators' API: HTTPS and JSON over a [`ControlApi`].
+//!
+//! ```text
+//!   TlsListener -> bounded connections -> token -> time limit -> route -> ControlApi | Artifacts
+//! ```
+//!
+//! This layer reads requests, checks the token and their size, and writes answers; what they mean is decided behind
+//! [`ControlApi`]. Every answer that is not a success has an [`ErrorBody`], unknown routes and broken bodies included.
+//! The paths and types are those of `sluice_api`.
+
+use std::future::Future;
+
+use sluice_api::{
+    DeployReply, DeployRequest, ErrorBody, Execution, ExecutionFilter, Explain, Job, JobDetail,
+    Logs, LogsQuery, Node, NodeDetail, Plugin, Status, TokenCreate, TokenCreated,
+};
+use sluice_model::{ExecutionId, JobName, NodeName};
+
+mod answer;
+mod auth;
+mod handlers;
+mod listener;
+
+pub use auth::{AdminToken, AdminTokenHash};
+pub use handlers::router;
+pub use listener::{CONNECTIONS_MAX, serve};
+
+/// What an operation answers: what was asked for, or what is wrong and the way out.
+pub type Answer<T> = Result<T, ErrorBody>;
+
+/// What the API needs of the orchestrator. A handle: cheap to clone, all operations may run at once. An operation that
+/// changes something has committed it when it returns; dropping its future may or may not undo it.
+pub trait ControlApi: Clone + Send + Sync + 'static {
+    /// Everything on one screen.
+    fn status(&self) -> impl Future<Output = Answer<Status>> + Send;
+    /// Every node, by name.
+    fn nodes(&self) -> impl Future<Output = Answer<Vec<Node>>> + Send;
+    /// One node; `not-found` without it.
+    fn node(&self, name: NodeName) -> impl Future<Output = Answer<NodeDetail>> + Send;
+    /// Every job, by name.
+    fn jobs(&self) -> impl Future<Output = Answer<Vec<Job>>> + Send;
+    /// One job; `not-found` without it.
+    fn job(&self, name: JobName) -> impl Future<Output = Answer<JobDetail>> + Send;
+    /// Executions by job and node; an unknown job or node in the filter is `not-found`.
+    fn executions(
+        &self,
+        filter: ExecutionFilter,
+    ) -> impl Future<Output = Answer<Vec<Execution>>> + Send;
+    /// One execution; `not-found` without it.
+    fn execution(&self, id: ExecutionId) -> impl Future<Output = Answer<Execution>> + Send;
+    /// The execution of a job on a node; `not-found` without it, saying which of the two is unknown.
+    fn execution_at(
+        &self,
+        job: JobName,
+        node: NodeName,
+    ) -> impl Future<Output = Answer<Execution>> + Send;
+    /// Why each node does or does not run it; `not-found` without the job.
+    fn explain(&self, job: JobName) -> impl Future<Output = Answer<Explain>> + Send;
+    /// Lines from the edges in reach; `not-found` without the job or the node.
+    fn logs(&self, job: JobName, query: LogsQuery) -> impl Future<Output = Answer<Logs>> + Send;
+    /// Makes, changes or starts a job.
+    fn deploy(&self, request: DeployRequest) -> impl Future<Output = Answer<DeployReply>> + Send;
+    /// Starts a stopped job; one that is not stopped stays as it is.
+    fn start_job(&self, name: JobName) -> impl Future<Output = Answer<Job>> + Send;
+    /// Stops a job; one that is stopped stays as it is.
+    fn stop_job(&self, name: JobName) -> impl Future<Output = Answer<Job>> + Send;
+    /// Deletes a job and its state on the edges; answers the job as it was.
+    fn delete_job(&self, name: JobName) -> impl Future<Output = Answer<Job>> + Send;
+    /// Makes a join token.
+    fn create_token(
+        &self,
+        request: TokenCreate,
+    ) -> impl Future<Output = Answer<TokenCreated>> + Send;
+    /// Every component that is stored, by digest.
+    fn plugins(&self) -> impl Future<Output = Answer<Vec<Plugin>>> + Send;
+}
+
+#[cfg(test)]
+mod tests;

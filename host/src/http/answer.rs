@@ -1,0 +1,126 @@
+//! From requests to arguments and from results to answers; every failure becomes an [`ErrorBody`].
+
+use std::future::{Ready, ready};
+
+use axum::body::Bytes;
+use axum::extract::rejection::BytesRejection;
+use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
+use axum::http::header::WWW_AUTHENTICATE;
+use axum::http::request::Parts;
+use axum::http::{HeaderValue, StatusCode};
+use axum::response::{IntoResponse, Response};
+use serde::de::DeserializeOwned;
+use sluice_api::{ErrorBody, ErrorCode};
+
+/// A failure as an answer.
+pub(super) struct Failure(pub(super) ErrorBody);
+
+impl IntoResponse for Failure {
+    fn into_response(self) -> Response {
+        let status = StatusCode::from_u16(self.0.code.http_status())
+            .expect("every code has a status that HTTP knows");
+        let mut response = (status, axum::Json(self.0)).into_response();
+        if status == StatusCode::UNAUTHORIZED {
+            let scheme = HeaderValue::from_static("Bearer");
+            response.headers_mut().insert(WWW_AUTHENTICATE, scheme);
+        }
+        response
+    }
+}
+
+impl<E: Into<ErrorBody>> From<E> for Failure {
+    fn from(error: E) -> Self {
+        Self(error.into())
+    }
+}
+
+/// What a handler returns.
+pub(super) type Reply<T> = Result<axum::Json<T>, Failure>;
+
+/// A JSON body, whatever its content type says.
+pub(super) struct Body<T>(pub(super) T);
+
+impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Body<T> {
+    type Rejection = Failure;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Failure> {
+        let bytes = Bytes::from_request(request, state).await.map_err(unread)?;
+        serde_json::from_slice(&bytes).map(Self).map_err(|error| {
+            let message = format!("the body is not the JSON that this route takes: {error}");
+            Failure(ErrorBody::new(ErrorCode::Invalid, message))
+        })
+    }
+}
+
+fn unread(rejection: BytesRejection) -> Failure {
+    Failure(if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE {
+        let message = format!(
+            "the body has more than {} bytes",
+            super::handlers::BODY_BYTES_MAX
+        );
+        ErrorBody::new(ErrorCode::TooLarge, message)
+    } else {
+        ErrorBody::new(ErrorCode::Invalid, "the body did not arrive whole")
+    })
+}
+
+/// The parts of the path.
+pub(super) struct Segments<T>(pub(super) T);
+
+impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for Segments<T> {
+    type Rejection = Failure;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Failure> {
+        match Path::<T>::from_request_parts(parts, state).await {
+            Ok(Path(value)) => Ok(Self(value)),
+            // No name or id has such a form, so there is nothing of that name.
+            Err(rejection) => Err(Failure(
+                ErrorBody::new(
+                    ErrorCode::NotFound,
+                    format!("nothing is at {}", parts.uri.path()),
+                )
+                .with_detail(rejection.body_text()),
+            )),
+        }
+    }
+}
+
+/// The query.
+pub(super) struct Filter<T>(pub(super) T);
+
+impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Filter<T> {
+    type Rejection = Failure;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Failure> {
+        match Query::<T>::from_request_parts(parts, state).await {
+            Ok(Query(value)) => Ok(Self(value)),
+            Err(rejection) => {
+                let message = format!("the query is not understood: {}", rejection.body_text());
+                Err(Failure(ErrorBody::new(ErrorCode::Invalid, message)))
+            }
+        }
+    }
+}
+
+/// The answer to a path that is no route.
+pub(super) fn no_route(request: Request) -> Ready<Failure> {
+    let message = format!(
+        "there is no route {} {}",
+        request.method(),
+        request.uri().path()
+    );
+    ready(Failure(ErrorBody::new(ErrorCode::NotFound, message)))
+}
+
+/// The answer to a route that has no such method; axum says which it has.
+pub(super) fn no_method(request: Request) -> Ready<Failure> {
+    let message = format!(
+        "{} does not take {}",
+        request.uri().path(),
+        request.method()
+    );
+    ready(Failure(ErrorBody::new(
+        ErrorCode::MethodNotAllowed,
+        message,
+    )))
+}

@@ -1,0 +1,465 @@
+//! The API over real sockets, with a control that remembers what it was asked.
+
+#![allow(clippy::unwrap_used)]
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+
+use sluice_api::{ArtifactInfo, DeployOutcome, ErrorCode, MissingReply, TOKEN_TTL_MS_MAX, routes};
+use sluice_model::{Digest, TokenId, UnixMs, Version};
+use tempfile::TempDir;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+use super::*;
+use crate::artifacts::Artifacts;
+
+#[derive(Clone, Default)]
+struct Fake {
+    asked: Arc<Mutex<Vec<String>>>,
+}
+
+impl Fake {
+    fn note(&self, what: String) {
+        self.asked.lock().unwrap().push(what);
+    }
+
+    fn asked(&self) -> Vec<String> {
+        std::mem::take(&mut *self.asked.lock().unwrap())
+    }
+
+    fn gone<T>(&self, what: String) -> Answer<T> {
+        let body = ErrorBody::new(ErrorCode::NotFound, format!("no {what}"));
+        self.note(what);
+        Err(body.with_help("look at the list"))
+    }
+}
+
+impl ControlApi for Fake {
+    fn status(&self) -> impl Future<Output = Answer<Status>> + Send {
+        self.note("status".to_owned());
+        std::future::ready(Ok(Status {
+            version: "0.1.0".to_owned(),
+            nodes: Vec::new(),
+            jobs: Vec::new(),
+            waiting: Vec::new(),
+        }))
+    }
+
+    fn nodes(&self) -> impl Future<Output = Answer<Vec<Node>>> + Send {
+        self.note("nodes".to_owned());
+        std::future::ready(Ok(Vec::new()))
+    }
+
+    fn node(&self, name: NodeName) -> impl Future<Output = Answer<NodeDetail>> + Send {
+        std::future::ready(self.gone(format!("node {name}")))
+    }
+
+    fn jobs(&self) -> impl Future<Output = Answer<Vec<Job>>> + Send {
+        self.note("jobs".to_owned());
+        std::future::ready(Ok(Vec::new()))
+    }
+
+    fn job(&self, name: JobName) -> impl Future<Output = Answer<JobDetail>> + Send {
+        std::future::ready(self.gone(format!("job {name}")))
+    }
+
+    fn executions(
+        &self,
+        filter: ExecutionFilter,
+    ) -> impl Future<Output = Answer<Vec<Execution>>> + Send {
+        self.note(format!("executions {filter:?}"));
+        std::future::ready(Ok(Vec::new()))
+    }
+
+    fn execution(&self, id: ExecutionId) -> impl Future<Output = Answer<Execution>> + Send {
+        std::future::ready(self.gone(format!("execution {id}")))
+    }
+
+    fn execution_at(
+        &self,
+        job: JobName,
+        node: NodeName,
+    ) -> impl Future<Output = Answer<Execution>> + Send {
+        std::future::ready(self.gone(format!("execution of {job} on {node}")))
+    }
+
+    fn explain(&self, job: JobName) -> impl Future<Output = Answer<Explain>> + Send {
+        std::future::ready(self.gone(format!("explain {job}")))
+    }
+
+    fn logs(&self, job: JobName, query: LogsQuery) -> impl Future<Output = Answer<Logs>> + Send {
+        self.note(format!("logs {job} {:?} {:?}", query.node, query.tail));
+        std::future::ready(Ok(Logs::default()))
+    }
+
+    fn deploy(&self, request: DeployRequest) -> impl Future<Output = Answer<DeployReply>> + Send {
+        self.note(format!("deploy {}", request.pipeline.len()));
+        std::future::ready(Ok(DeployReply {
+            job: "j".parse().unwrap(),
+            id: None,
+            version: Version(1),
+            outcome: DeployOutcome::Created,
+            dry_run: request.dry_run,
+            changes: Vec::new(),
+            matching_nodes: Vec::new(),
+        }))
+    }
+
+    fn start_job(&self, name: JobName) -> impl Future<Output = Answer<Job>> + Send {
+        std::future::ready(self.gone(format!("start {name}")))
+    }
+
+    fn stop_job(&self, name: JobName) -> impl Future<Output = Answer<Job>> + Send {
+        std::future::ready(self.gone(format!("stop {name}")))
+    }
+
+    fn delete_job(&self, name: JobName) -> impl Future<Output = Answer<Job>> + Send {
+        std::future::ready(self.gone(format!("delete {name}")))
+    }
+
+    fn create_token(
+        &self,
+        request: TokenCreate,
+    ) -> impl Future<Output = Answer<TokenCreated>> + Send {
+        self.note(format!("token {}", request.ttl_ms));
+        std::future::ready(Ok(TokenCreated {
+            token: "sluice1-x".to_owned(),
+            id: TokenId::from_random([1; 16]),
+            expires_at: UnixMs(0),
+        }))
+    }
+
+    fn plugins(&self) -> impl Future<Output = Answer<Vec<Plugin>>> + Send {
+        self.note("plugins".to_owned());
+        std::future::ready(Ok(Vec::new()))
+    }
+}
+
+struct Served {
+    address: SocketAddr,
+    token: AdminToken,
+    control: Fake,
+    _dir: TempDir,
+    _stop: DropGuard,
+}
+
+impl Served {
+    async fn start() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let token = AdminToken::generate().unwrap();
+        let control = Fake::default();
+        let artifacts = Artifacts::open(&dir.path().join("artifacts")).unwrap();
+        let app = router(control.clone(), artifacts, token.hash());
+        let stop = CancellationToken::new();
+        tokio::spawn(serve(listener, app, stop.clone()));
+        Self {
+            address,
+            token,
+            control,
+            _dir: dir,
+            _stop: stop.drop_guard(),
+        }
+    }
+
+    /// One request with the right token.
+    async fn ask(&self, method: &str, path: &str, body: &[u8]) -> (u16, String) {
+        let authorization = format!("Authorization: Bearer {}\r\n", self.token.as_str());
+        let head = format!("{authorization}Content-Length: {}\r\n", body.len());
+        self.raw(method, path, &head, body).await
+    }
+
+    async fn raw(&self, method: &str, path: &str, head: &str, body: &[u8]) -> (u16, String) {
+        let mut stream = TcpStream::connect(self.address).await.unwrap();
+        let head =
+            format!("{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{head}\r\n");
+        stream.write_all(head.as_bytes()).await.unwrap();
+        // A server that refuses a body closes before it has read it.
+        let _ = stream.write_all(body).await;
+        let mut answer = Vec::new();
+        let _ = stream.read_to_end(&mut answer).await;
+        let answer = String::from_utf8(answer).unwrap();
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+        (status, body.to_owned())
+    }
+}
+
+fn error(body: &str) -> ErrorBody {
+    serde_json::from_str(body).unwrap_or_else(|error| panic!("{error}: {body:?}"))
+}
+
+const DIGEST: &str = "sha256:ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+const EXECUTION: &str = "00000000-0000-4000-8000-000000000001";
+
+/// Every route and method there is.
+fn every_route() -> Vec<(&'static str, String)> {
+    vec![
+        ("GET", routes::STATUS.to_owned()),
+        ("GET", routes::NODES.to_owned()),
+        ("GET", routes::fill(routes::NODE, &["e1"])),
+        ("GET", routes::JOBS.to_owned()),
+        ("GET", routes::fill(routes::JOB, &["j"])),
+        ("DELETE", routes::fill(routes::JOB, &["j"])),
+        ("POST", routes::fill(routes::JOB_START, &["j"])),
+        ("POST", routes::fill(routes::JOB_STOP, &["j"])),
+        ("GET", routes::fill(routes::JOB_EXPLAIN, &["j"])),
+        ("GET", routes::fill(routes::JOB_LOGS, &["j"])),
+        (
+            "GET",
+            routes::fill(routes::JOB_NODE_EXECUTION, &["j", "e1"]),
+        ),
+        ("GET", routes::EXECUTIONS.to_owned()),
+        ("GET", routes::fill(routes::EXECUTION, &[EXECUTION])),
+        ("POST", routes::DEPLOY.to_owned()),
+        ("POST", routes::TOKENS.to_owned()),
+        ("GET", routes::PLUGINS.to_owned()),
+        ("POST", routes::ARTIFACTS_MISSING.to_owned()),
+        ("PUT", routes::fill(routes::ARTIFACT, &[DIGEST])),
+    ]
+}
+
+#[tokio::test]
+async fn nothing_answers_without_the_token() {
+    let served = Served::start().await;
+    let mut paths = every_route();
+    paths.push(("GET", "/v1/nothing".to_owned()));
+    paths.push(("PATCH", routes::JOBS.to_owned()));
+    for (method, path) in paths {
+        for head in [
+            "",
+            "Authorization: Bearer \r\n",
+            "Authorization: Bearer sluice-admin-00\r\n",
+            &format!("Authorization: Basic {}\r\n", served.token.as_str()),
+            &format!("Authorization: Bearer {}0\r\n", served.token.as_str()),
+        ] {
+            let head = format!("{head}Content-Length: 0\r\n");
+            let (status, body) = served.raw(method, &path, &head, b"").await;
+            assert_eq!(status, 401, "{method} {path} {head}");
+            assert_eq!(error(&body).code, ErrorCode::Unauthorized);
+            assert!(error(&body).help.unwrap().contains("operator.toml"));
+        }
+    }
+    assert_eq!(served.control.asked(), [""; 0]);
+}
+
+#[tokio::test]
+async fn every_route_reaches_its_operation() {
+    let served = Served::start().await;
+    let mut asked = Vec::new();
+    for (method, path) in every_route() {
+        let body: &[u8] = match path.as_str() {
+            routes::DEPLOY => br#"{"pipeline":"name = 1"}"#,
+            routes::TOKENS => br#"{"ttl_ms":1000,"uses":1}"#,
+            routes::ARTIFACTS_MISSING => br#"{"digests":[]}"#,
+            _ => b"",
+        };
+        let (status, answer) = served.ask(method, &path, body).await;
+        match status {
+            200 => {}
+            404 => assert_eq!(error(&answer).help.as_deref(), Some("look at the list")),
+            422 => assert_eq!(method, "PUT", "{answer}"),
+            _ => panic!("{method} {path}: {status} {answer}"),
+        }
+        asked.append(&mut served.control.asked());
+    }
+    assert_eq!(
+        asked,
+        [
+            "status",
+            "nodes",
+            "node e1",
+            "jobs",
+            "job j",
+            "delete j",
+            "start j",
+            "stop j",
+            "explain j",
+            "logs j None None",
+            "execution of j on e1",
+            "executions ExecutionFilter { job: None, node: None, all: false }",
+            &format!("execution {EXECUTION}"),
+            "deploy 8",
+            "token 1000",
+            "plugins",
+        ]
+    );
+}
+
+#[tokio::test]
+async fn queries_reach_the_operation() {
+    let served = Served::start().await;
+    let path = "/v1/executions?job=a&node=b&all=true";
+    assert_eq!(served.ask("GET", path, b"").await, (200, "[]".to_owned()));
+    let path = "/v1/jobs/j/logs?node=e1&tail=5";
+    assert_eq!(served.ask("GET", path, b"").await.0, 200);
+    assert_eq!(
+        served.control.asked(),
+        [
+            "executions ExecutionFilter { job: Some(JobName(\"a\")), node: Some(NodeName(\"b\")), all: true }",
+            "logs j Some(NodeName(\"e1\")) Some(5)"
+        ]
+    );
+}
+
+#[tokio::test]
+async fn wrong_requests_say_what_is_wrong_and_reach_nothing() {
+    let served = Served::start().await;
+    let token_ttl = format!(r#"{{"ttl_ms":{},"uses":1}}"#, TOKEN_TTL_MS_MAX + 1);
+    let many: Vec<_> = (0..300).map(|_| DIGEST).collect();
+    let many = serde_json::to_string(&BTreeMap::from([("digests", many)])).unwrap();
+    for (method, path, body, status, says) in [
+        ("GET", "/", "", 404, "no route GET /"),
+        ("GET", "/v1/job", "", 404, "no route GET /v1/job"),
+        ("PATCH", "/v1/jobs", "", 405, "/v1/jobs does not take PATCH"),
+        ("GET", "/v1/jobs/NOT_A_NAME", "", 404, "/v1/jobs/NOT_A_NAME"),
+        ("GET", "/v1/executions/17", "", 404, "/v1/executions/17"),
+        ("PUT", "/v1/artifacts/sha256:00", "", 404, "/v1/artifacts"),
+        (
+            "GET",
+            "/v1/executions?jobs=a",
+            "",
+            422,
+            "unknown field `jobs`",
+        ),
+        ("GET", "/v1/jobs/j/logs?tail=10001", "", 422, "10000"),
+        (
+            "POST",
+            "/v1/deploy",
+            "{\"pipeline\":",
+            422,
+            "EOF while parsing",
+        ),
+        ("POST", "/v1/deploy", "[]", 422, "line 1 column"),
+        ("POST", "/v1/deploy", "{}", 422, "missing field `pipeline`"),
+        (
+            "POST",
+            "/v1/deploy",
+            r#"{"pipeline":"","plugins":{"a":"sha256:0"}}"#,
+            422,
+            "not a digest",
+        ),
+        ("POST", "/v1/deploy", "\u{0}\u{1}", 422, "expected value"),
+        (
+            "POST",
+            "/v1/tokens",
+            r#"{"ttl_ms":0,"uses":1}"#,
+            422,
+            "30 days",
+        ),
+        ("POST", "/v1/tokens", &token_ttl, 422, "30 days"),
+        ("POST", "/v1/artifacts/missing", &many, 422, "256"),
+    ] {
+        let (got, answer) = served.ask(method, path, body.as_bytes()).await;
+        assert_eq!(got, status, "{method} {path}: {answer}");
+        let problem = error(&answer);
+        assert_eq!(problem.code.http_status(), status);
+        let text = format!("{} {:?}", problem.message, problem.detail);
+        assert!(text.contains(says), "{method} {path}: {text}");
+    }
+    assert_eq!(served.control.asked(), [""; 0]);
+}
+
+#[tokio::test]
+async fn bodies_have_a_size() {
+    let served = Served::start().await;
+    let fits = serde_json::to_vec(&BTreeMap::from([("pipeline", "\u{1}".repeat(256 << 10))]));
+    let (status, answer) = served.ask("POST", routes::DEPLOY, &fits.unwrap()).await;
+    assert_eq!(status, 200, "{answer}");
+    let large = vec![b' '; 3 << 20];
+    let (status, answer) = served.ask("POST", routes::DEPLOY, &large).await;
+    assert_eq!(status, 413);
+    assert_eq!(error(&answer).code, ErrorCode::TooLarge);
+
+    // Said in the head, so that not a byte has to travel.
+    let head = format!(
+        "Authorization: Bearer {}\r\nContent-Length: {}\r\n",
+        served.token.as_str(),
+        (64 << 20) + 1
+    );
+    let path = routes::fill(routes::ARTIFACT, &[DIGEST]);
+    let (status, answer) = served.raw("PUT", &path, &head, b"").await;
+    assert_eq!(status, 413, "{answer}");
+    assert_eq!(served.control.asked(), ["deploy 262144"]);
+}
+
+#[tokio::test]
+async fn a_component_is_uploaded_once_and_a_wrong_one_never() {
+    let served = Served::start().await;
+    let bytes = crate::artifacts::tests::stage("http");
+    let digest = Digest::of(&bytes);
+    let path = routes::fill(routes::ARTIFACT, &[&digest.to_string()]);
+    let question = format!(r#"{{"digests":["{digest}"]}}"#);
+    let missing = async || {
+        let (status, answer) = served
+            .ask("POST", routes::ARTIFACTS_MISSING, question.as_bytes())
+            .await;
+        assert_eq!(status, 200, "{answer}");
+        serde_json::from_str::<MissingReply>(&answer)
+            .unwrap()
+            .missing
+    };
+    assert_eq!(missing().await, [digest]);
+
+    let (status, answer) = served.ask("PUT", &path, b"something else").await;
+    assert_eq!(status, 422);
+    assert!(error(&answer).message.contains("the bytes that arrived"));
+    let other = routes::fill(routes::ARTIFACT, &[&Digest::of(b"text").to_string()]);
+    let (status, answer) = served.ask("PUT", &other, b"text").await;
+    assert_eq!(status, 422);
+    assert!(
+        error(&answer).message.contains("not a Wasm file"),
+        "{answer}"
+    );
+    // A client that dies in the middle.
+    let head = format!(
+        "Authorization: Bearer {}\r\nContent-Length: {}\r\n",
+        served.token.as_str(),
+        bytes.len()
+    );
+    let mut stream = TcpStream::connect(served.address).await.unwrap();
+    let head = format!("PUT {path} HTTP/1.1\r\nHost: x\r\n{head}\r\n");
+    stream.write_all(head.as_bytes()).await.unwrap();
+    stream.write_all(&bytes[..10]).await.unwrap();
+    drop(stream);
+    assert_eq!(missing().await, [digest]);
+
+    for _ in 0..2 {
+        let (status, answer) = served.ask("PUT", &path, &bytes).await;
+        assert_eq!(status, 200, "{answer}");
+        let info: ArtifactInfo = serde_json::from_str(&answer).unwrap();
+        assert_eq!((info.digest, info.size), (digest, bytes.len() as u64));
+    }
+    assert_eq!(missing().await, []);
+}
+
+#[tokio::test]
+async fn stopping_ends_the_server() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let artifacts = Artifacts::open(dir.path()).unwrap();
+    let token = AdminToken::generate().unwrap();
+    let stop = CancellationToken::new();
+    let app = router(Fake::default(), artifacts, token.hash());
+    let serving = tokio::spawn(serve(listener, app, stop.clone()));
+    stop.cancel();
+    let ended = tokio::time::timeout(std::time::Duration::from_secs(10), serving).await;
+    ended.unwrap().unwrap().unwrap();
+}
+
+#[test]
+fn a_token_is_known_by_its_hash_alone() {
+    let (one, two) = (
+        AdminToken::generate().unwrap(),
+        AdminToken::generate().unwrap(),
+    );
+    let stored = AdminTokenHash::from_slice(one.hash().as_bytes()).unwrap();
+    assert!(stored.matches(one.as_str()));
+    assert!(!stored.matches(two.as_str()));
+    assert!(!stored.matches(""));
+    assert!(!format!("{one:?}{stored:?}").contains(one.as_str()));
+}
