@@ -5,14 +5,21 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crate::{Digest, JobName, StageName};
+use serde_json::Value as Json;
+
+use crate::{JobName, StageName};
 
 mod parse;
+mod plugin_ref;
 mod problems;
+mod schema;
 mod template;
 
 pub use parse::parse;
+pub use parse::values::{DurationError, SizeError, parse_duration, parse_size};
+pub use plugin_ref::{PluginRef, PluginRefError};
 pub use problems::{Problem, ProblemReport, Problems};
+pub use schema::json_schema;
 pub use template::{Template, TemplateContext, TemplateError, TemplateScope, Variable};
 
 /// Longest pipeline file, in bytes: a row and its text must fit a frame many times over.
@@ -33,6 +40,13 @@ pub struct Pipeline {
     pub stages: Vec<Stage>,
     /// Where they go.
     pub output: Output,
+}
+
+impl Pipeline {
+    /// Each stage's plugin, in order; one plugin may serve several stages.
+    pub fn plugins(&self) -> impl Iterator<Item = (&StageName, &PluginRef)> {
+        self.stages.iter().map(|stage| (&stage.name, &stage.plugin))
+    }
 }
 
 /// How a job is placed.
@@ -131,26 +145,36 @@ pub struct Stage {
     pub name: StageName,
     /// Which component.
     pub plugin: PluginRef,
-    /// Handed to the component as JSON text; `{}` when absent.
-    pub config: serde_json::Value,
+    /// A JSON object, `{}` when absent, with its variables as written: [`Stage::render_config`] fills them in.
+    pub config: Json,
     /// What a call may use.
     pub limits: Limits,
 }
 
-/// How a pipeline names a component.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum PluginRef {
-    /// A file, relative to the pipeline file.
-    Path(String),
-    /// `name@version` in the orchestrator's registry.
-    Named {
-        /// The plugin's name.
-        name: String,
-        /// The plugin's version.
-        version: String,
-    },
-    /// The content itself.
-    Digest(Digest),
+impl Stage {
+    /// The settings to hand to the component: `config` with the variables in its strings filled in.
+    pub fn render_config(&self, context: &TemplateContext<'_>) -> Result<Json, TemplateError> {
+        rendered(&self.config, context)
+    }
+}
+
+fn rendered(value: &Json, context: &TemplateContext<'_>) -> Result<Json, TemplateError> {
+    Ok(match value {
+        Json::String(text) => {
+            Json::String(Template::parse(text, TemplateScope::Setting)?.render(context)?)
+        }
+        Json::Array(list) => Json::Array(
+            list.iter()
+                .map(|value| rendered(value, context))
+                .collect::<Result<_, _>>()?,
+        ),
+        Json::Object(map) => {
+            let pair =
+                |(key, value): (&String, &Json)| Ok((key.clone(), rendered(value, context)?));
+            Json::Object(map.iter().map(pair).collect::<Result<_, _>>()?)
+        }
+        Json::Null | Json::Bool(_) | Json::Number(_) => value.clone(),
+    })
 }
 
 /// What one stage's calls may use.

@@ -1,14 +1,209 @@
 //! From the text of a pipeline to its checked types.
+//!
+//! The walk goes over the TOML tree, which knows where each key and value stands, and goes on after a problem, so
+//! that one run shows everything that is wrong:
+//!
+//! ```text
+//! text -> toml_edit tree -> parse (document) -> connectors, stages -> walk (tables, fields) -> values, templates
+//! ```
+//!
+//! It reads only the text: whether a plugin's file exists is for the caller to find out.
 
-use super::{Pipeline, Problem, Problems};
+use std::collections::BTreeMap;
 
-/// Checks a pipeline's text and reports every problem at once.
+use toml_edit::{Document, Item, Value};
+
+use crate::{JobName, NodeName, check_label_key, check_label_value};
+
+use super::{Kind, PIPELINE_BYTES_MAX, Pipeline, Problem, Problems, Select};
+
+mod connectors;
+pub(super) mod keys;
+mod stages;
+pub(super) mod values;
+mod walk;
+
+use walk::{Field, Section, Walk};
+
+/// Checks a pipeline's text and reports every problem at once. A text that is not TOML has one problem, the first.
 pub fn parse(text: &str) -> Result<Pipeline, Problems> {
-    let problem = Problem {
-        span: 0..text.len(),
-        message: String::new(),
-        label: String::new(),
-        help: None,
+    if text.len() > PIPELINE_BYTES_MAX {
+        return Err(only(Problem {
+            span: 0..0,
+            message: format!(
+                "the pipeline file has {} bytes, and may have {PIPELINE_BYTES_MAX} (256 KiB)",
+                text.len()
+            ),
+            label: String::new(),
+            help: Some("move large settings into files that the stages' plugins carry".to_owned()),
+        }));
+    }
+    let document = Document::parse(text).map_err(|error| only(syntax_problem(&error, text)))?;
+    let mut walk = Walk::new(text);
+    let pipeline = document_fields(&mut walk, &Section::root(document.as_table()));
+    match (Problems::of(walk.into_problems()), pipeline) {
+        (None, Some(pipeline)) => Ok(pipeline),
+        (Some(problems), _) => Err(problems),
+        (None, None) => unreachable!("what is not there was reported"),
+    }
+}
+
+fn only(problem: Problem) -> Problems {
+    Problems::of(vec![problem]).expect("one problem is at least one")
+}
+
+fn syntax_problem(error: &toml_edit::TomlError, text: &str) -> Problem {
+    let duplicate = error.message().starts_with("duplicate key");
+    Problem {
+        span: error.span().unwrap_or(text.len()..text.len()),
+        message: if duplicate {
+            "this key is there twice".to_owned()
+        } else {
+            "this is not TOML".to_owned()
+        },
+        label: if duplicate {
+            String::new()
+        } else {
+            error.message().to_owned()
+        },
+        help: duplicate.then(|| "keep one of the two".to_owned()),
+    }
+}
+
+fn document_fields(walk: &mut Walk<'_>, root: &Section<'_>) -> Option<Pipeline> {
+    walk.check_keys(root, keys::PIPELINE);
+    let name = walk
+        .required(root, "name", "name = \"field-temps\"")
+        .and_then(|field| job_name(walk, &field));
+    let kind = match root.field("kind") {
+        Some(field) => kind(walk, &field),
+        None => Some(Kind::Daemon),
     };
-    Err(Problems::of(vec![problem]).expect("one problem is at least one"))
+    let select = match root.field("select") {
+        Some(field) => select(walk, &field),
+        None => Some(Select::default()),
+    };
+    let input = connectors::input(walk, root);
+    let stages = match root.field("stage") {
+        Some(field) => stages::stages(walk, &field),
+        None => Some(Vec::new()),
+    };
+    let output = connectors::output(walk, root);
+    Some(Pipeline {
+        name: name?,
+        kind: kind?,
+        select: select?,
+        input: input?,
+        stages: stages?,
+        output: output?,
+    })
+}
+
+fn job_name(walk: &mut Walk<'_>, field: &Field<'_>) -> Option<JobName> {
+    let text = walk.text(field, "a name such as \"field-temps\"")?;
+    walk.accept(field, text.parse(), |rule| format!("a job's name {rule}"))
+}
+
+fn kind(walk: &mut Walk<'_>, field: &Field<'_>) -> Option<Kind> {
+    match walk.text(field, "a kind, \"daemon\"")? {
+        "daemon" => Some(Kind::Daemon),
+        later @ ("replicas" | "batch") => {
+            walk.problem(
+                field.value.clone(),
+                format!("kind `{later}` is not in this version"),
+                "reserved for a later version",
+                "this version has `kind = \"daemon\"`: one execution on every matching node",
+            );
+            None
+        }
+        other => {
+            walk.problem(
+                field.value.clone(),
+                format!("unknown kind `{other}`"),
+                "",
+                "this version has `kind = \"daemon\"`: one execution on every matching node",
+            );
+            None
+        }
+    }
+}
+
+fn select(walk: &mut Walk<'_>, field: &Field<'_>) -> Option<Select> {
+    let section = walk.section(field, "[select]", "[select]\nsite = \"plant-7\"")?;
+    let mut wanted = BTreeMap::new();
+    let mut complete = true;
+    for field in section.fields() {
+        let key = field.key_text();
+        if let Err(rule) = check_label_key(key) {
+            walk.problem(
+                field.key.clone(),
+                format!("`{key}` cannot be a label: a label's key {rule}"),
+                "",
+                None,
+            );
+            complete = false;
+        }
+        match select_values(walk, &field) {
+            Some(values) => {
+                wanted.insert(key.to_owned(), values);
+            }
+            None => complete = false,
+        }
+    }
+    complete.then_some(Select(wanted))
+}
+
+fn select_values(walk: &mut Walk<'_>, field: &Field<'_>) -> Option<Vec<String>> {
+    let expected = "a string, or a list of strings";
+    match field.item {
+        Item::Value(Value::Array(list)) => {
+            if list.is_empty() {
+                walk.problem(
+                    field.value.clone(),
+                    format!("`{}` lists nothing, so no node could match", field.path),
+                    "",
+                    "list the values that match, or take the line out",
+                );
+                return None;
+            }
+            let read = |walk: &mut Walk<'_>, value| {
+                let span = walk.span_of(value, &field.value);
+                let Value::String(text) = value else {
+                    walk.wrong_type(span, &field.path, expected, value.type_name());
+                    return None;
+                };
+                select_value(walk, field, span, text.value())
+            };
+            let values: Vec<Option<String>> = list.iter().map(|value| read(walk, value)).collect();
+            values.into_iter().collect()
+        }
+        _ => {
+            let text = walk.text(field, expected)?;
+            Some(vec![select_value(walk, field, field.value.clone(), text)?])
+        }
+    }
+}
+
+fn select_value(
+    walk: &mut Walk<'_>,
+    field: &Field<'_>,
+    span: std::ops::Range<usize>,
+    text: &str,
+) -> Option<String> {
+    let (checked, what) = match field.key_text() {
+        "node" => (text.parse::<NodeName>().map(drop), "a node's name"),
+        _ => (check_label_value(text), "a label's value"),
+    };
+    match checked {
+        Ok(()) => Some(text.to_owned()),
+        Err(rule) => {
+            walk.problem(
+                span,
+                format!("no node can match `{text}`: {what} {rule}"),
+                "",
+                None,
+            );
+            None
+        }
+    }
 }

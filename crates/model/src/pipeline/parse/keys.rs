@@ -1,0 +1,46 @@
+//! Every key that a pipeline may have, by section. The walk, its advice and the editor's schema agree on these.
+
+/// The document itself.
+pub(in crate::pipeline) const PIPELINE: &[&str] =
+    &["name", "kind", "select", "input", "stage", "output"];
+/// `[input]`: the inputs of this version.
+pub(in crate::pipeline) const INPUTS: &[&str] = &["file", "generate", "stdin"];
+/// `[input.generate]`
+pub(in crate::pipeline) const GENERATE: &[&str] = &["interval", "count", "template"];
+/// `[input.file]`
+pub(in crate::pipeline) const FILE_INPUT: &[&str] = &["path"];
+/// `[input.stdin]`
+pub(in crate::pipeline) const STDIN: &[&str] = &[];
+/// `[[stage]]`
+pub(in crate::pipeline) const STAGE: &[&str] = &["name", "plugin", "config", "limits"];
+/// `[stage.limits]`
+pub(in crate::pipeline) const LIMITS: &[&str] = &["memory", "deadline"];
+/// `[output]`: the outputs of this version.
+pub(in crate::pipeline) const OUTPUTS: &[&str] = &["discard", "file", "stdout"];
+/// `[[output]]`: a name beside one of [`OUTPUTS`].
+pub(in crate::pipeline) const NAMED_OUTPUT: &[&str] = &["name", "discard", "file", "stdout"];
+/// `[output.stdout]`
+pub(in crate::pipeline) const STDOUT: &[&str] = &["codec"];
+/// `[output.file]`
+pub(in crate::pipeline) const FILE_OUTPUT: &[&str] = &["path", "codec"];
+/// `[output.discard]`
+pub(in crate::pipeline) const DISCARD: &[&str] = &[];
+
+/// Keys that later versions give a meaning to: refused now wherever they stand, so that no document changes its
+/// meaning under a newer program.
+pub(in crate::pipeline) const RESERVED: &[&str] = &[
+    "batch",
+    "buffer",
+    "count",
+    "grants",
+    "isolation",
+    "on_error",
+    "on_lost",
+    "parallelism",
+    "param",
+    "remap",
+    "retry",
+    "rollout",
+    "secret",
+    "when",
+];

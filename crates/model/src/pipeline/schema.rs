@@ -1,0 +1,219 @@
+//! The JSON Schema of a pipeline, for editors.
+//!
+//! The types here mirror the document as it is written, before any check; the walk in `parse` accepts the same keys,
+//! and a test compares the two. Nothing is ever read into these types: the walk reports every problem with its place.
+
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
+
+/// The JSON Schema of a pipeline document. TOML editors take it as it is.
+pub fn json_schema() -> serde_json::Value {
+    let mut schema = schemars::schema_for!(PipelineDocument);
+    schema.insert("title".to_owned(), "Sluice pipeline".into());
+    schema.to_value()
+}
+
+/// A Sluice pipeline: one input, stages, one output.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+#[expect(dead_code, reason = "only its schema is used")]
+struct PipelineDocument {
+    /// The job's name: 1 to 63 of a-z, 0-9 and `-`, not at an end.
+    #[schemars(regex(pattern = "^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$"))]
+    name: String,
+    /// How the job is placed.
+    #[schemars(default)]
+    kind: KindDocument,
+    /// Which nodes, by label; `node` stands for the node's name. Absent: every node.
+    #[schemars(default)]
+    select: BTreeMap<String, OneOrMore>,
+    /// Where records come from: exactly one kind.
+    input: InputDocument,
+    /// What happens to the records, in order.
+    #[schemars(default, length(max = 64))]
+    stage: Vec<StageDocument>,
+    /// Where the records go: exactly one.
+    output: OutputsDocument,
+}
+
+/// How a job is placed.
+#[derive(Default, JsonSchema)]
+#[schemars(rename_all = "lowercase")]
+enum KindDocument {
+    /// One execution on every matching node.
+    #[default]
+    Daemon,
+}
+
+/// A value, or a list of values of which one must match.
+#[derive(JsonSchema)]
+#[schemars(untagged)]
+#[expect(dead_code, reason = "only its schema is used")]
+enum OneOrMore {
+    One(String),
+    More(#[schemars(length(min = 1))] Vec<String>),
+}
+
+/// Where records come from: exactly one kind.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields, extend("minProperties" = 1, "maxProperties" = 1))]
+#[expect(dead_code, reason = "only its schema is used")]
+struct InputDocument {
+    /// Makes records from a template.
+    generate: Option<GenerateDocument>,
+    /// Reads a file's lines from its start to its end.
+    file: Option<FileInputDocument>,
+    /// Reads lines from standard input; `sluice dev` and `sluice pipeline run` only.
+    stdin: Option<StdinDocument>,
+}
+
+/// Makes records from a template.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+#[expect(dead_code, reason = "only its schema is used")]
+struct GenerateDocument {
+    /// Time between records, such as `1s` or `250ms`; empty goes as fast as it can. Absent: `1s`.
+    #[schemars(default = "interval_default")]
+    interval: String,
+    /// How many records; 0 never ends.
+    #[schemars(default)]
+    count: u64,
+    /// One record's text. Besides the variables of every setting it has `${seq}`, `${now}` and `${hostname}`.
+    template: String,
+}
+
+fn interval_default() -> String {
+    "1s".to_owned()
+}
+
+/// Reads a file's lines from its start to its end.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+#[expect(dead_code, reason = "only its schema is used")]
+struct FileInputDocument {
+    /// A path on the edge, inside a directory that its owner allowed.
+    #[schemars(length(min = 1))]
+    path: String,
+}
+
+/// Reads lines from standard input.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct StdinDocument {}
+
+/// One stage: a plugin with its settings.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+#[expect(dead_code, reason = "only its schema is used")]
+struct StageDocument {
+    /// Unique within the pipeline.
+    #[schemars(regex(pattern = "^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$"))]
+    name: String,
+    /// A file relative to the pipeline file, `name@version`, or `sha256:` and 64 hex digits.
+    plugin: String,
+    /// The plugin's settings, handed to it as JSON.
+    #[schemars(default)]
+    config: BTreeMap<String, serde_json::Value>,
+    /// What one call may use.
+    #[schemars(default)]
+    limits: LimitsDocument,
+}
+
+/// What one call of a stage may use.
+#[derive(Default, JsonSchema)]
+#[schemars(deny_unknown_fields)]
+#[expect(dead_code, reason = "only its schema is used")]
+struct LimitsDocument {
+    /// Memory from `1MiB` to `4GiB`, or a number of bytes. Absent: `64MiB`.
+    memory: Option<SizeDocument>,
+    /// CPU time of one call from `1ms` to `60s`. Absent: `1s`.
+    deadline: Option<String>,
+}
+
+/// A size such as `64MiB`, or a number of bytes.
+#[derive(JsonSchema)]
+#[schemars(untagged)]
+#[expect(dead_code, reason = "only its schema is used")]
+enum SizeDocument {
+    Text(#[schemars(regex(pattern = "^[0-9]+(B|KiB|MiB|GiB)$"))] String),
+    Bytes(u64),
+}
+
+/// `[output.KIND]`, or `[[output]]` with names.
+#[derive(JsonSchema)]
+#[schemars(untagged)]
+#[expect(dead_code, reason = "only its schema is used")]
+enum OutputsDocument {
+    One(OutputDocument),
+    Named(#[schemars(length(min = 1, max = 1))] Vec<NamedOutputDocument>),
+}
+
+/// Where the records go: exactly one kind.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields, extend("minProperties" = 1, "maxProperties" = 1))]
+#[expect(dead_code, reason = "only its schema is used")]
+struct OutputDocument {
+    /// Standard output in `sluice dev` and `sluice pipeline run`, else the execution's log.
+    stdout: Option<StdoutDocument>,
+    /// Appends to a file.
+    file: Option<FileOutputDocument>,
+    /// Counts and forgets.
+    discard: Option<DiscardDocument>,
+}
+
+/// One output with a name.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields, extend("minProperties" = 2, "maxProperties" = 2))]
+#[expect(dead_code, reason = "only its schema is used")]
+struct NamedOutputDocument {
+    /// The output's name.
+    #[schemars(regex(pattern = "^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$"))]
+    name: String,
+    /// Standard output in `sluice dev` and `sluice pipeline run`, else the execution's log.
+    stdout: Option<StdoutDocument>,
+    /// Appends to a file.
+    file: Option<FileOutputDocument>,
+    /// Counts and forgets.
+    discard: Option<DiscardDocument>,
+}
+
+/// Standard output, or the execution's log.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+#[expect(dead_code, reason = "only its schema is used")]
+struct StdoutDocument {
+    /// How records are written.
+    #[schemars(default)]
+    codec: CodecDocument,
+}
+
+/// Appends to a file.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+#[expect(dead_code, reason = "only its schema is used")]
+struct FileOutputDocument {
+    /// A path on the edge, inside a directory that its owner allowed.
+    #[schemars(length(min = 1))]
+    path: String,
+    /// How records are written.
+    #[schemars(default)]
+    codec: CodecDocument,
+}
+
+/// Counts and forgets.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct DiscardDocument {}
+
+/// How records become bytes.
+#[derive(Default, JsonSchema)]
+#[schemars(rename_all = "lowercase")]
+enum CodecDocument {
+    /// Each record and a newline.
+    #[default]
+    Lines,
+}
+
+#[cfg(test)]
+mod tests;
