@@ -48,17 +48,27 @@ impl RecordStage for FilterContains {
     fn configure(config: Config) -> Result<Self, String> {
         let test = match (config.contains, config.matches) {
             (Some(text), None) => Test::Contains(Finder::new(&text).into_owned()),
-            (None, Some(expression)) => Test::Matches(
-                Regex::new(&expression).map_err(|error| format!("config: `matches` is no regular expression: {error}"))?,
-            ),
-            (Some(_), Some(_)) => return Err("config: `contains` and `matches` exclude each other: give one".to_owned()),
+            (None, Some(expression)) => {
+                Test::Matches(Regex::new(&expression).map_err(|error| {
+                    format!("config: `matches` is no regular expression: {error}")
+                })?)
+            }
+            (Some(_), Some(_)) => {
+                return Err(
+                    "config: `contains` and `matches` exclude each other: give one".to_owned(),
+                );
+            }
             (None, None) => {
                 return Err(
-                    "config: give `contains = \"text\"` or `matches = \"regular expression\"`".to_owned()
+                    "config: give `contains = \"text\"` or `matches = \"regular expression\"`"
+                        .to_owned(),
                 );
             }
         };
-        Ok(Self { test, invert: config.invert })
+        Ok(Self {
+            test,
+            invert: config.invert,
+        })
     }
 
     fn record(&mut self, record: Record<'_>, _emit: &mut Emit) -> Decision {

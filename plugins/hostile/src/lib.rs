@@ -136,7 +136,12 @@ impl BatchStage for Hostile {
             Act::ConfigureSpin => spin(),
             _ => {}
         }
-        Ok(Self { config, seen: 0, faults: 0, kept: Vec::new() })
+        Ok(Self {
+            config,
+            seen: 0,
+            faults: 0,
+            kept: Vec::new(),
+        })
     }
 
     fn process(&mut self, batch: Batch) -> Result<Output, Fault> {
@@ -144,7 +149,11 @@ impl BatchStage for Hostile {
             Act::TrapOn | Act::Spin => When::Poison,
             _ => When::Always,
         });
-        if when == When::Poison && !batch.records().any(|record| record.windows(6).any(|text| text == b"poison")) {
+        if when == When::Poison
+            && !batch
+                .records()
+                .any(|record| record.windows(6).any(|text| text == b"poison"))
+        {
             return Ok(output::keep());
         }
         self.act(&batch)
@@ -158,7 +167,9 @@ impl Hostile {
         match self.config.act {
             Act::TrapOn => panic!("trapped, as asked"),
             Act::Spin => spin(),
-            Act::OverflowStack => log::info(format!("came back from {}", recurse(batch.len() as u64))),
+            Act::OverflowStack => {
+                log::info(format!("came back from {}", recurse(batch.len() as u64)))
+            }
             Act::GrowMemory => loop {
                 self.kept.push(vec![1; 1 << 20]);
             },

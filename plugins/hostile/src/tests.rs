@@ -5,7 +5,10 @@ use super::*;
 use sluice_sdk::testing::{Harness, Processed};
 
 fn run(config: &str, records: &[&str]) -> Processed {
-    Harness::<Hostile>::new(config).unwrap().process(records).unwrap()
+    Harness::<Hostile>::new(config)
+        .unwrap()
+        .process(records)
+        .unwrap()
 }
 
 #[test]
@@ -13,16 +16,35 @@ fn the_lawful_acts_are_lawful() {
     let records = ["one", "two", "three"];
     assert_eq!(run(r#"{"do":"keep"}"#, &records).text(), records);
     assert!(run(r#"{"do":"drop-all"}"#, &records).records.is_empty());
-    assert_eq!(run(r#"{"do":"uppercase"}"#, &records).text(), ["ONE", "TWO", "THREE"]);
+    assert_eq!(
+        run(r#"{"do":"uppercase"}"#, &records).text(),
+        ["ONE", "TWO", "THREE"]
+    );
     let twice = run(r#"{"do":"duplicate"}"#, &records);
     assert_eq!(twice.text(), ["one", "one", "two", "two", "three", "three"]);
     assert_eq!(twice.origin, [0, 0, 1, 1, 2, 2]);
     let halved = run(r#"{"do":"reject-every-other"}"#, &records);
-    assert_eq!((halved.text(), halved.rejects.len()), (vec!["one".to_owned(), "three".to_owned()], 1));
+    assert_eq!(
+        (halved.text(), halved.rejects.len()),
+        (vec!["one".to_owned(), "three".to_owned()], 1)
+    );
     assert_eq!(run(r#"{"do":"reject-all"}"#, &records).rejects.len(), 3);
-    assert_eq!(run(r#"{"do":"huge-output","bytes":5}"#, &records).text(), ["xxxxx"]);
-    assert_eq!(run(r#"{"do":"record-flood","count":4}"#, &records).records.len(), 4);
-    assert_eq!(run(r#"{"do":"long-reason","bytes":9}"#, &records).rejects[0].1.len(), 9);
+    assert_eq!(
+        run(r#"{"do":"huge-output","bytes":5}"#, &records).text(),
+        ["xxxxx"]
+    );
+    assert_eq!(
+        run(r#"{"do":"record-flood","count":4}"#, &records)
+            .records
+            .len(),
+        4
+    );
+    assert_eq!(
+        run(r#"{"do":"long-reason","bytes":9}"#, &records).rejects[0]
+            .1
+            .len(),
+        9
+    );
 }
 
 #[test]
@@ -41,7 +63,10 @@ fn faults_come_as_often_as_asked() {
     assert_eq!(harness.process(&["a"]).unwrap().text(), ["a"]);
     let mut harness = Harness::<Hostile>::new(r#"{"do":"fatal","when":"poison"}"#).unwrap();
     assert_eq!(harness.process(&["a"]).unwrap().text(), ["a"]);
-    assert!(matches!(harness.process(&["a", "some poison"]), Err(Fault::Fatal(_))));
+    assert!(matches!(
+        harness.process(&["a", "some poison"]),
+        Err(Fault::Fatal(_))
+    ));
     assert!(Harness::<Hostile>::new(r#"{"do":"configure-error"}"#).is_err());
 }
 
@@ -64,10 +89,24 @@ fn poison_panics() {
 #[test]
 fn each_unlawful_output_is_noticed() {
     let acts = [
-        "descending-ends", "bad-offsets", "ends-outside", "trailing-bytes", "select-out-of-range", "select-descending",
-        "select-repeated", "select-rejected", "reject-out-of-range", "reject-descending", "reject-repeated",
-        "origin-out-of-range", "origin-descending", "origin-length", "origin-missing", "times-length",
-        "attributes-length", "long-reason",
+        "descending-ends",
+        "bad-offsets",
+        "ends-outside",
+        "trailing-bytes",
+        "select-out-of-range",
+        "select-descending",
+        "select-repeated",
+        "select-rejected",
+        "reject-out-of-range",
+        "reject-descending",
+        "reject-repeated",
+        "origin-out-of-range",
+        "origin-descending",
+        "origin-length",
+        "origin-missing",
+        "times-length",
+        "attributes-length",
+        "long-reason",
     ];
     for act in acts {
         let config = format!(r#"{{"do":"{act}"}}"#);

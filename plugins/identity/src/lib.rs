@@ -13,7 +13,10 @@ mod component {
         }
 
         fn process(_batch: Batch) -> Result<Output, Fault> {
-            Ok(Output { outcome: Outcome::Keep, rejects: Vec::new() })
+            Ok(Output {
+                outcome: Outcome::Keep,
+                rejects: Vec::new(),
+            })
         }
     }
 

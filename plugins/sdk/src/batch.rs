@@ -10,7 +10,12 @@ use crate::{Batch, Column};
 impl Batch {
     /// A batch of these records, without times or attributes.
     pub fn of<R: AsRef<[u8]>>(records: &[R]) -> Self {
-        let mut batch = Self { data: Vec::new(), ends: Vec::new(), times: Vec::new(), attributes: Vec::new() };
+        let mut batch = Self {
+            data: Vec::new(),
+            ends: Vec::new(),
+            times: Vec::new(),
+            attributes: Vec::new(),
+        };
         for record in records {
             batch.data.extend_from_slice(record.as_ref());
             batch.ends.push(offset(batch.data.len()));
@@ -37,7 +42,11 @@ impl Batch {
 
     /// The records, in order.
     pub fn records(&self) -> Records<'_> {
-        Records { batch: self, index: 0, start: 0 }
+        Records {
+            batch: self,
+            index: 0,
+            start: 0,
+        }
     }
 }
 
@@ -61,7 +70,11 @@ pub struct Record<'a> {
 impl<'a> Record<'a> {
     /// A record on its own, for tests of a function.
     pub fn of(bytes: &'a [u8]) -> Self {
-        Self { bytes, index: 0, batch: None }
+        Self {
+            bytes,
+            index: 0,
+            batch: None,
+        }
     }
 
     /// The record's bytes.
@@ -81,12 +94,20 @@ impl<'a> Record<'a> {
 
     /// Nanoseconds since the Unix epoch, when known.
     pub fn time(&self) -> Option<u64> {
-        self.batch?.times.get(self.index).copied().filter(|time| *time != 0)
+        self.batch?
+            .times
+            .get(self.index)
+            .copied()
+            .filter(|time| *time != 0)
     }
 
     /// The value of an attribute, when the record has it.
     pub fn attribute(&self, name: &str) -> Option<&'a [u8]> {
-        let column = self.batch?.attributes.iter().find(|column| column.name == name)?;
+        let column = self
+            .batch?
+            .attributes
+            .iter()
+            .find(|column| column.name == name)?;
         Some(column.value(self.index)).filter(|value| !value.is_empty())
     }
 }
@@ -118,7 +139,11 @@ impl<'a> Iterator for Records<'a> {
 
     fn next(&mut self) -> Option<Record<'a>> {
         let end = *self.batch.ends.get(self.index)? as usize;
-        let record = Record { bytes: &self.batch.data[self.start..end], index: self.index, batch: Some(self.batch) };
+        let record = Record {
+            bytes: &self.batch.data[self.start..end],
+            index: self.index,
+            batch: Some(self.batch),
+        };
         self.index += 1;
         self.start = end;
         Some(record)
@@ -138,7 +163,11 @@ pub(crate) fn offset(bytes: usize) -> u32 {
 }
 
 fn slice<'a>(data: &'a [u8], ends: &[u32], index: usize) -> &'a [u8] {
-    let start = if index == 0 { 0 } else { ends[index - 1] as usize };
+    let start = if index == 0 {
+        0
+    } else {
+        ends[index - 1] as usize
+    };
     &data[start..ends[index] as usize]
 }
 
@@ -150,7 +179,10 @@ mod tests {
     #[test]
     fn records_are_views_of_the_batch_in_order() {
         let batch = Batch::of(&["one", "", "three"]);
-        let records: Vec<_> = batch.records().map(|record| record.bytes().to_vec()).collect();
+        let records: Vec<_> = batch
+            .records()
+            .map(|record| record.bytes().to_vec())
+            .collect();
         assert_eq!(records, [b"one".to_vec(), b"".to_vec(), b"three".to_vec()]);
         assert_eq!(batch.bytes(2), b"three");
         assert_eq!(batch.records().len(), 3);
@@ -160,7 +192,11 @@ mod tests {
     fn times_and_attributes_that_are_unknown_are_none() {
         let mut batch = Batch::of(&["a", "b"]);
         batch.times = vec![0, 7];
-        batch.attributes = vec![Column { name: "path".to_owned(), data: b"/x".to_vec(), ends: vec![2, 2] }];
+        batch.attributes = vec![Column {
+            name: "path".to_owned(),
+            data: b"/x".to_vec(),
+            ends: vec![2, 2],
+        }];
         let records: Vec<_> = batch.records().collect();
         assert_eq!((records[0].time(), records[1].time()), (None, Some(7)));
         assert_eq!(records[0].attribute("path"), Some(b"/x".as_slice()));

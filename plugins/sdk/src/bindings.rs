@@ -2,7 +2,13 @@
 //!
 //! Most plugins need none of it. Who wants to implement `Guest` by hand finds it here, and exports with
 //! [`export_component!`](crate::export_component).
-#![allow(missing_docs, unsafe_code, unreachable_pub, clippy::all, reason = "generated")]
+#![allow(
+    missing_docs,
+    unsafe_code,
+    unreachable_pub,
+    clippy::all,
+    reason = "generated"
+)]
 
 wit_bindgen::generate!({
     path: "../../wit",

@@ -46,13 +46,22 @@ mod tests {
     #[test]
     fn a_wrong_config_names_the_key() {
         let cases = [
-            (r#"{"limit":3,"limt":4}"#, "config: unknown field `limt`, expected `limit`"),
+            (
+                r#"{"limit":3,"limt":4}"#,
+                "config: unknown field `limt`, expected `limit`",
+            ),
             (r#"{}"#, "config: missing field `limit`"),
-            (r#"{"limit":"x"}"#, "config: invalid type: string \"x\", expected u32"),
+            (
+                r#"{"limit":"x"}"#,
+                "config: invalid type: string \"x\", expected u32",
+            ),
         ];
         for (json, expected) in cases {
             assert_eq!(read::<Config>(json), Err(expected.to_owned()));
         }
-        assert_eq!(read::<NoConfig>(r#"{"a":1}"#), Err("config: unknown field `a`, there are no fields".to_owned()));
+        assert_eq!(
+            read::<NoConfig>(r#"{"a":1}"#),
+            Err("config: unknown field `a`, there are no fields".to_owned())
+        );
     }
 }

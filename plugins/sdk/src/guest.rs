@@ -38,7 +38,9 @@ impl<S: BatchStage> Slot<S> {
     pub fn process(&self, batch: Batch) -> Result<Output, Fault> {
         match self.0.borrow_mut().as_mut() {
             Some(stage) => stage.process(batch),
-            None => Err(Fault::Fatal("process was called before configure".to_owned())),
+            None => Err(Fault::Fatal(
+                "process was called before configure".to_owned(),
+            )),
         }
     }
 }
@@ -73,9 +75,15 @@ mod tests {
     #[test]
     fn a_slot_needs_configure_first() {
         let slot = Slot::<Keep>::new();
-        assert!(matches!(slot.process(Batch::of(&["a"])), Err(Fault::Fatal(_))));
+        assert!(matches!(
+            slot.process(Batch::of(&["a"])),
+            Err(Fault::Fatal(_))
+        ));
         assert!(slot.configure(r#"{"no":1}"#).unwrap_err().contains("no"));
         slot.configure("{}").unwrap();
-        assert!(matches!(slot.process(Batch::of(&["a"])).unwrap().outcome, Outcome::Keep));
+        assert!(matches!(
+            slot.process(Batch::of(&["a"])).unwrap().outcome,
+            Outcome::Keep
+        ));
     }
 }

@@ -35,7 +35,9 @@ pub mod testing;
 
 pub use batch::{Record, Records};
 pub use bindings::export_component;
-pub use bindings::exports::sluice::pipeline::stage::{Batch, Column, Fault, Outcome, Output, Reject, Replacement};
+pub use bindings::exports::sluice::pipeline::stage::{
+    Batch, Column, Fault, Outcome, Output, Reject, Replacement,
+};
 pub use config::NoConfig;
 pub use serde;
 pub use stage::{BatchStage, Buffer, Decision, Emit, REASON_BYTES_MAX, RecordStage, RecordWriter};
@@ -57,10 +59,16 @@ macro_rules! stage {
             struct Function;
             impl $crate::RecordStage for Function {
                 type Config = $crate::NoConfig;
-                fn configure(_config: Self::Config) -> ::core::result::Result<Self, ::std::string::String> {
+                fn configure(
+                    _config: Self::Config,
+                ) -> ::core::result::Result<Self, ::std::string::String> {
                     Ok(Self)
                 }
-                fn record(&mut self, record: $crate::Record<'_>, _emit: &mut $crate::Emit) -> $crate::Decision {
+                fn record(
+                    &mut self,
+                    record: $crate::Record<'_>,
+                    _emit: &mut $crate::Emit,
+                ) -> $crate::Decision {
                     $crate::Decision::from($function(record))
                 }
             }
@@ -73,10 +81,16 @@ macro_rules! stage {
             struct Function($config);
             impl $crate::RecordStage for Function {
                 type Config = $config;
-                fn configure(config: Self::Config) -> ::core::result::Result<Self, ::std::string::String> {
+                fn configure(
+                    config: Self::Config,
+                ) -> ::core::result::Result<Self, ::std::string::String> {
                     Ok(Self(config))
                 }
-                fn record(&mut self, record: $crate::Record<'_>, _emit: &mut $crate::Emit) -> $crate::Decision {
+                fn record(
+                    &mut self,
+                    record: $crate::Record<'_>,
+                    _emit: &mut $crate::Emit,
+                ) -> $crate::Decision {
                     $crate::Decision::from($function(&self.0, record))
                 }
             }
@@ -93,12 +107,16 @@ macro_rules! stage {
             struct Component;
 
             impl $crate::bindings::exports::sluice::pipeline::stage::Guest for Component {
-                fn configure(config: ::std::string::String) -> ::core::result::Result<(), ::std::string::String> {
+                fn configure(
+                    config: ::std::string::String,
+                ) -> ::core::result::Result<(), ::std::string::String> {
                     SLOT.with(|slot| slot.configure(&config))
                 }
 
-                fn process(batch: $crate::Batch) -> ::core::result::Result<$crate::Output, $crate::Fault> {
-                    SLOT.with(|slot| slot.process(batch))
+                fn process(
+                    batch: $crate::Batch,
+                ) -> ::core::result::Result<$crate::Output, $crate::Fault> {
+            SLOT.with(|slot| slot.process(batch))
                 }
             }
 

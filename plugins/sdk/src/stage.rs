@@ -133,7 +133,10 @@ pub struct Emit {
 
 impl Emit {
     fn with_room(bytes: usize, records: usize) -> Self {
-        Self { room: (bytes, records), ..Self::default() }
+        Self {
+            room: (bytes, records),
+            ..Self::default()
+        }
     }
 
     /// Emits one record.
@@ -149,7 +152,11 @@ impl Emit {
             self.data.reserve(self.room.0);
             self.ends.reserve(self.room.1);
         }
-        RecordWriter { start: self.data.len(), finished: false, emit: self }
+        RecordWriter {
+            start: self.data.len(),
+            finished: false,
+            emit: self,
+        }
     }
 
     fn commit(&mut self, index: u32) {
@@ -180,19 +187,33 @@ impl Emit {
     /// The new records with their origin, times and attributes.
     fn into_replacement(self, batch: &Batch) -> Replacement {
         let from = || self.origin.iter().map(|index| *index as usize);
-        let times = if batch.times.is_empty() { Vec::new() } else { from().map(|index| batch.times[index]).collect() };
+        let times = if batch.times.is_empty() {
+            Vec::new()
+        } else {
+            from().map(|index| batch.times[index]).collect()
+        };
         let mut attributes = Vec::with_capacity(batch.attributes.len());
         for column in &batch.attributes {
-            let mut new = Column { name: column.name.clone(), data: Vec::new(), ends: Vec::with_capacity(self.ends.len()) };
+            let mut new = Column {
+                name: column.name.clone(),
+                data: Vec::new(),
+                ends: Vec::with_capacity(self.ends.len()),
+            };
             for index in from() {
                 new.data.extend_from_slice(column.value(index));
                 new.ends.push(offset(new.data.len()));
             }
             attributes.push(new);
         }
-        let one_to_one = self.origin.len() == batch.len() && from().enumerate().all(|(at, index)| at == index);
+        let one_to_one =
+            self.origin.len() == batch.len() && from().enumerate().all(|(at, index)| at == index);
         Replacement {
-            batch: Batch { data: self.data, ends: self.ends, times, attributes },
+            batch: Batch {
+                data: self.data,
+                ends: self.ends,
+                times,
+                attributes,
+            },
             origin: if one_to_one { Vec::new() } else { self.origin },
         }
     }

@@ -55,7 +55,10 @@ pub struct Processed {
 impl Processed {
     /// The records that go on, as text; invalid UTF-8 is replaced.
     pub fn text(&self) -> Vec<String> {
-        self.records.iter().map(|record| String::from_utf8_lossy(record).into_owned()).collect()
+        self.records
+            .iter()
+            .map(|record| String::from_utf8_lossy(record).into_owned())
+            .collect()
     }
 }
 
@@ -90,9 +93,22 @@ impl<S: BatchStage> Harness<S> {
 
 /// Checks an output against the contract and applies it.
 fn apply(batch: &Batch, output: Output) -> Processed {
-    let rejects: Vec<_> = output.rejects.iter().map(|reject| (reject.index, reject.reason.clone())).collect();
-    ascending(rejects.iter().map(|(index, _)| *index), batch.len(), "reject");
-    assert!(rejects.iter().all(|(_, reason)| reason.len() <= REASON_BYTES_MAX), "a reject's reason is over 1 KiB");
+    let rejects: Vec<_> = output
+        .rejects
+        .iter()
+        .map(|reject| (reject.index, reject.reason.clone()))
+        .collect();
+    ascending(
+        rejects.iter().map(|(index, _)| *index),
+        batch.len(),
+        "reject",
+    );
+    assert!(
+        rejects
+            .iter()
+            .all(|(_, reason)| reason.len() <= REASON_BYTES_MAX),
+        "a reject's reason is over 1 KiB"
+    );
     let rejected = |index: &u32| rejects.iter().any(|(rejected, _)| rejected == index);
     let all = || 0..batch.len() as u32;
     let origin: Vec<u32> = match &output.outcome {
@@ -103,7 +119,11 @@ fn apply(batch: &Batch, output: Output) -> Processed {
             kept.clone()
         }
         Outcome::Replace(new) if new.origin.is_empty() && !new.batch.is_empty() => {
-            assert_eq!(new.batch.len(), batch.len(), "no origin, and not one new record for each old one");
+            assert_eq!(
+                new.batch.len(),
+                batch.len(),
+                "no origin, and not one new record for each old one"
+            );
             all().collect()
         }
         Outcome::Replace(new) => new.origin.clone(),
@@ -113,33 +133,59 @@ fn apply(batch: &Batch, output: Output) -> Processed {
             check_replacement(batch, &new.batch, &origin);
             new.batch.records().map(|record| record.to_vec()).collect()
         }
-        _ => origin.iter().map(|index| batch.bytes(*index as usize).to_vec()).collect(),
+        _ => origin
+            .iter()
+            .map(|index| batch.bytes(*index as usize).to_vec())
+            .collect(),
     };
-    Processed { output, records, origin, rejects }
+    Processed {
+        output,
+        records,
+        origin,
+        rejects,
+    }
 }
 
 fn check_replacement(old: &Batch, new: &Batch, origin: &[u32]) {
     offsets(&new.ends, new.data.len(), "records");
     assert_eq!(origin.len(), new.len(), "one origin for each new record");
     assert!(origin.is_sorted(), "origins ascend");
-    assert!(origin.iter().all(|index| (*index as usize) < old.len()), "an origin is out of range");
-    assert!(new.times.is_empty() || new.times.len() == new.len(), "one time for each record, or none");
+    assert!(
+        origin.iter().all(|index| (*index as usize) < old.len()),
+        "an origin is out of range"
+    );
+    assert!(
+        new.times.is_empty() || new.times.len() == new.len(),
+        "one time for each record, or none"
+    );
     for column in &new.attributes {
         offsets(&column.ends, column.data.len(), &column.name);
-        assert_eq!(column.ends.len(), new.len(), "one value of {} for each record", column.name);
+        assert_eq!(
+            column.ends.len(),
+            new.len(),
+            "one value of {} for each record",
+            column.name
+        );
     }
 }
 
 fn offsets(ends: &[u32], bytes: usize, what: &str) {
     assert!(ends.is_sorted(), "ends of {what} ascend");
-    assert_eq!(ends.last().map_or(0, |end| *end as usize), bytes, "the last end of {what} is the length of the data");
+    assert_eq!(
+        ends.last().map_or(0, |end| *end as usize),
+        bytes,
+        "the last end of {what} is the length of the data"
+    );
 }
 
 fn ascending(indices: impl Iterator<Item = u32>, len: usize, what: &str) {
     let mut next = 0;
     for index in indices {
         assert!(index >= next, "{what}: index {index} repeats or descends");
-        assert!((index as usize) < len, "{what}: index {index} is out of range");
+        assert!(
+            (index as usize) < len,
+            "{what}: index {index} is out of range"
+        );
         next = index + 1;
     }
 }

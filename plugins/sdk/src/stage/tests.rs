@@ -56,24 +56,71 @@ fn shape(output: &Output) -> &'static str {
 fn the_outcome_is_the_cheapest_one_that_says_it() {
     let cases: &[(&[&str], &str, &[&str], &[u32], &[u32])] = &[
         (&[], "keep", &[], &[], &[]),
-        (&["k1", "k2", "n3"], "keep", &["k1", "k2", "n3"], &[0, 1, 2], &[]),
+        (
+            &["k1", "k2", "n3"],
+            "keep",
+            &["k1", "k2", "n3"],
+            &[0, 1, 2],
+            &[],
+        ),
         (&["k1", "x2", "k3"], "keep", &["k1", "k3"], &[0, 2], &[1]),
-        (&["k1", "d2", "k3", "n4"], "select", &["k1", "k3", "n4"], &[0, 2, 3], &[]),
-        (&["x1", "k2", "d3", "x4", "k5"], "select", &["k2", "k5"], &[1, 4], &[0, 3]),
+        (
+            &["k1", "d2", "k3", "n4"],
+            "select",
+            &["k1", "k3", "n4"],
+            &[0, 2, 3],
+            &[],
+        ),
+        (
+            &["x1", "k2", "d3", "x4", "k5"],
+            "select",
+            &["k2", "k5"],
+            &[1, 4],
+            &[0, 3],
+        ),
         (&["d1", "d2"], "select", &[], &[], &[]),
         (&["r1", "r2"], "replace", &["Rr1", "Rr2"], &[0, 1], &[]),
-        (&["k1", "r2", "k3"], "replace", &["k1", "Rr2", "k3"], &[0, 1, 2], &[]),
-        (&["k1", "x2", "d3", "k4", "e5", "n6"], "replace", &["k1", "k4", "E1", "E2", "n6"], &[0, 3, 4, 4, 5], &[1]),
-        (&["x1", "k2", "r3", "x4", "d5"], "replace", &["k2", "Rr3"], &[1, 2], &[0, 3]),
+        (
+            &["k1", "r2", "k3"],
+            "replace",
+            &["k1", "Rr2", "k3"],
+            &[0, 1, 2],
+            &[],
+        ),
+        (
+            &["k1", "x2", "d3", "k4", "e5", "n6"],
+            "replace",
+            &["k1", "k4", "E1", "E2", "n6"],
+            &[0, 3, 4, 4, 5],
+            &[1],
+        ),
+        (
+            &["x1", "k2", "r3", "x4", "d5"],
+            "replace",
+            &["k2", "Rr3"],
+            &[1, 2],
+            &[0, 3],
+        ),
         (&["k1", "01", "k2"], "replace", &["k1", "k2"], &[0, 2], &[]),
         (&["01"], "replace", &[], &[], &[]),
     ];
     for (input, expected, records, origin, rejects) in cases {
-        let processed = Harness::<Obedient>::new("").unwrap().process(input).unwrap();
+        let processed = Harness::<Obedient>::new("")
+            .unwrap()
+            .process(input)
+            .unwrap();
         assert_eq!(shape(&processed.output), *expected, "{input:?}");
         assert_eq!(processed.text(), *records, "{input:?}");
         assert_eq!(processed.origin, *origin, "{input:?}");
-        assert_eq!(processed.rejects.iter().map(|(index, _)| *index).collect::<Vec<_>>(), *rejects, "{input:?}");
+        assert_eq!(
+            processed
+                .rejects
+                .iter()
+                .map(|(index, _)| *index)
+                .collect::<Vec<_>>(),
+            *rejects,
+            "{input:?}"
+        );
     }
 }
 
@@ -94,25 +141,48 @@ fn every_mixture_of_decisions_says_the_same_as_a_plain_list() {
             match record.as_str() {
                 "k" | "n" => expected.push((record.clone(), index as u32)),
                 "r" => expected.push(("Rr".to_owned(), index as u32)),
-                "e" => expected.extend([("E1".to_owned(), index as u32), ("E2".to_owned(), index as u32)]),
+                "e" => expected.extend([
+                    ("E1".to_owned(), index as u32),
+                    ("E2".to_owned(), index as u32),
+                ]),
                 _ => {}
             }
         }
-        let processed = Harness::<Obedient>::new("").unwrap().process(&input).unwrap();
-        let got: Vec<_> = processed.text().into_iter().zip(processed.origin.iter().copied()).collect();
+        let processed = Harness::<Obedient>::new("")
+            .unwrap()
+            .process(&input)
+            .unwrap();
+        let got: Vec<_> = processed
+            .text()
+            .into_iter()
+            .zip(processed.origin.iter().copied())
+            .collect();
         assert_eq!(got, expected, "{input:?}");
-        assert_eq!(processed.rejects.len(), input.iter().filter(|record| *record == "x").count());
+        assert_eq!(
+            processed.rejects.len(),
+            input.iter().filter(|record| *record == "x").count()
+        );
     }
 }
 
 #[test]
 fn origin_is_left_out_when_it_is_one_to_one() {
-    let one_to_one = Harness::<Obedient>::new("").unwrap().process(&["k", "r"]).unwrap();
-    let Outcome::Replace(new) = one_to_one.output.outcome else { panic!("replaced") };
+    let one_to_one = Harness::<Obedient>::new("")
+        .unwrap()
+        .process(&["k", "r"])
+        .unwrap();
+    let Outcome::Replace(new) = one_to_one.output.outcome else {
+        panic!("replaced")
+    };
     assert!(new.origin.is_empty());
     // As many records, yet not one for each.
-    let shifted = Harness::<Obedient>::new("").unwrap().process(&["d", "e"]).unwrap();
-    let Outcome::Replace(new) = shifted.output.outcome else { panic!("replaced") };
+    let shifted = Harness::<Obedient>::new("")
+        .unwrap()
+        .process(&["d", "e"])
+        .unwrap();
+    let Outcome::Replace(new) = shifted.output.outcome else {
+        panic!("replaced")
+    };
     assert_eq!(new.origin, [1, 1]);
 }
 
@@ -120,23 +190,41 @@ fn origin_is_left_out_when_it_is_one_to_one() {
 fn times_and_attributes_follow_their_record() {
     let mut batch = Batch::of(&["k1", "d2", "e3"]);
     batch.times = vec![10, 20, 30];
-    batch.attributes = vec![Column { name: "path".to_owned(), data: b"/a/ccc".to_vec(), ends: vec![2, 2, 6] }];
-    let processed = Harness::<Obedient>::new("").unwrap().process_batch(batch).unwrap();
-    let Outcome::Replace(new) = processed.output.outcome else { panic!("replaced") };
+    batch.attributes = vec![Column {
+        name: "path".to_owned(),
+        data: b"/a/ccc".to_vec(),
+        ends: vec![2, 2, 6],
+    }];
+    let processed = Harness::<Obedient>::new("")
+        .unwrap()
+        .process_batch(batch)
+        .unwrap();
+    let Outcome::Replace(new) = processed.output.outcome else {
+        panic!("replaced")
+    };
     assert_eq!(new.batch.times, [10, 30, 30]);
     let path = &new.batch.attributes[0];
-    assert_eq!((path.value(0), path.value(1), path.value(2)), (&b"/a"[..], &b"/ccc"[..], &b"/ccc"[..]));
+    assert_eq!(
+        (path.value(0), path.value(1), path.value(2)),
+        (&b"/a"[..], &b"/ccc"[..], &b"/ccc"[..])
+    );
 }
 
 #[test]
 fn a_long_reason_is_cut_between_characters() {
-    let processed = Harness::<Obedient>::new("").unwrap().process(&["l"]).unwrap();
+    let processed = Harness::<Obedient>::new("")
+        .unwrap()
+        .process(&["l"])
+        .unwrap();
     assert_eq!(processed.rejects[0].1, "é".repeat(512));
 }
 
 #[test]
 fn a_failure_is_the_whole_batch() {
-    let fault = Harness::<Obedient>::new("").unwrap().process(&["k", "?"]).unwrap_err();
+    let fault = Harness::<Obedient>::new("")
+        .unwrap()
+        .process(&["k", "?"])
+        .unwrap_err();
     assert!(matches!(fault, Fault::Retry(reason) if reason == "later"));
 }
 
@@ -145,7 +233,15 @@ fn plain_values_become_decisions() {
     assert!(matches!(Decision::from(true), Decision::Keep));
     assert!(matches!(Decision::from(false), Decision::Drop));
     assert!(matches!(Decision::from("a".to_owned()), Decision::Replace(bytes) if bytes == b"a"));
-    assert!(matches!(Decision::from(Cow::Borrowed(&b"a"[..])), Decision::Keep));
-    assert!(matches!(Decision::from(Ok::<bool, String>(false)), Decision::Drop));
-    assert!(matches!(Decision::from(Err::<bool, _>("no")), Decision::Reject(reason) if reason == "no"));
+    assert!(matches!(
+        Decision::from(Cow::Borrowed(&b"a"[..])),
+        Decision::Keep
+    ));
+    assert!(matches!(
+        Decision::from(Ok::<bool, String>(false)),
+        Decision::Drop
+    ));
+    assert!(
+        matches!(Decision::from(Err::<bool, _>("no")), Decision::Reject(reason) if reason == "no")
+    );
 }
