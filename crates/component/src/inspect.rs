@@ -135,7 +135,7 @@ impl Inspection {
     }
 }
 
-/// Validates `bytes` and lists what is inside. Takes time in proportion to the size: about 10 ms a MiB.
+/// Validates `bytes` and lists what is inside. Takes time and memory in proportion to the size.
 pub fn inspect(bytes: &[u8]) -> Result<Inspection, InspectError> {
     check_header(bytes)?;
     let mut validator = Validator::new_with_features(features());

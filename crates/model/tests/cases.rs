@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use sluice_model::pipeline::{PIPELINE_BYTES_MAX, parse};
+use sluice_model::pipeline::{PIPELINE_BYTES_MAX, json_schema, parse};
 
 fn cases() -> Vec<PathBuf> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cases");
@@ -60,6 +60,21 @@ fn every_case_says_what_it_said() {
         bad_count >= 40 && good_count >= 5,
         "{bad_count} bad and {good_count} good cases were found"
     );
+}
+
+#[test]
+fn the_schema_is_what_it_was() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/pipeline.schema.json");
+    let shown = format!("{:#}\n", json_schema());
+    if std::env::var_os("SLUICE_BLESS").is_some() {
+        fs::write(&path, &shown).unwrap();
+    }
+    assert_eq!(
+        fs::read_to_string(&path).unwrap_or_default(),
+        shown,
+        "SLUICE_BLESS=1 writes it anew"
+    );
+    assert!(!shown.contains("null"), "a TOML document has no null");
 }
 
 #[test]

@@ -6,12 +6,41 @@
 use std::collections::BTreeMap;
 
 use schemars::JsonSchema;
+use serde_json::Value;
 
 /// The JSON Schema of a pipeline document. TOML editors take it as it is.
-pub fn json_schema() -> serde_json::Value {
+pub fn json_schema() -> Value {
     let mut schema = schemars::schema_for!(PipelineDocument);
     schema.insert("title".to_owned(), "Sluice pipeline".into());
-    schema.to_value()
+    let mut value = schema.to_value();
+    drop_null(&mut value);
+    value
+}
+
+/// Takes `null` out of every choice: an optional key of a TOML document is absent, never null.
+fn drop_null(schema: &mut Value) {
+    match schema {
+        Value::Array(list) => list.iter_mut().for_each(drop_null),
+        Value::Object(map) => {
+            if let Some(Value::Array(types)) = map.get_mut("type") {
+                types.retain(|name| name != "null");
+                if let [only] = types.as_mut_slice() {
+                    let only = only.take();
+                    map.insert("type".to_owned(), only);
+                }
+            }
+            if let Some(Value::Array(choices)) = map.get_mut("anyOf") {
+                choices.retain(|choice| choice.get("type").is_none_or(|name| name != "null"));
+                if let [Value::Object(only)] = choices.as_mut_slice() {
+                    let only = std::mem::take(only);
+                    map.remove("anyOf");
+                    map.extend(only);
+                }
+            }
+            map.values_mut().for_each(drop_null);
+        }
+        _ => {}
+    }
 }
 
 /// A Sluice pipeline: one input, stages, one output.
@@ -114,7 +143,7 @@ struct StageDocument {
     plugin: String,
     /// The plugin's settings, handed to it as JSON.
     #[schemars(default)]
-    config: BTreeMap<String, serde_json::Value>,
+    config: BTreeMap<String, Value>,
     /// What one call may use.
     #[schemars(default)]
     limits: LimitsDocument,

@@ -195,7 +195,10 @@ impl<'a> Walk<'a> {
             field.key.clone(),
             format!("`{}` is not in this version", field.path),
             "reserved for a later version",
-            "take it out",
+            match field.key_text() {
+                "grants" => "take it out: in this version a stage reaches nothing but its records",
+                _ => "take it out",
+            },
         );
     }
 
