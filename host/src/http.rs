@@ -23,7 +23,9 @@ mod listener;
 
 pub use auth::{AdminToken, AdminTokenHash};
 pub use handlers::router;
-pub use listener::{CONNECTIONS_MAX, serve};
+pub use listener::{ApiListener, CONNECTIONS_MAX, serve};
+/// What a client of this API needs for TLS.
+pub use sluice_transport::{SERVER_NAME, api_client_config};
 
 /// What an operation answers: what was asked for, or what is wrong and the way out.
 pub type Answer<T> = Result<T, ErrorBody>;

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::future::{Future, IntoFuture as _};
 use std::io;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -10,6 +11,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::serve::Listener;
+use sluice_transport::{ApiStream, TlsListener};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, Sleep};
@@ -45,6 +47,23 @@ where
     tokio::time::timeout(DRAIN_TIMEOUT, serving)
         .await
         .unwrap_or(Ok(()))
+}
+
+/// The cluster's HTTPS port as something that [`serve`] takes.
+#[derive(Debug)]
+pub struct ApiListener(pub TlsListener);
+
+impl Listener for ApiListener {
+    type Io = ApiStream;
+    type Addr = SocketAddr;
+
+    async fn accept(&mut self) -> (ApiStream, SocketAddr) {
+        self.0.accept().await
+    }
+
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        Ok(self.0.local_addr())
+    }
 }
 
 struct Bounded<L> {
