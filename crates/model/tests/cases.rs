@@ -188,3 +188,33 @@ fn deep_and_wide_documents_are_refused_or_read_quickly() {
         assert!(problems.render("p.toml", &text, false).len() < 1 << 20);
     }
 }
+
+#[test]
+fn every_example_is_a_pipeline_named_like_its_folder() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../pipelines");
+    let mut count = 0;
+    for entry in fs::read_dir(folder).unwrap() {
+        let folder = entry.unwrap().path();
+        if !folder.is_dir() {
+            continue;
+        }
+        count += 1;
+        let text = fs::read_to_string(folder.join("pipeline.toml")).unwrap();
+        let pipeline = match parse(&text) {
+            Ok(pipeline) => pipeline,
+            Err(problems) => panic!(
+                "{}",
+                problems.render(folder.to_str().unwrap(), &text, false)
+            ),
+        };
+        assert_eq!(
+            Some(pipeline.name.as_str()),
+            folder.file_name().unwrap().to_str()
+        );
+        for (stage, plugin) in pipeline.plugins() {
+            let known = plugin.to_string().starts_with("../../plugins/dist/");
+            assert!(known, "{}: {stage}: {plugin}", pipeline.name);
+        }
+    }
+    assert!(count >= 4, "{count} examples were found");
+}
