@@ -79,8 +79,10 @@ impl FromStr for Address {
                 .parse()
                 .map_err(|_| wrong("the brackets do not hold an IPv6 address"))?;
             ip.to_string()
-        } else if host.contains(':') {
+        } else if host.parse::<Ipv6Addr>().is_ok() {
             return Err(wrong("an IPv6 address needs brackets"));
+        } else if host.contains("//") {
+            return Err(wrong("it is a URL"));
         } else {
             host.to_owned()
         };

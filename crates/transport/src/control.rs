@@ -39,6 +39,14 @@ impl ControlSender {
     }
 }
 
+#[cfg(test)]
+impl ControlSender {
+    /// What a peer that keeps no rule would write.
+    pub(crate) async fn raw_write(&mut self, bytes: Bytes) -> Result<(), SessionError> {
+        self.0.write(bytes).await
+    }
+}
+
 impl fmt::Debug for ControlSender {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ControlSender").finish_non_exhaustive()

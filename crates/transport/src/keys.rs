@@ -66,14 +66,20 @@ impl EndpointKeys {
         }
     }
 
+    pub(crate) fn connection_ids(&self) -> KeyedConnectionIds {
+        KeyedConnectionIds {
+            key: hmac::Key::new(hmac::HMAC_SHA256, &self.connection_id),
+        }
+    }
+
     /// An endpoint that resets what it does not know.
     pub(crate) fn endpoint_config(&self) -> quinn::EndpointConfig {
         let mut config = quinn::EndpointConfig::new(std::sync::Arc::new(hmac::Key::new(
             hmac::HMAC_SHA256,
             &self.reset,
         )));
-        let key = hmac::Key::new(hmac::HMAC_SHA256, &self.connection_id);
-        config.cid_generator(move || Box::new(KeyedConnectionIds { key: key.clone() }));
+        let ids = self.connection_ids();
+        config.cid_generator(move || Box::new(ids.clone()));
         // At the default of 20 ms, 300 edges need 20 s to notice a restart. Only our own marked ids are answered,
         // always by fewer bytes than came, so there is nothing to amplify.
         config.min_reset_interval(Duration::ZERO);
@@ -88,7 +94,8 @@ impl fmt::Debug for EndpointKeys {
 }
 
 /// Connection ids of random bytes and their keyed mark.
-struct KeyedConnectionIds {
+#[derive(Clone)]
+pub(crate) struct KeyedConnectionIds {
     key: hmac::Key,
 }
 

@@ -32,6 +32,10 @@ pub struct Server {
 
 /// Who came.
 #[derive(Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "made once for a connection and taken apart at once"
+)]
 pub enum Incoming {
     /// A new machine with a token. Nothing about it is proven yet but that it knows the server.
     Join(JoinConn),

@@ -131,6 +131,13 @@ impl Session {
     }
 }
 
+#[cfg(test)]
+impl Session {
+    pub(crate) fn raw(&self) -> &Connection {
+        &self.connection
+    }
+}
+
 impl fmt::Debug for Session {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Session")
