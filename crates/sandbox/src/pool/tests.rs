@@ -1,0 +1,1 @@
+//! The pool with chains made for the purpose.

@@ -1,0 +1,281 @@
+//! One stage: an instance that is reused between batches and replaced after anything went wrong in it.
+
+use std::time::Duration;
+
+use sluice_record::Batch;
+use wasmtime::component::ResourceTableError;
+use wasmtime::{Store, Trap, WasmBacktrace};
+
+use crate::bindings::Transform;
+use crate::bindings::exports::sluice::pipeline::stage::{BatchParam, ColumnParam, Fault};
+use crate::engine::{Compiled, Engine};
+use crate::error::{CallError, ConfigureCause, ConfigureError, cut};
+use crate::limits::{REASON_BYTES_MAX, StageLimits};
+use crate::log::LogGate;
+use crate::outcome::{Checked, check};
+use crate::state::StageState;
+use crate::ticker::TickerHandle;
+
+/// What makes up one stage of a chain.
+#[derive(Clone, Debug)]
+pub struct StageSpec {
+    /// The stage's name, for logs and errors.
+    pub name: String,
+    /// What `configure` gets, as JSON.
+    pub config_json: String,
+    /// What it may use.
+    pub limits: StageLimits,
+    /// The component.
+    pub compiled: Compiled,
+}
+
+/// A stage of a running chain.
+pub(crate) struct Stage {
+    spec: StageSpec,
+    engine: wasmtime::Engine,
+    ticker: TickerHandle,
+    log: LogGate,
+    /// Missing after something went wrong in it, until the next call.
+    instance: Option<Instance>,
+}
+
+struct Instance {
+    store: Store<StageState>,
+    transform: Transform,
+}
+
+/// Why a batch did not pass a stage.
+pub(crate) enum CallFailure {
+    /// The guest asks for the batch again, later. Its instance is sound.
+    Retry(String),
+    /// The guest, or its `configure`, ends the execution.
+    Fatal(String),
+    /// Something went wrong in the guest. Its instance is gone.
+    Error(CallError),
+}
+
+impl Stage {
+    /// Instantiates and configures a stage. Runs guest code.
+    pub(crate) fn start(
+        engine: &Engine,
+        spec: StageSpec,
+        log: LogGate,
+    ) -> Result<Self, ConfigureError> {
+        let mut stage = Self {
+            engine: engine.wasmtime().clone(),
+            ticker: engine.ticker(),
+            spec,
+            log,
+            instance: None,
+        };
+        let instance = stage.instantiate().map_err(|cause| ConfigureError {
+            stage: stage.spec.name.clone(),
+            cause,
+        })?;
+        stage.instance = Some(instance);
+        Ok(stage)
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        &self.spec.name
+    }
+
+    pub(crate) fn limits(&self) -> &StageLimits {
+        &self.spec.limits
+    }
+
+    /// Runs one batch, not empty, through the stage, within `deadline`.
+    pub(crate) fn call(
+        &mut self,
+        batch: &Batch,
+        deadline: Duration,
+    ) -> Result<Checked, CallFailure> {
+        if self.instance.is_none() {
+            self.instance = Some(self.instantiate().map_err(|cause| match cause {
+                ConfigureCause::Refused(reason) => CallFailure::Fatal(format!(
+                    "a fresh instance refused the config that it took before: {reason}"
+                )),
+                ConfigureCause::Call(error) => CallFailure::Error(error),
+            })?);
+        }
+        let instance = self.instance.as_mut().expect("made above");
+        let result = {
+            let _running = self.ticker.running();
+            instance.process(batch, deadline)
+        };
+        let checked = match result {
+            Ok(Ok(output)) => check(output, batch, &self.spec.limits),
+            Ok(Err(Fault::Retry(reason))) => return Err(CallFailure::Retry(short(reason))),
+            Ok(Err(Fault::Fatal(reason))) => return Err(CallFailure::Fatal(short(reason))),
+            Err(error) => Err(error_of(error, instance.store.data_mut())),
+        };
+        checked.map_err(|error| {
+            self.discard();
+            CallFailure::Error(error)
+        })
+    }
+
+    /// Throws the instance away; the next call makes a fresh one.
+    fn discard(&mut self) {
+        if let Some(instance) = self.instance.take() {
+            instance.store.data().voice.flush();
+        }
+    }
+
+    fn instantiate(&self) -> Result<Instance, ConfigureCause> {
+        let Self { spec, engine, .. } = self;
+        let state = StageState::new(&spec.name, spec.limits, self.log.clone());
+        let mut store = Store::new(engine, state);
+        store.limiter(|state| &mut state.meter);
+        store.set_hostcall_fuel(hostcall_fuel(&spec.limits));
+        store.set_max_component_handles(spec.limits.handles_max);
+        store.epoch_deadline_callback(|mut store| store.data_mut().tick());
+
+        let _running = self.ticker.running();
+        store.set_epoch_deadline(1);
+        store.data_mut().clock.start(spec.limits.deadline);
+        let configured = spec
+            .compiled
+            .stage
+            .instantiate(&mut store)
+            .and_then(|transform| {
+                let configured = transform
+                    .sluice_pipeline_stage()
+                    .call_configure(&mut store, &spec.config_json)?;
+                Ok((transform, configured))
+            });
+        match configured {
+            Ok((transform, Ok(()))) => Ok(Instance { store, transform }),
+            Ok((_, Err(reason))) => Err(ConfigureCause::Refused(short(reason))),
+            Err(error) => {
+                let cause = error_of(error, store.data_mut());
+                store.data().voice.flush();
+                Err(ConfigureCause::Call(cause))
+            }
+        }
+    }
+}
+
+impl Drop for Stage {
+    fn drop(&mut self) {
+        self.discard();
+    }
+}
+
+impl Instance {
+    fn process(
+        &mut self,
+        batch: &Batch,
+        deadline: Duration,
+    ) -> wasmtime::Result<Result<crate::bindings::exports::sluice::pipeline::stage::Output, Fault>>
+    {
+        let columns: Vec<ColumnParam<'_>> = batch
+            .attributes
+            .iter()
+            .map(|column| ColumnParam {
+                name: &column.name,
+                data: &column.data,
+                ends: &column.ends,
+            })
+            .collect();
+        let param = BatchParam {
+            data: &batch.data,
+            ends: &batch.ends,
+            times: &batch.times,
+            attributes: &columns,
+        };
+        self.store.set_epoch_deadline(1);
+        self.store.data_mut().clock.start(deadline);
+        self.transform
+            .sluice_pipeline_stage()
+            .call_process(&mut self.store, param)
+    }
+}
+
+/// What one call may carry from the guest to the host, in whatever form: wasmtime ends it there, before it allocates.
+/// Output is what may be largest; what else a guest hands over is checked again where it arrives.
+fn hostcall_fuel(limits: &StageLimits) -> usize {
+    limits
+        .output_bytes_max
+        .max(limits.host_call_bytes_max)
+        .saturating_add(4096)
+}
+
+/// Gives an error of wasmtime the name that it has here.
+fn error_of(error: wasmtime::Error, state: &mut StageState) -> CallError {
+    if let Some(exceeded) = state.meter.take_exceeded() {
+        return exceeded;
+    }
+    let limits = &state.meter.limits;
+    let in_guest = error.downcast_ref::<WasmBacktrace>().is_some();
+    let full = |error: &(dyn std::error::Error + 'static)| {
+        matches!(
+            error.downcast_ref::<ResourceTableError>(),
+            Some(ResourceTableError::Full)
+        )
+    };
+    if error.chain().any(full) {
+        return CallError::HandlesExceeded {
+            limit: limits.handles_max,
+        };
+    }
+    // These three have no type of their own in wasmtime; tests hold their texts.
+    let root = error.root_cause().to_string();
+    if root.contains("store handle limit exceeded") {
+        return CallError::HandlesExceeded {
+            limit: limits.handles_max,
+        };
+    }
+    if root.contains("fuel allocated for hostcalls has been exhausted") {
+        return if in_guest {
+            CallError::HostCallExceeded {
+                limit_bytes: hostcall_fuel(limits),
+            }
+        } else {
+            CallError::OutputExceeded {
+                limit: limits.output_bytes_max,
+                what: "bytes",
+            }
+        };
+    }
+    if root.starts_with("resource limit exceeded") {
+        return CallError::InstancesExceeded {
+            limit: limits.instances_max,
+        };
+    }
+    if in_guest || error.downcast_ref::<Trap>().is_some() {
+        return CallError::Trapped {
+            reason: trap_reason(&error, &root),
+        };
+    }
+    if error.chain().any(|cause| cause.is::<std::io::Error>()) {
+        return CallError::Host(short(format!("{error:#}")));
+    }
+    CallError::InvalidOutput(short(root))
+}
+
+/// What happened and in which functions, innermost first, in one line.
+fn trap_reason(error: &wasmtime::Error, root: &str) -> String {
+    /// A panic's own machinery takes the first few.
+    const FRAMES_MAX: usize = 8;
+    let mut reason = root.strip_prefix("wasm trap: ").unwrap_or(root).to_owned();
+    if let Some(backtrace) = error.downcast_ref::<WasmBacktrace>() {
+        // Only the whole backtrace's text has demangled names: one line a frame, `MODULE!NAME` at its end.
+        let text = backtrace.to_string();
+        let names: Vec<&str> = text
+            .lines()
+            .filter_map(|line| Some(line.split_once('!')?.1))
+            .take(FRAMES_MAX)
+            .collect();
+        if !names.is_empty() {
+            reason.push_str(" in ");
+            reason.push_str(&names.join(" < "));
+        }
+    }
+    short(reason)
+}
+
+fn short(mut reason: String) -> String {
+    cut(&mut reason, REASON_BYTES_MAX);
+    reason
+}
