@@ -78,7 +78,8 @@ impl Server {
 
     /// The next peer that finished its handshake and said its first word; `None` after [`Self::close`].
     ///
-    /// May be dropped and called again without loss. Failed handshakes are logged and skipped.
+    /// May be dropped and called again without loss, but new peers are answered only while it is awaited: hand each
+    /// one to a task and call again. Failed handshakes are logged and skipped.
     pub async fn accept(&mut self) -> Option<Incoming> {
         loop {
             tokio::select! {
