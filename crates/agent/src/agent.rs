@@ -1,0 +1,569 @@
+//! All executions of one edge, and what they share: turns to compile, fetches, and what is said about them.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
+
+use sluice_model::{Digest, ExecutionId, MonotonicMs, ObservedPhase};
+
+use crate::Now;
+use crate::action::{Action, Ending, PrepareFailure, Ticket};
+use crate::assignment::{Assignment, Component, Label, SpecFacts};
+use crate::backoff::Jitter;
+use crate::execution::Execution;
+use crate::observation::{Change, Local, Observation};
+
+/// Components fetched at once: two keep a link busy while one ends and the next begins.
+pub const FETCHES_MAX: usize = 2;
+
+/// Executions prepared at once: compiling takes a whole core and much memory, and records should keep moving.
+pub const PREPARES_MAX: usize = 1;
+
+/// How long the state of an execution without a row is kept, in running time of the edge: a week is long enough to
+/// notice a mistake.
+const LEFTOVER_KEPT: Duration = Duration::from_secs(7 * 24 * 3600);
+
+/// How often that time is written down: at most this much of it is forgotten at a restart.
+const LEFTOVER_COUNTED_EVERY: Duration = Duration::from_secs(3600);
+
+/// What a process finds on its disk when it starts.
+#[derive(Clone, Debug, Default)]
+pub struct Boot {
+    /// The desired rows.
+    pub rows: Vec<Assignment>,
+    /// Rows that cannot be read, and why.
+    pub unreadable: Vec<(ExecutionId, String)>,
+    /// What the last process remembered.
+    pub locals: Vec<Local>,
+    /// The live observed rows.
+    pub reported: Vec<Observation>,
+    /// The specs that rows and locals name.
+    pub specs: BTreeMap<Digest, SpecFacts>,
+    /// Desired rows were lost: what was started runs on until a snapshot says otherwise.
+    pub rows_were_lost: bool,
+}
+
+/// A change of the desired rows.
+#[derive(Clone, Debug, Default)]
+pub struct DesiredChange {
+    /// New or changed rows.
+    pub upserts: Vec<Assignment>,
+    /// New or changed rows that cannot be read, and why.
+    pub unreadable: Vec<(ExecutionId, String)>,
+    /// Rows that are gone.
+    pub removed: Vec<ExecutionId>,
+    /// `upserts` is the whole set: what it does not name is gone.
+    pub whole: bool,
+    /// Specs that are new or were not readable before.
+    pub specs: BTreeMap<Digest, SpecFacts>,
+}
+
+/// See the crate.
+#[derive(Clone, Debug)]
+pub struct Agent {
+    executions: BTreeMap<ExecutionId, Execution>,
+    /// Rows that cannot be read, of executions that are not known otherwise.
+    unreadable: BTreeMap<ExecutionId, String>,
+    /// State without a row.
+    leftovers: BTreeMap<ExecutionId, Leftover>,
+    leftovers_counted_at: MonotonicMs,
+    reported: BTreeMap<ExecutionId, Observation>,
+    remembered: BTreeMap<ExecutionId, Local>,
+    changes: VecDeque<Change>,
+    cx: Machinery,
+}
+
+#[derive(Clone, Debug)]
+struct Leftover {
+    kept: Duration,
+    purging: bool,
+}
+
+/// What one execution needs of all the others.
+#[derive(Clone, Debug)]
+pub(crate) struct Machinery {
+    pub(crate) now: Now,
+    pub(crate) jitter: Jitter,
+    pub(crate) specs: BTreeMap<Digest, SpecFacts>,
+    pub(crate) suspended: Option<String>,
+    pub(crate) draining: bool,
+    actions: VecDeque<Action>,
+    next_ticket: u64,
+    tickets: BTreeMap<Ticket, ExecutionId>,
+    fetch_queue: VecDeque<Component>,
+    fetching: BTreeSet<Digest>,
+    prepare_queue: VecDeque<Ticket>,
+    preparing: BTreeSet<Ticket>,
+}
+
+impl Machinery {
+    pub(crate) fn act(&mut self, action: Action) {
+        self.actions.push_back(action);
+    }
+
+    pub(crate) fn new_ticket(&mut self, execution: ExecutionId) -> Ticket {
+        self.next_ticket += 1;
+        let ticket = Ticket(self.next_ticket);
+        self.tickets.insert(ticket, execution);
+        ticket
+    }
+
+    pub(crate) fn forget_ticket(&mut self, ticket: Ticket) {
+        self.tickets.remove(&ticket);
+    }
+
+    pub(crate) fn queue_prepare(&mut self, ticket: Ticket) {
+        self.prepare_queue.push_back(ticket);
+    }
+
+    pub(crate) fn want_component(&mut self, component: Component) {
+        let known = self.fetching.contains(&component.digest)
+            || self
+                .fetch_queue
+                .iter()
+                .any(|queued| queued.digest == component.digest);
+        if !known {
+            self.fetch_queue.push_back(component);
+        }
+    }
+}
+
+impl Agent {
+    /// The agent of a process that has just started: everything that should run is prepared and started again.
+    pub fn new(boot: Boot, seed: u64, suspended: Option<String>, now: Now) -> Self {
+        let mut agent = Self {
+            executions: BTreeMap::new(),
+            unreadable: boot.unreadable.into_iter().collect(),
+            leftovers: BTreeMap::new(),
+            leftovers_counted_at: now.mono,
+            reported: keyed(boot.reported, |it| it.execution),
+            remembered: keyed(boot.locals, |it| it.execution),
+            changes: VecDeque::new(),
+            cx: Machinery {
+                now,
+                jitter: Jitter::new(seed),
+                specs: boot.specs,
+                suspended,
+                draining: false,
+                actions: VecDeque::new(),
+                next_ticket: 0,
+                tickets: BTreeMap::new(),
+                fetch_queue: VecDeque::new(),
+                fetching: BTreeSet::new(),
+                prepare_queue: VecDeque::new(),
+                preparing: BTreeSet::new(),
+            },
+        };
+        for row in boot.rows {
+            let id = row.execution;
+            let mut execution = Execution::new(row);
+            execution.restore(agent.remembered.get(&id), agent.reported.get(&id));
+            agent.executions.insert(id, execution);
+        }
+        for (id, local) in &agent.remembered {
+            if agent.executions.contains_key(id) {
+                continue;
+            }
+            match (&local.started, local.leftover_ms) {
+                (Some(started), None)
+                    if boot.rows_were_lost || agent.unreadable.contains_key(id) =>
+                {
+                    let mut execution = Execution::new(started.clone());
+                    execution.restore(Some(local), None);
+                    execution.unreadable = agent.unreadable.remove(id);
+                    agent.executions.insert(*id, execution);
+                }
+                (_, kept_ms) => {
+                    let kept = Duration::from_millis(kept_ms.unwrap_or(0));
+                    let purging = false;
+                    agent.leftovers.insert(*id, Leftover { kept, purging });
+                }
+            }
+        }
+        agent.settle_all();
+        agent
+    }
+
+    /// The desired rows changed, and the change is on disk.
+    pub fn handle_desired(&mut self, change: DesiredChange, now: Now) {
+        self.cx.now = now;
+        self.cx.specs.extend(change.specs);
+        if change.whole {
+            let named: BTreeSet<ExecutionId> = change
+                .upserts
+                .iter()
+                .map(|row| row.execution)
+                .chain(change.unreadable.iter().map(|(id, _)| *id))
+                .collect();
+            for (id, execution) in &mut self.executions {
+                execution.vanished |= !named.contains(id);
+            }
+            self.unreadable.retain(|id, _| named.contains(id));
+        }
+        for id in change.removed {
+            self.unreadable.remove(&id);
+            if let Some(execution) = self.executions.get_mut(&id) {
+                execution.vanished = true;
+            }
+        }
+        for (id, reason) in change.unreadable {
+            match self.executions.get_mut(&id) {
+                Some(execution) => execution.unreadable = Some(reason),
+                None => {
+                    self.unreadable.insert(id, reason);
+                }
+            }
+        }
+        for row in change.upserts {
+            let id = row.execution;
+            self.unreadable.remove(&id);
+            self.leftovers.remove(&id);
+            let readable = matches!(self.cx.specs.get(&row.spec), Some(Ok(_)));
+            match self.executions.get_mut(&id) {
+                Some(execution) => execution.handle_row(row, readable, &mut self.cx),
+                None => {
+                    self.executions.insert(id, Execution::new(row));
+                }
+            }
+        }
+        self.settle_all();
+        self.drop_unused_specs();
+    }
+
+    /// The orchestrator is in reach.
+    pub fn handle_connected(&mut self, now: Now) {
+        self.cx.now = now;
+        for execution in self.executions.values_mut() {
+            execution.handle_connected();
+        }
+        self.settle_all();
+    }
+
+    /// All work stops and keeps its data (`Some`: why), or goes on as the rows say (`None`).
+    pub fn handle_suspended(&mut self, why: Option<String>, now: Now) {
+        self.cx.now = now;
+        if self.cx.suspended != why {
+            self.cx.suspended = why;
+            self.settle_all();
+        }
+    }
+
+    /// A fetch ended.
+    pub fn handle_fetched(&mut self, digest: Digest, result: Result<(), String>, now: Now) {
+        self.cx.now = now;
+        if !self.cx.fetching.remove(&digest) {
+            return;
+        }
+        for execution in self.executions.values_mut() {
+            execution.handle_fetched(digest, &result, &mut self.cx);
+        }
+        self.settle_all();
+    }
+
+    /// A preparing has got to `compiling` or `starting`.
+    pub fn handle_phase(&mut self, ticket: Ticket, phase: ObservedPhase, now: Now) {
+        self.cx.now = now;
+        self.with(ticket, |execution, _| {
+            execution.handle_phase(ticket, phase);
+            None
+        });
+    }
+
+    /// A preparing ended.
+    pub fn handle_prepared(
+        &mut self,
+        ticket: Ticket,
+        result: Result<(), PrepareFailure>,
+        now: Now,
+    ) {
+        self.cx.now = now;
+        let awaited = self.cx.preparing.remove(&ticket);
+        if !self.cx.tickets.contains_key(&ticket) {
+            if awaited && result.is_ok() {
+                self.cx.act(Action::Discard { ticket });
+            }
+            self.pump();
+            return;
+        }
+        self.with(ticket, |execution, cx| {
+            execution.handle_prepared(ticket, result, cx)
+        });
+    }
+
+    /// An instance moves records.
+    pub fn handle_running(&mut self, ticket: Ticket, now: Now) {
+        self.cx.now = now;
+        self.with(ticket, |execution, _| {
+            execution.handle_running(ticket, now.mono);
+            None
+        });
+    }
+
+    /// An instance ended.
+    pub fn handle_ended(&mut self, ticket: Ticket, ending: Ending, now: Now) {
+        self.cx.now = now;
+        self.with(ticket, |execution, cx| {
+            execution.handle_ended(ticket, ending, cx)
+        });
+    }
+
+    /// A purge ended.
+    pub fn handle_purged(&mut self, id: ExecutionId, result: Result<(), String>, now: Now) {
+        self.cx.now = now;
+        if let Some(execution) = self.executions.get_mut(&id) {
+            execution.handle_purged(result, &mut self.cx);
+            self.settle(id);
+            self.pump();
+        } else if let Some(leftover) = self.leftovers.get_mut(&id) {
+            leftover.purging = false;
+            if result.is_ok() {
+                self.leftovers.remove(&id);
+                self.report(id);
+            }
+        }
+    }
+
+    /// Time passed.
+    pub fn handle_tick(&mut self, now: Now) {
+        self.cx.now = now;
+        self.count_leftovers();
+        self.settle_all();
+    }
+
+    /// The process is about to end: no action is given out any more, and what the shell stops is not news, so that
+    /// the next process starts it again.
+    pub fn handle_shutdown(&mut self) {
+        self.cx.draining = true;
+        self.cx.actions.clear();
+    }
+
+    /// The next thing to do.
+    pub fn poll_action(&mut self) -> Option<Action> {
+        self.cx.actions.pop_front()
+    }
+
+    /// The next thing to write down; in order, and before the actions go out.
+    pub fn poll_change(&mut self) -> Option<Change> {
+        self.changes.pop_front()
+    }
+
+    /// When [`Self::handle_tick`] is due.
+    pub fn next_deadline(&self) -> Option<MonotonicMs> {
+        if self.cx.draining {
+            return None;
+        }
+        let executions = self
+            .executions
+            .values()
+            .filter_map(Execution::next_deadline);
+        let leftovers = self.leftovers.values().map(|leftover| {
+            let left = LEFTOVER_KEPT.saturating_sub(leftover.kept);
+            let counted = self.leftovers_counted_at;
+            counted.plus(if left.is_zero() {
+                LEFTOVER_COUNTED_EVERY
+            } else {
+                left.min(LEFTOVER_COUNTED_EVERY)
+            })
+        });
+        executions.chain(leftovers).min()
+    }
+
+    /// The specs that are still needed; others may be deleted.
+    pub fn specs_in_use(&self) -> BTreeSet<Digest> {
+        self.executions
+            .values()
+            .flat_map(Execution::specs)
+            .collect()
+    }
+
+    /// The components that are still needed; others may be deleted.
+    pub fn components_in_use(&self) -> BTreeSet<Digest> {
+        let specs = self.specs_in_use();
+        let facts = specs.iter().filter_map(|spec| self.cx.specs.get(spec));
+        facts
+            .flatten()
+            .flatten()
+            .map(|component| component.digest)
+            .collect()
+    }
+
+    /// The name of an execution's job.
+    pub fn job_name(&self, id: ExecutionId) -> Option<&str> {
+        let execution = self.executions.get(&id)?;
+        Some(execution.target.assignment.job_name.as_str())
+    }
+
+    /// Every execution with its label, as the rows order.
+    pub fn labels(&self) -> impl Iterator<Item = (ExecutionId, Label)> {
+        self.executions
+            .iter()
+            .map(|(id, execution)| (*id, execution.target.assignment.label))
+    }
+
+    fn with(
+        &mut self,
+        ticket: Ticket,
+        handle: impl FnOnce(&mut Execution, &mut Machinery) -> Option<Observation>,
+    ) {
+        let Some(&id) = self.cx.tickets.get(&ticket) else {
+            return;
+        };
+        let Some(execution) = self.executions.get_mut(&id) else {
+            return;
+        };
+        if let Some(outcome) = handle(execution, &mut self.cx) {
+            self.changes.push_back(Change::Outcome(outcome));
+        }
+        self.settle(id);
+        self.pump();
+    }
+
+    fn settle_all(&mut self) {
+        let ids: BTreeSet<ExecutionId> = self
+            .executions
+            .keys()
+            .chain(self.leftovers.keys())
+            .chain(self.unreadable.keys())
+            .chain(self.reported.keys())
+            .copied()
+            .collect();
+        for id in ids {
+            self.settle(id);
+        }
+        self.pump();
+    }
+
+    fn settle(&mut self, id: ExecutionId) {
+        if self.cx.draining {
+            // Only ends are news now.
+            let ended = |execution: &Execution| execution.ended_here();
+            if self.executions.get(&id).is_some_and(ended) {
+                self.report(id);
+            }
+            return;
+        }
+        if let Some(execution) = self.executions.get_mut(&id) {
+            execution.settle(&mut self.cx);
+            if execution.vanished && execution.is_idle() {
+                if !execution.was_purged() {
+                    let kept = Duration::ZERO;
+                    let purging = false;
+                    self.leftovers.insert(id, Leftover { kept, purging });
+                }
+                self.executions.remove(&id);
+            }
+        }
+        self.report(id);
+    }
+
+    /// Gives out turns and fetches.
+    fn pump(&mut self) {
+        if self.cx.draining {
+            return;
+        }
+        while self.cx.preparing.len() < PREPARES_MAX {
+            let Some(ticket) = self.cx.prepare_queue.pop_front() else {
+                break;
+            };
+            let Some(&id) = self.cx.tickets.get(&ticket) else {
+                continue;
+            };
+            let execution = self.executions.get_mut(&id);
+            let Some(assignment) = execution.and_then(|it| it.take_turn(ticket)) else {
+                continue;
+            };
+            self.cx.preparing.insert(ticket);
+            self.cx.act(Action::Prepare { ticket, assignment });
+            self.report(id);
+        }
+        while self.cx.fetching.len() < FETCHES_MAX {
+            let Some(component) = self.cx.fetch_queue.pop_front() else {
+                break;
+            };
+            let digest = component.digest;
+            if self.executions.values().any(|it| it.waits_for(digest)) {
+                self.cx.fetching.insert(digest);
+                let size = component.size;
+                self.cx.act(Action::Fetch { digest, size });
+            }
+        }
+    }
+
+    /// Writes down what is new about an execution.
+    fn report(&mut self, id: ExecutionId) {
+        let suspended = self.cx.suspended.as_deref();
+        let (seen, local) = match self.executions.get(&id) {
+            Some(execution) => (Some(execution.observe(suspended)), execution.local()),
+            None => {
+                let seen = self.unreadable.get(&id).map(|why| unreadable_row(id, why));
+                let leftover = self.leftovers.get(&id).map(|leftover| Local {
+                    execution: id,
+                    started: None,
+                    ended: None,
+                    restarts: 0,
+                    leftover_ms: Some(u64::try_from(leftover.kept.as_millis()).unwrap_or(u64::MAX)),
+                });
+                (seen, leftover)
+            }
+        };
+        match seen {
+            Some(seen) if self.reported.get(&id) != Some(&seen) => {
+                self.changes.push_back(Change::Live(seen.clone()));
+                self.reported.insert(id, seen);
+            }
+            None if self.reported.remove(&id).is_some() => {
+                self.changes.push_back(Change::LiveRemoved(id));
+            }
+            _ => {}
+        }
+        match local {
+            Some(local) if self.remembered.get(&id) != Some(&local) => {
+                self.changes.push_back(Change::Local(local.clone()));
+                self.remembered.insert(id, local);
+            }
+            None if self.remembered.remove(&id).is_some() => {
+                self.changes.push_back(Change::LocalRemoved(id));
+            }
+            _ => {}
+        }
+    }
+
+    fn count_leftovers(&mut self) {
+        let passed = self.cx.now.mono.since(self.leftovers_counted_at);
+        let due =
+            |leftover: &Leftover| leftover.kept + passed >= LEFTOVER_KEPT && !leftover.purging;
+        if passed < LEFTOVER_COUNTED_EVERY && !self.leftovers.values().any(due) {
+            return;
+        }
+        self.leftovers_counted_at = self.cx.now.mono;
+        for (id, leftover) in &mut self.leftovers {
+            leftover.kept = (leftover.kept + passed).min(LEFTOVER_KEPT);
+            if leftover.kept >= LEFTOVER_KEPT && !leftover.purging && !self.cx.draining {
+                leftover.purging = true;
+                self.cx.actions.push_back(Action::Purge { execution: *id });
+            }
+        }
+    }
+
+    fn drop_unused_specs(&mut self) {
+        let used = self.specs_in_use();
+        self.cx.specs.retain(|digest, _| used.contains(digest));
+    }
+}
+
+fn unreadable_row(execution: ExecutionId, why: &str) -> Observation {
+    Observation {
+        execution,
+        label: Label::default(),
+        phase: ObservedPhase::Refused,
+        fail: None,
+        reason: format!("this edge cannot read its row: {why}"),
+        next_action: "when this edge's program is newer".to_owned(),
+        next_at: None,
+        restarts: 0,
+        running_version: None,
+    }
+}
+
+fn keyed<T>(items: Vec<T>, key: impl Fn(&T) -> ExecutionId) -> BTreeMap<ExecutionId, T> {
+    items.into_iter().map(|item| (key(&item), item)).collect()
+}

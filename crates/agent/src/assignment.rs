@@ -1,0 +1,51 @@
+//! What the rows order, in the agent's own types: the wire's types stay with the protocol.
+
+use std::fmt;
+
+use sluice_model::{Attempt, Desired, Digest, ExecutionId, JobId, JobName, Slot, Version};
+
+/// Which try of which version; only the orchestrator makes new ones, and they only grow.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Label {
+    /// The job version.
+    pub version: Version,
+    /// The try at that version.
+    pub attempt: Attempt,
+}
+
+impl fmt::Display for Label {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.version, self.attempt)
+    }
+}
+
+/// One desired row.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Assignment {
+    /// The execution.
+    pub execution: ExecutionId,
+    /// Its job.
+    pub job: JobId,
+    /// The job's name.
+    pub job_name: JobName,
+    /// The version and attempt to follow.
+    pub label: Label,
+    /// What to do.
+    pub desired: Desired,
+    /// Which slot on the node.
+    pub slot: Slot,
+    /// The sha256 of the spec.
+    pub spec: Digest,
+}
+
+/// A component that a spec names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Component {
+    /// Its sha256.
+    pub digest: Digest,
+    /// Its size in bytes.
+    pub size: u64,
+}
+
+/// What the agent must know of a spec: its components, or why it cannot be read.
+pub type SpecFacts = Result<Vec<Component>, String>;

@@ -1,0 +1,110 @@
+//! When to try again: exponential delays with jitter, and the count of crashes that ends in quarantine.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use sluice_model::MonotonicMs;
+
+/// The first delay: long enough not to spin, short enough that a blip goes unnoticed.
+pub const DELAY_MIN: Duration = Duration::from_secs(1);
+
+/// The longest delay: what an operator who mended something waits for at most.
+pub const DELAY_MAX: Duration = Duration::from_secs(300);
+
+/// This many crashes within [`CRASH_WINDOW`] end in quarantine: with the delays 1, 2, 4, ... s between them, the tenth
+/// comes after 511 s.
+pub const CRASHES_MAX: usize = 10;
+
+/// The time in which crashes count together.
+pub const CRASH_WINDOW: Duration = Duration::from_secs(600);
+
+/// An instance that ran this long was well: its next failure starts again at the first delay.
+pub(crate) const STEADY: Duration = Duration::from_secs(60);
+
+/// Draws jitter; SplitMix64, seeded by the caller, so that a run can be repeated.
+#[derive(Clone, Debug)]
+pub(crate) struct Jitter(u64);
+
+impl Jitter {
+    pub(crate) fn new(seed: u64) -> Self {
+        Self(seed)
+    }
+
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    /// The delay after `failures` failures in a row (from 1): doubling, up to a quarter less by chance so that what
+    /// failed together does not try again together, within [`DELAY_MIN`] and [`DELAY_MAX`].
+    pub(crate) fn delay(&mut self, failures: u32) -> Duration {
+        let doublings = failures.saturating_sub(1).min(16);
+        let full = DELAY_MIN.saturating_mul(1 << doublings).min(DELAY_MAX);
+        let full_ms = u64::try_from(full.as_millis()).expect("at most 5 minutes");
+        let less_ms = self.next() % (full_ms / 4 + 1);
+        Duration::from_millis(full_ms - less_ms).max(DELAY_MIN)
+    }
+}
+
+/// The crashes within the window.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Crashes(VecDeque<MonotonicMs>);
+
+impl Crashes {
+    /// Counts one; whether it was one too many.
+    pub(crate) fn handle_crash(&mut self, now: MonotonicMs) -> bool {
+        while self
+            .0
+            .front()
+            .is_some_and(|&first| now.since(first) > CRASH_WINDOW)
+        {
+            self.0.pop_front();
+        }
+        self.0.push_back(now);
+        self.0.len() >= CRASHES_MAX
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn delays_double_from_one_second_to_five_minutes() {
+        let mut jitter = Jitter::new(7);
+        for (failures, full) in [
+            (1, 1),
+            (2, 2),
+            (3, 4),
+            (8, 128),
+            (9, 256),
+            (10, 300),
+            (u32::MAX, 300),
+        ] {
+            for _ in 0..100 {
+                let delay = jitter.delay(failures).as_millis();
+                assert!(
+                    delay <= full * 1000 && delay >= (full * 750).max(1000),
+                    "{failures}: {delay}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn ten_crashes_in_ten_minutes_are_too_many() {
+        let mut crashes = Crashes::default();
+        let at = |s: u64| MonotonicMs(s * 1000);
+        for n in 0..9 {
+            assert!(!crashes.handle_crash(at(n)));
+        }
+        assert!(crashes.clone().handle_crash(at(600)));
+        assert!(
+            !crashes.handle_crash(at(601)),
+            "the first one is out of the window"
+        );
+    }
+}

@@ -1,0 +1,872 @@
+//! One execution: what should run, what runs, and what is being prepared.
+//!
+//! Two lanes may want to run: the *target* is the newest row; the *fallback* is what was started last, as long as the
+//! target has never been ready. At most one instance lives, whichever lane it came from.
+
+use std::collections::BTreeSet;
+
+use sluice_model::{Desired, Digest, ExecutionId, FailReason, MonotonicMs, ObservedPhase, UnixMs};
+
+use crate::action::{Action, Ending, PrepareFailure, Ticket};
+use crate::agent::Machinery;
+use crate::assignment::{Assignment, Label};
+use crate::backoff::{CRASHES_MAX, Crashes, STEADY};
+use crate::observation::{EndedHow, Local, Observation};
+
+/// Which lane.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Which {
+    Target,
+    Fallback,
+}
+
+/// One (version, attempt) and how it fared.
+#[derive(Clone, Debug)]
+pub(crate) struct Lane {
+    pub(crate) assignment: Assignment,
+    /// Started at least once and not ended for good.
+    started: bool,
+    restarts: u64,
+    failures: u32,
+    crashes: Crashes,
+    work: Option<Work>,
+    wait: Option<Wait>,
+    end: Option<LaneEnd>,
+}
+
+#[derive(Clone, Debug)]
+struct Wait {
+    until: MonotonicMs,
+    until_unix: UnixMs,
+    phase: ObservedPhase,
+    reason: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum LaneEnd {
+    Ended(EndedHow),
+    Refused(String),
+}
+
+#[derive(Clone, Debug)]
+struct Instance {
+    ticket: Ticket,
+    lane: Which,
+    running_since: Option<MonotonicMs>,
+    stopping: bool,
+}
+
+#[derive(Clone, Debug)]
+struct Work {
+    ticket: Ticket,
+    step: Step,
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Fetching(BTreeSet<Digest>),
+    Queued,
+    Preparing(ObservedPhase),
+    Ready,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Purge {
+    No,
+    InFlight,
+    Wait {
+        until: MonotonicMs,
+        until_unix: UnixMs,
+        reason: String,
+    },
+    Done,
+}
+
+/// See the module.
+#[derive(Clone, Debug)]
+pub(crate) struct Execution {
+    pub(crate) target: Lane,
+    fallback: Option<Lane>,
+    instance: Option<Instance>,
+    purge: Purge,
+    purge_failures: u32,
+    /// Its row is gone.
+    pub(crate) vanished: bool,
+    /// Its newest row cannot be read.
+    pub(crate) unreadable: Option<String>,
+}
+
+impl Lane {
+    pub(crate) fn new(assignment: Assignment) -> Self {
+        Self {
+            assignment,
+            started: false,
+            restarts: 0,
+            failures: 0,
+            crashes: Crashes::default(),
+            work: None,
+            wait: None,
+            end: None,
+        }
+    }
+
+    fn label(&self) -> Label {
+        self.assignment.label
+    }
+
+    fn may_begin(&self, now: MonotonicMs) -> bool {
+        self.work.is_none()
+            && self.end.is_none()
+            && self.wait.as_ref().is_none_or(|wait| wait.until <= now)
+    }
+
+    /// All its components are here, and nothing has gone wrong.
+    fn is_close(&self) -> bool {
+        self.work
+            .as_ref()
+            .is_some_and(|work| !matches!(work.step, Step::Fetching(_)))
+    }
+
+    fn is_ready(&self) -> bool {
+        self.work
+            .as_ref()
+            .is_some_and(|work| matches!(work.step, Step::Ready))
+    }
+
+    fn cancel_work(&mut self, cx: &mut Machinery) {
+        if let Some(Work { ticket, step }) = self.work.take() {
+            cx.forget_ticket(ticket);
+            if matches!(step, Step::Ready) {
+                cx.act(Action::Discard { ticket });
+            }
+        }
+    }
+
+    fn wait(&mut self, phase: ObservedPhase, reason: String, cx: &mut Machinery) {
+        self.failures = self.failures.saturating_add(1);
+        let until = cx.now.plus(cx.jitter.delay(self.failures));
+        self.wait = Some(Wait {
+            until: until.mono,
+            until_unix: until.unix,
+            phase,
+            reason,
+        });
+    }
+}
+
+impl Execution {
+    pub(crate) fn new(assignment: Assignment) -> Self {
+        Self {
+            target: Lane::new(assignment),
+            fallback: None,
+            instance: None,
+            purge: Purge::No,
+            purge_failures: 0,
+            vanished: false,
+            unreadable: None,
+        }
+    }
+
+    /// After a process start: what the last process remembered, and what it reported.
+    pub(crate) fn restore(&mut self, local: Option<&Local>, reported: Option<&Observation>) {
+        if let Some(local) = local {
+            if let Some((label, how)) = &local.ended
+                && *label == self.target.label()
+            {
+                self.target.end = Some(LaneEnd::Ended(how.clone()));
+            }
+            if let Some(started) = &local.started {
+                let lane = if started.label == self.target.label() {
+                    &mut self.target
+                } else {
+                    self.fallback.insert(Lane::new(started.clone()))
+                };
+                lane.started = true;
+                lane.restarts = local.restarts;
+            }
+        }
+        let purged = reported.is_some_and(|reported| {
+            reported.phase == ObservedPhase::Purged && reported.label == self.target.label()
+        });
+        if purged && self.target.assignment.desired == Desired::Purge {
+            self.purge = Purge::Done;
+        }
+    }
+
+    pub(crate) fn id(&self) -> ExecutionId {
+        self.target.assignment.execution
+    }
+
+    /// A newer row. Rows never go back, so an older label is ignored.
+    pub(crate) fn handle_row(
+        &mut self,
+        row: Assignment,
+        spec_is_readable: bool,
+        cx: &mut Machinery,
+    ) {
+        self.vanished = false;
+        self.unreadable = None;
+        if row.desired != Desired::Purge {
+            self.purge = Purge::No;
+        }
+        if row.label < self.target.label() {
+            return;
+        }
+        if row.label == self.target.label() {
+            if spec_is_readable && matches!(self.target.end, Some(LaneEnd::Refused(_))) {
+                self.target.end = None;
+            }
+            self.target.assignment = row;
+            return;
+        }
+        let mut old = std::mem::replace(&mut self.target, Lane::new(row));
+        if old.started && old.end.is_none() {
+            self.fallback = Some(old);
+            if let Some(instance) = &mut self.instance {
+                instance.lane = Which::Fallback;
+            }
+        } else {
+            old.cancel_work(cx);
+        }
+    }
+
+    pub(crate) fn is_idle(&self) -> bool {
+        self.instance.is_none() && self.purge != Purge::InFlight
+    }
+
+    pub(crate) fn was_purged(&self) -> bool {
+        self.purge == Purge::Done
+    }
+
+    /// The digests of the specs that may still be needed.
+    pub(crate) fn specs(&self) -> impl Iterator<Item = Digest> {
+        self.lanes().map(|lane| lane.assignment.spec)
+    }
+
+    fn lane(&mut self, which: Which) -> &mut Lane {
+        match (which, &mut self.fallback) {
+            (Which::Fallback, Some(fallback)) => fallback,
+            _ => &mut self.target,
+        }
+    }
+
+    fn lanes(&self) -> impl Iterator<Item = &Lane> {
+        std::iter::once(&self.target).chain(&self.fallback)
+    }
+
+    /// The lane that this ticket's work belongs to.
+    fn lane_working_on(&self, ticket: Ticket) -> Option<Which> {
+        let is = |lane: &Lane| lane.work.as_ref().is_some_and(|it| it.ticket == ticket);
+        if is(&self.target) {
+            Some(Which::Target)
+        } else {
+            self.fallback
+                .as_ref()
+                .is_some_and(is)
+                .then_some(Which::Fallback)
+        }
+    }
+
+    /// Does what can be done now.
+    pub(crate) fn settle(&mut self, cx: &mut Machinery) {
+        let wants_run = self.target.assignment.desired == Desired::Run && !self.vanished;
+        if wants_run && cx.suspended.is_none() {
+            self.settle_run(cx);
+        } else {
+            self.settle_stop(cx);
+        }
+    }
+
+    fn settle_stop(&mut self, cx: &mut Machinery) {
+        self.target.cancel_work(cx);
+        if let Some(fallback) = &mut self.fallback {
+            fallback.cancel_work(cx);
+        }
+        if self.instance.is_some() {
+            self.stop_instance(cx);
+            return;
+        }
+        self.target.wait = None;
+        if cx.suspended.is_some() {
+            if let Some(fallback) = &mut self.fallback {
+                fallback.wait = None;
+            }
+            return;
+        }
+        self.fallback = None;
+        self.target.started = false;
+        if self.vanished || self.target.assignment.desired != Desired::Purge {
+            return;
+        }
+        let due = match &self.purge {
+            Purge::No => true,
+            Purge::Wait { until, .. } => *until <= cx.now.mono,
+            Purge::InFlight | Purge::Done => false,
+        };
+        if due {
+            self.purge = Purge::InFlight;
+            cx.act(Action::Purge {
+                execution: self.id(),
+            });
+        }
+    }
+
+    fn settle_run(&mut self, cx: &mut Machinery) {
+        if self.purge == Purge::InFlight {
+            // Its state is being deleted; it starts afresh after that.
+            return;
+        }
+        self.adopt(cx);
+        let runs = self.instance.as_ref().map(|instance| instance.lane);
+        if runs == Some(Which::Target) {
+            return;
+        }
+        if self.target.may_begin(cx.now.mono) {
+            self.begin(Which::Target, cx);
+        }
+        let fallback_wanted = runs.is_none()
+            && !self.target.is_close()
+            && self
+                .fallback
+                .as_ref()
+                .is_some_and(|lane| lane.may_begin(cx.now.mono));
+        if fallback_wanted {
+            self.begin(Which::Fallback, cx);
+        }
+        if self.target.is_ready() {
+            if runs.is_some() {
+                // The older version makes room now.
+                self.stop_instance(cx);
+            } else {
+                self.start(Which::Target, cx);
+            }
+        } else if runs.is_none()
+            && !self.target.is_close()
+            && self.fallback.as_ref().is_some_and(Lane::is_ready)
+        {
+            self.start(Which::Fallback, cx);
+        }
+    }
+
+    /// What was started last is the content that is wanted now: only the label changes.
+    fn adopt(&mut self, cx: &mut Machinery) {
+        let same = self.fallback.as_ref().is_some_and(|fallback| {
+            fallback.assignment.spec == self.target.assignment.spec && self.target.end.is_none()
+        });
+        let stopping = self.instance.as_ref().is_some_and(|it| it.stopping);
+        if !same || stopping {
+            return;
+        }
+        self.target.cancel_work(cx);
+        if let Some(instance) = &mut self.instance {
+            instance.lane = Which::Target;
+        }
+        if let Some(fallback) = self.fallback.take() {
+            self.target = Lane {
+                assignment: self.target.assignment.clone(),
+                restarts: 0,
+                ..fallback
+            };
+        }
+    }
+
+    fn begin(&mut self, which: Which, cx: &mut Machinery) {
+        let spec = self.lane(which).assignment.spec;
+        let components = match cx.specs.get(&spec) {
+            Some(Ok(components)) => components.clone(),
+            Some(Err(reason)) => {
+                let reason = format!("this edge cannot read the pipeline: {reason}");
+                self.lane(which).end = Some(LaneEnd::Refused(reason));
+                return;
+            }
+            None => {
+                let reason = "the pipeline's text is not on this edge".to_owned();
+                self.lane(which).end = Some(LaneEnd::Refused(reason));
+                return;
+            }
+        };
+        self.lane(which).wait = None;
+        let ticket = cx.new_ticket(self.id());
+        let missing: BTreeSet<Digest> = components.iter().map(|it| it.digest).collect();
+        let step = if missing.is_empty() {
+            cx.queue_prepare(ticket);
+            Step::Queued
+        } else {
+            for component in components {
+                cx.want_component(component);
+            }
+            Step::Fetching(missing)
+        };
+        self.lane(which).work = Some(Work { ticket, step });
+    }
+
+    fn start(&mut self, which: Which, cx: &mut Machinery) {
+        assert!(self.instance.is_none(), "at most one instance lives");
+        if which == Which::Target
+            && let Some(mut fallback) = self.fallback.take()
+        {
+            fallback.cancel_work(cx);
+        }
+        let lane = self.lane(which);
+        let Some(Work { ticket, .. }) = lane.work.take() else {
+            return;
+        };
+        if lane.started {
+            lane.restarts += 1;
+        }
+        lane.started = true;
+        lane.wait = None;
+        let assignment = lane.assignment.clone();
+        self.instance = Some(Instance {
+            ticket,
+            lane: which,
+            running_since: None,
+            stopping: false,
+        });
+        cx.act(Action::Start { ticket, assignment });
+    }
+
+    fn stop_instance(&mut self, cx: &mut Machinery) {
+        let execution = self.id();
+        if let Some(instance) = &mut self.instance
+            && !instance.stopping
+        {
+            instance.stopping = true;
+            cx.act(Action::Stop {
+                ticket: instance.ticket,
+                execution,
+            });
+        }
+    }
+
+    /// A component is here, or could not be had.
+    pub(crate) fn handle_fetched(
+        &mut self,
+        digest: Digest,
+        result: &Result<(), String>,
+        cx: &mut Machinery,
+    ) {
+        for lane in std::iter::once(&mut self.target).chain(&mut self.fallback) {
+            let Some(Work {
+                ticket,
+                step: Step::Fetching(missing),
+            }) = &mut lane.work
+            else {
+                continue;
+            };
+            if !missing.remove(&digest) {
+                continue;
+            }
+            let ticket = *ticket;
+            match result {
+                Ok(()) if missing.is_empty() => {
+                    let step = Step::Queued;
+                    lane.work = Some(Work { ticket, step });
+                    cx.queue_prepare(ticket);
+                }
+                Ok(()) => {}
+                Err(reason) => {
+                    lane.cancel_work(cx);
+                    lane.wait(ObservedPhase::Fetching, reason.clone(), cx);
+                }
+            }
+        }
+    }
+
+    /// Whether this component is being waited for.
+    pub(crate) fn waits_for(&self, digest: Digest) -> bool {
+        self.lanes().any(|lane| match &lane.work {
+            Some(Work {
+                step: Step::Fetching(missing),
+                ..
+            }) => missing.contains(&digest),
+            _ => false,
+        })
+    }
+
+    /// Its turn to be prepared has come: what to prepare, unless it is not wanted any more.
+    pub(crate) fn take_turn(&mut self, ticket: Ticket) -> Option<Assignment> {
+        let which = self.lane_working_on(ticket)?;
+        let lane = self.lane(which);
+        let work = lane.work.as_mut()?;
+        if !matches!(work.step, Step::Queued) {
+            return None;
+        }
+        work.step = Step::Preparing(ObservedPhase::Compiling);
+        Some(lane.assignment.clone())
+    }
+
+    pub(crate) fn handle_phase(&mut self, ticket: Ticket, phase: ObservedPhase) {
+        let Some(which) = self.lane_working_on(ticket) else {
+            return;
+        };
+        if let Some(Work {
+            step: Step::Preparing(now),
+            ..
+        }) = &mut self.lane(which).work
+        {
+            *now = phase;
+        }
+    }
+
+    /// Returns the outcome, if this was one.
+    pub(crate) fn handle_prepared(
+        &mut self,
+        ticket: Ticket,
+        result: Result<(), PrepareFailure>,
+        cx: &mut Machinery,
+    ) -> Option<Observation> {
+        let which = self.lane_working_on(ticket)?;
+        let lane = self.lane(which);
+        let work = lane.work.as_mut()?;
+        let failure = match result {
+            _ if !matches!(work.step, Step::Preparing(_)) => return None,
+            Ok(()) => {
+                work.step = Step::Ready;
+                return None;
+            }
+            Err(failure) => failure,
+        };
+        lane.work = None;
+        cx.forget_ticket(ticket);
+        match failure {
+            PrepareFailure::Retry(reason) => {
+                self.lane(which).wait(ObservedPhase::Backoff, reason, cx);
+                None
+            }
+            PrepareFailure::Refused(reason) => {
+                self.end_lane(which, LaneEnd::Refused(reason));
+                None
+            }
+            PrepareFailure::Configure(message) => {
+                let reason = FailReason::Configure;
+                self.end_lane(which, LaneEnd::Ended(EndedHow::Failed { reason, message }))
+            }
+        }
+    }
+
+    pub(crate) fn handle_running(&mut self, ticket: Ticket, now: MonotonicMs) {
+        if let Some(instance) = &mut self.instance
+            && instance.ticket == ticket
+        {
+            instance.running_since = Some(now);
+        }
+    }
+
+    /// Returns the outcome, if this was one.
+    pub(crate) fn handle_ended(
+        &mut self,
+        ticket: Ticket,
+        ending: Ending,
+        cx: &mut Machinery,
+    ) -> Option<Observation> {
+        let instance = self
+            .instance
+            .take_if(|instance| instance.ticket == ticket)?;
+        cx.forget_ticket(ticket);
+        let (which, now) = (instance.lane, cx.now.mono);
+        let lane = self.lane(which);
+        if instance
+            .running_since
+            .is_some_and(|since| now.since(since) >= STEADY)
+        {
+            lane.failures = 0;
+        }
+        match ending {
+            Ending::Completed => self.end_lane(which, LaneEnd::Ended(EndedHow::Completed)),
+            Ending::Failed { reason, message } => {
+                self.end_lane(which, LaneEnd::Ended(EndedHow::Failed { reason, message }))
+            }
+            _ if instance.stopping || cx.draining => None,
+            Ending::Stopped => {
+                let reason = "it stopped without being told to".to_owned();
+                lane.wait(ObservedPhase::Backoff, reason, cx);
+                None
+            }
+            Ending::Backoff(reason) => {
+                lane.wait(ObservedPhase::Backoff, reason, cx);
+                None
+            }
+            Ending::Crashed(message) => {
+                if lane.crashes.handle_crash(now) {
+                    let message =
+                        format!("crashed {CRASHES_MAX} times within 10 minutes, last: {message}");
+                    self.end_lane(which, LaneEnd::Ended(EndedHow::Quarantined { message }))
+                } else {
+                    lane.wait(ObservedPhase::Backoff, format!("crashed: {message}"), cx);
+                    None
+                }
+            }
+        }
+    }
+
+    fn end_lane(&mut self, which: Which, end: LaneEnd) -> Option<Observation> {
+        let outcome = match &end {
+            LaneEnd::Ended(how @ (EndedHow::Completed | EndedHow::Failed { .. })) => {
+                Some(how.clone())
+            }
+            _ => None,
+        };
+        let lane = self.lane(which);
+        lane.wait = None;
+        lane.started &= matches!(end, LaneEnd::Refused(_));
+        let (label, restarts) = (lane.label(), lane.restarts);
+        match which {
+            Which::Target => lane.end = Some(end),
+            Which::Fallback => self.fallback = None,
+        }
+        let (phase, fail, reason) = ended_words(&outcome?);
+        Some(Observation {
+            execution: self.id(),
+            label,
+            phase,
+            fail,
+            reason,
+            next_action: String::new(),
+            next_at: None,
+            restarts,
+            running_version: self.running_version(),
+        })
+    }
+
+    pub(crate) fn handle_purged(&mut self, result: Result<(), String>, cx: &mut Machinery) {
+        if self.purge != Purge::InFlight {
+            return;
+        }
+        self.purge = match result {
+            Ok(()) => Purge::Done,
+            Err(reason) => {
+                self.purge_failures = self.purge_failures.saturating_add(1);
+                let until = cx.now.plus(cx.jitter.delay(self.purge_failures));
+                Purge::Wait {
+                    until: until.mono,
+                    until_unix: until.unix,
+                    reason,
+                }
+            }
+        };
+    }
+
+    /// The orchestrator is in reach: what could not be fetched is tried again at once.
+    pub(crate) fn handle_connected(&mut self) {
+        for lane in std::iter::once(&mut self.target).chain(&mut self.fallback) {
+            if lane
+                .wait
+                .as_ref()
+                .is_some_and(|wait| wait.phase == ObservedPhase::Fetching)
+            {
+                lane.wait = None;
+                lane.failures = 0;
+            }
+        }
+    }
+
+    pub(crate) fn next_deadline(&self) -> Option<MonotonicMs> {
+        // A fallback begins only while nothing runs and the target is not about to.
+        let fallback = self
+            .fallback
+            .as_ref()
+            .filter(|_| self.instance.is_none() && !self.target.is_close());
+        let waits = std::iter::once(&self.target)
+            .chain(fallback)
+            .filter(|lane| lane.work.is_none() && lane.end.is_none())
+            .filter_map(|lane| lane.wait.as_ref().map(|wait| wait.until));
+        let purge = match self.purge {
+            Purge::Wait { until, .. } => Some(until),
+            _ => None,
+        };
+        waits.chain(purge).min()
+    }
+
+    /// What must survive a restart of the process; `None` when there is nothing.
+    pub(crate) fn local(&self) -> Option<Local> {
+        let started = if self.target.started {
+            Some(&self.target)
+        } else {
+            self.fallback.as_ref().filter(|lane| lane.started)
+        };
+        let ended = match &self.target.end {
+            Some(LaneEnd::Ended(how)) => Some((self.target.label(), how.clone())),
+            _ => None,
+        };
+        if started.is_none() && ended.is_none() {
+            return None;
+        }
+        Some(Local {
+            execution: self.id(),
+            started: started.map(|lane| Assignment {
+                desired: Desired::Run,
+                ..lane.assignment.clone()
+            }),
+            ended,
+            restarts: started.map_or(0, |lane| lane.restarts),
+            leftover_ms: None,
+        })
+    }
+
+    /// Whether it has ever been started here, so that there may be state to keep.
+    pub(crate) fn ended_here(&self) -> bool {
+        matches!(self.target.end, Some(LaneEnd::Ended(_)))
+    }
+
+    fn running_version(&self) -> Option<sluice_model::Version> {
+        let instance = self.instance.as_ref()?;
+        let fallback = self.fallback.as_ref()?;
+        (instance.lane == Which::Fallback).then(|| fallback.label().version)
+    }
+
+    /// Where it stands, for the orchestrator and for people.
+    pub(crate) fn observe(&self, suspended: Option<&str>) -> Observation {
+        let mut seen = Observation {
+            execution: self.id(),
+            label: self.target.label(),
+            phase: ObservedPhase::Starting,
+            fail: None,
+            reason: String::new(),
+            next_action: String::new(),
+            next_at: None,
+            restarts: self.target.restarts,
+            running_version: self.running_version(),
+        };
+        if let Some(reason) = &self.unreadable {
+            seen.phase = ObservedPhase::Refused;
+            seen.reason = format!("this edge cannot read its row: {reason}");
+            "when this edge's program is newer".clone_into(&mut seen.next_action);
+        } else if self.target.assignment.desired != Desired::Run
+            || self.vanished
+            || suspended.is_some()
+        {
+            self.observe_stop(&mut seen, suspended);
+        } else {
+            self.observe_run(&mut seen);
+        }
+        seen
+    }
+
+    fn observe_stop(&self, seen: &mut Observation, suspended: Option<&str>) {
+        if self.instance.is_some() {
+            seen.phase = ObservedPhase::Running;
+            "stopping: draining for at most 10 s".clone_into(&mut seen.reason);
+            "when it has ended".clone_into(&mut seen.next_action);
+            return;
+        }
+        seen.phase = ObservedPhase::Stopped;
+        if let Some(suspended) = suspended {
+            seen.reason = format!("all work of this node is stopped: {suspended}");
+            return;
+        }
+        if self.target.assignment.desired != Desired::Purge || self.vanished {
+            return;
+        }
+        match &self.purge {
+            Purge::Done => seen.phase = ObservedPhase::Purged,
+            Purge::Wait {
+                until_unix, reason, ..
+            } => {
+                seen.reason = format!("cannot delete its state: {reason}");
+                "try again".clone_into(&mut seen.next_action);
+                seen.next_at = Some(*until_unix);
+            }
+            Purge::No | Purge::InFlight => {
+                "deleting its state".clone_into(&mut seen.reason);
+                "when it is deleted".clone_into(&mut seen.next_action);
+            }
+        }
+    }
+
+    fn observe_run(&self, seen: &mut Observation) {
+        let mut say = |phase, reason: &str, next: &str| {
+            seen.phase = phase;
+            reason.clone_into(&mut seen.reason);
+            next.clone_into(&mut seen.next_action);
+        };
+        match &self.target.end {
+            Some(LaneEnd::Refused(reason)) => {
+                say(
+                    ObservedPhase::Refused,
+                    reason,
+                    "when a new version is deployed",
+                );
+                return;
+            }
+            Some(LaneEnd::Ended(how)) => {
+                let (phase, fail, reason) = ended_words(how);
+                say(phase, &reason, "");
+                seen.fail = fail;
+                return;
+            }
+            None => {}
+        }
+        if let Some(instance) = &self.instance
+            && instance.lane == Which::Target
+        {
+            if instance.stopping {
+                say(
+                    ObservedPhase::Starting,
+                    "its last run is still ending",
+                    "when that has ended",
+                );
+            } else if instance.running_since.is_some() {
+                say(ObservedPhase::Running, "", "");
+            } else {
+                say(
+                    ObservedPhase::Starting,
+                    "opening input and output",
+                    "when they are open",
+                );
+            }
+            return;
+        }
+        if let Some(work) = &self.target.work {
+            match &work.step {
+                Step::Fetching(missing) => say(
+                    ObservedPhase::Fetching,
+                    &format!("components still to come: {}", missing.len()),
+                    "when they are here",
+                ),
+                Step::Queued => say(
+                    ObservedPhase::Compiling,
+                    "one component is compiled at a time",
+                    "when its turn comes",
+                ),
+                Step::Preparing(ObservedPhase::Starting) => say(
+                    ObservedPhase::Starting,
+                    "configuring its stages",
+                    "when they are configured",
+                ),
+                Step::Preparing(_) => say(
+                    ObservedPhase::Compiling,
+                    "compiling its components",
+                    "when they are compiled",
+                ),
+                Step::Ready => say(
+                    ObservedPhase::Starting,
+                    "the older version is still ending",
+                    "when that has ended",
+                ),
+            }
+            return;
+        }
+        match &self.target.wait {
+            Some(wait) => {
+                say(wait.phase, &wait.reason, "try again");
+                seen.next_at = Some(wait.until_unix);
+            }
+            None => say(
+                ObservedPhase::Starting,
+                "other work of this execution comes first",
+                "when that is done",
+            ),
+        }
+    }
+}
+
+fn ended_words(how: &EndedHow) -> (ObservedPhase, Option<FailReason>, String) {
+    match how {
+        EndedHow::Completed => (ObservedPhase::Completed, None, String::new()),
+        EndedHow::Failed { reason, message } => {
+            (ObservedPhase::Failed, Some(*reason), message.clone())
+        }
+        EndedHow::Quarantined { message } => (ObservedPhase::Quarantined, None, message.clone()),
+    }
+}
