@@ -47,6 +47,16 @@ impl Pipeline {
     pub fn plugins(&self) -> impl Iterator<Item = (&StageName, &PluginRef)> {
         self.stages.iter().map(|stage| (&stage.name, &stage.plugin))
     }
+
+    /// Why the pipeline runs only where a person started it, in `dev` and `pipeline run`; `None` when any edge can.
+    pub fn local_only(&self) -> Option<&'static str> {
+        match self.input {
+            Input::Stdin => Some(
+                "`[input.stdin]` reads what `sluice dev` or `sluice pipeline run` was given; an edge has no such input",
+            ),
+            Input::Generate(_) | Input::File(_) => None,
+        }
+    }
 }
 
 /// How a job is placed.
@@ -192,5 +202,48 @@ impl Default for Limits {
             memory_bytes_max: 64 << 20,
             deadline: Duration::from_secs(1),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    #[test]
+    fn only_standard_input_ties_a_pipeline_to_its_terminal() {
+        let local_only = |input: &str| {
+            let text = format!("name = \"a\"\n[input.{input}]\npath = \"x\"\n[output.stdout]\n");
+            let text = if input == "stdin" {
+                text.replace("path = \"x\"\n", "")
+            } else {
+                text
+            };
+            parse(&text).unwrap().local_only()
+        };
+        assert!(local_only("stdin").is_some_and(|reason| reason.contains("[input.stdin]")));
+        assert_eq!(local_only("file"), None);
+    }
+
+    #[test]
+    fn every_key_of_a_selector_must_match_one_of_its_values() {
+        let node = "e1".parse().unwrap();
+        let labels =
+            crate::Labels::from([("site".into(), "a".into()), ("line".into(), "3".into())]);
+        let matches = |wanted: &[(&str, &[&str])]| {
+            let pair = |(key, values): &(&str, &[&str])| {
+                (
+                    (*key).to_owned(),
+                    values.iter().map(|value| (*value).to_owned()).collect(),
+                )
+            };
+            Select(wanted.iter().map(pair).collect()).matches(&node, &labels)
+        };
+        assert!(matches(&[]));
+        assert!(matches(&[("site", &["b", "a"])]));
+        assert!(matches(&[("site", &["a"]), ("node", &["e2", "e1"])]));
+        assert!(!matches(&[("site", &["a"]), ("node", &["e2"])]));
+        assert!(!matches(&[("zone", &["a"])]));
     }
 }

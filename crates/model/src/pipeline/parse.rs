@@ -4,7 +4,7 @@
 //! that one run shows everything that is wrong:
 //!
 //! ```text
-//! text -> toml_edit tree -> parse (document) -> connectors, stages -> walk (tables, fields) -> values, templates
+//! text -> toml_edit tree -> parse (document) -> connectors, stages -> walk (tables, fields) -> values, words
 //! ```
 //!
 //! It reads only the text: whether a plugin's file exists is for the caller to find out.
@@ -22,6 +22,7 @@ pub(super) mod keys;
 mod stages;
 pub(super) mod values;
 mod walk;
+mod words;
 
 use walk::{Field, Section, Walk};
 

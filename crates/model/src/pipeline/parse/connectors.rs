@@ -13,7 +13,8 @@ use crate::pipeline::{
 
 use super::keys;
 use super::values::{duration_text, parse_duration};
-use super::walk::{Field, Section, Walk, listed, nearest};
+use super::walk::{Field, Section, Walk};
+use super::words::{listed, nearest};
 
 /// Longest `interval`: a month; what happens less often is for a schedule.
 const INTERVAL_MAX: Duration = Duration::from_secs(31 * 24 * 60 * 60);
