@@ -11,6 +11,17 @@
 //! runner decides nothing about restarts: what to do after an [`End`] is the agent's business. It never talks to the
 //! orchestrator and owns no process globals.
 
+mod checkpoint;
+mod counters;
+mod dead_letters;
+mod flow;
+mod halves;
+mod local;
+mod log;
+mod output_task;
+mod prepare;
+mod supervise;
+
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -18,10 +29,16 @@ use std::sync::Arc;
 use sluice_connectors::AllowedPaths;
 use sluice_model::pipeline::Pipeline;
 use sluice_model::{
-    Attempt, Digest, ExecutionId, FailReason, JobName, Labels, NodeName, ObservedPhase, StageName,
-    Version,
+    Attempt, Digest, ExecutionId, FailReason, JobName, Labels, NodeName, StageName, Version,
 };
-use tokio::sync::mpsc;
+use sluice_sandbox::{Engine, EngineConfig, GuestPool};
+
+pub use counters::Counters;
+pub use dead_letters::{DeadLetterLine, dead_letters_tail};
+pub use local::run_local;
+pub use log::{LogLevel, LogLine, log_tail};
+pub use prepare::{Prepared, prepare};
+pub use supervise::RunningExecution;
 
 /// What all executions of this process share. Cheap to clone.
 #[derive(Clone)]
@@ -30,6 +47,8 @@ pub struct RunnerContext {
 }
 
 struct Shared {
+    engine: Engine,
+    guests: GuestPool,
     options: RunnerOptions,
 }
 
@@ -54,38 +73,6 @@ pub struct Console {
     pub stdout: Arc<dyn Fn() -> Box<dyn std::io::Write + Send> + Send + Sync>,
     /// Called with every log line of every execution; must not block for long.
     pub log: Arc<dyn Fn(&LogLine) + Send + Sync>,
-}
-
-/// One line of an execution's log.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub struct LogLine {
-    /// When, in milliseconds since the Unix epoch.
-    pub at: sluice_model::UnixMs,
-    /// How much it matters.
-    pub level: LogLevel,
-    /// The stage that wrote it; `None` for the runner itself and for records of `[output.stdout]`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub stage: Option<StageName>,
-    /// The text.
-    pub message: String,
-}
-
-/// How much a log line matters.
-#[derive(
-    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize,
-)]
-#[serde(rename_all = "lowercase")]
-pub enum LogLevel {
-    /// A record that `[output.stdout]` wrote; not a message at all.
-    Record,
-    /// For authors of plugins.
-    Debug,
-    /// Worth knowing.
-    Info,
-    /// Something was given up or dropped.
-    Warn,
-    /// The execution ended or will end.
-    Error,
 }
 
 /// Everything that makes up one execution at one (version, attempt).
@@ -137,17 +124,20 @@ pub enum PrepareError {
         /// What lacks, and who can change it.
         message: String,
     },
+    /// A component's file is not what its digest names: to be fetched again.
+    #[error("{message}")]
+    Corrupt {
+        /// The component.
+        digest: Digest,
+        /// What is wrong with the file.
+        message: String,
+    },
     /// The machine did not let us (disk full, file gone): `backoff`.
     #[error("{message}")]
     Retry {
         /// What was tried and what came back.
         message: String,
     },
-}
-
-/// An execution that passed everything that can fail before it moves records.
-pub struct Prepared {
-    plan: ExecutionPlan,
 }
 
 /// What the runner tells its owner; at most one `Running`, exactly one `Ended` for each start.
@@ -203,82 +193,28 @@ pub enum End {
     },
 }
 
-/// What an execution has done since its version's first start on this edge.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-#[serde(default)]
-pub struct Counters {
-    /// Records the input gave, rejected ones included.
-    pub records_in: u64,
-    /// Records the output accepted.
-    pub records_out: u64,
-    /// Records set aside as dead letters.
-    pub dead_letters: u64,
-    /// Dead letters that made room for newer ones.
-    pub dead_letters_dropped: u64,
-    /// Calls repeated because a stage said `retry`.
-    pub retries: u64,
-    /// Log lines and stdout records that found no room.
-    pub log_lines_dropped: u64,
-}
-
-/// Loads, compiles, instantiates and configures the stages and fills in the templates. Blocking, up to many seconds
-/// for a first compile; `phase` hears `Compiling` and `Starting` as they begin. Touches neither input nor output, so an
-/// older version may run on meanwhile.
-pub fn prepare(
-    context: &RunnerContext,
-    plan: ExecutionPlan,
-    phase: &mut dyn FnMut(ObservedPhase),
-) -> Result<Prepared, PrepareError> {
-    let _ = &context.inner.options;
-    phase(ObservedPhase::Compiling);
-    phase(ObservedPhase::Starting);
-    Ok(Prepared { plan })
-}
-
 impl RunnerContext {
-    /// Starts the engine and the guest threads.
+    /// Starts the engine and the guest threads, one for each core.
     pub fn open(options: RunnerOptions) -> Result<Self, ContextError> {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let sandbox = |message: String| ContextError { message };
+        let engine = Engine::new(EngineConfig {
+            cache_dir: Some(options.cache_dir.clone()),
+        })
+        .map_err(|error| sandbox(chain_text(&error)))?;
+        let guests = GuestPool::new(cores).map_err(|error| sandbox(chain_text(&error)))?;
         Ok(Self {
-            inner: Arc::new(Shared { options }),
+            inner: Arc::new(Shared {
+                engine,
+                guests,
+                options,
+            }),
         })
     }
-}
 
-impl Prepared {
-    /// What it was prepared from.
-    pub fn plan(&self) -> &ExecutionPlan {
-        &self.plan
-    }
-
-    /// Opens input and output and moves records until an end. Everything runs on `runtime` and the guest threads;
-    /// the call itself does not block. An older version of the same execution must have ended before.
-    pub fn start(
-        self,
-        runtime: &tokio::runtime::Handle,
-        events: mpsc::Sender<RunnerEvent>,
-    ) -> RunningExecution {
-        let _ = (runtime, events);
-        RunningExecution { plan: self.plan }
-    }
-}
-
-/// A handle on a started execution. Dropping it stops the execution as [`RunningExecution::stop`] does.
-pub struct RunningExecution {
-    plan: ExecutionPlan,
-}
-
-impl RunningExecution {
-    /// Which execution, version and attempt.
-    pub fn plan(&self) -> &ExecutionPlan {
-        &self.plan
-    }
-
-    /// Closes the input, drains for at most 10 s, saves the checkpoint, then cuts. Returns at once; `Ended` follows.
-    pub fn stop(&self) {}
-
-    /// The counters now; cheap.
-    pub fn counters(&self) -> Counters {
-        Counters::default()
+    /// Removes a component's compiled code from the disk.
+    pub fn forget(&self, digest: &Digest) {
+        self.inner.engine.forget(digest.as_bytes());
     }
 }
 
@@ -292,14 +228,30 @@ pub fn purge_state(state_dir: &Path) -> std::io::Result<()> {
 
 /// The counters that an execution's state directory remembers, for one that does not run. Blocking.
 pub fn stored_counters(state_dir: &Path) -> Option<Counters> {
-    let _ = state_dir;
-    None
+    let checkpoint = checkpoint::Checkpoint::load(state_dir).ok()??;
+    Some(checkpoint.counters)
 }
 
-/// The last `lines_max` lines of an execution's log, oldest first. Blocking; no log is an empty list.
-pub fn log_tail(state_dir: &Path, lines_max: usize) -> std::io::Result<Vec<LogLine>> {
-    let _ = (state_dir, lines_max);
-    Ok(Vec::new())
+impl End {
+    fn level(&self) -> LogLevel {
+        match self {
+            Self::Completed | Self::Stopped => LogLevel::Info,
+            Self::Backoff { .. } => LogLevel::Warn,
+            Self::Failed { .. } | Self::Crashed { .. } => LogLevel::Error,
+        }
+    }
+}
+
+impl fmt::Display for End {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Completed => f.write_str("completed"),
+            Self::Stopped => f.write_str("stopped"),
+            Self::Failed { reason, message } => write!(f, "failed ({reason}): {message}"),
+            Self::Backoff { message } => write!(f, "cannot go on for now: {message}"),
+            Self::Crashed { message } => write!(f, "crashed: {message}"),
+        }
+    }
 }
 
 impl fmt::Debug for RunnerContext {
@@ -307,3 +259,21 @@ impl fmt::Debug for RunnerContext {
         f.debug_struct("RunnerContext").finish_non_exhaustive()
     }
 }
+
+/// An error and what caused it, in one line.
+fn chain_text(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let more = error.to_string();
+        if !text.contains(&more) {
+            text.push_str(": ");
+            text.push_str(&more);
+        }
+        cause = error.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests;

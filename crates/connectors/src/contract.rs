@@ -1,0 +1,386 @@
+//! The one contract that every connector passes, and what only files have to show.
+//!
+//! Inputs: the records come in order, in batches within their bounds; opening at the position of any batch gives exactly
+//! the rest; after the last record comes `End`. Outputs: what was accepted arrives in order, `acked` never runs ahead
+//! of `sync`, and after `sync` everything is acked.
+
+#![allow(clippy::unwrap_used)]
+
+use std::io::Read;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use sluice_model::pipeline::{Codec, Template, TemplateScope};
+use sluice_record::{BATCH_BYTES_MAX, BATCH_RECORDS_MAX};
+
+use crate::{
+    AllowedPaths, Input, InputBatch, InputError, InputSettings, LineSink, Next, Output,
+    OutputSettings, Position, StdinSource, StdoutTarget,
+};
+
+fn allowed(directory: &Path) -> AllowedPaths {
+    AllowedPaths::new([directory.to_path_buf()]).unwrap()
+}
+
+/// Everything from `position` on: each record with the position behind its batch.
+async fn drain(
+    settings: &InputSettings,
+    position: Option<Position>,
+    allowed: &AllowedPaths,
+    stdin: Option<&StdinSource>,
+) -> Vec<(Vec<u8>, Option<Position>)> {
+    let mut input = Input::open(settings.clone(), position, allowed, stdin)
+        .await
+        .unwrap();
+    let mut batch = InputBatch::default();
+    let mut records = Vec::new();
+    while input.next(&mut batch).await.unwrap() == Next::Batch {
+        assert!(!batch.is_empty(), "a batch has something in it");
+        assert!(batch.batch.len() <= BATCH_RECORDS_MAX);
+        assert!(batch.batch.len() == 1 || batch.batch.data.len() <= BATCH_BYTES_MAX);
+        records.extend(
+            batch
+                .batch
+                .iter()
+                .map(|record| (record.to_vec(), batch.position)),
+        );
+    }
+    assert!(batch.is_empty(), "End comes without records");
+    records
+}
+
+async fn check_input(
+    settings: InputSettings,
+    expected: &[Vec<u8>],
+    allowed: &AllowedPaths,
+    stdin: Option<&StdinSource>,
+) {
+    let all = drain(&settings, None, allowed, stdin).await;
+    let records: Vec<_> = all.iter().map(|(record, _)| record.clone()).collect();
+    assert_eq!(records, expected);
+    let mut index = 0;
+    while index < all.len() {
+        let position = all[index].1;
+        index = all.iter().rposition(|(_, at)| *at == position).unwrap() + 1;
+        if position.is_some() {
+            let rest = drain(&settings, position, allowed, stdin).await;
+            let rest: Vec<_> = rest.into_iter().map(|(record, _)| record).collect();
+            assert_eq!(rest, expected[index..], "continued behind record {index}");
+        }
+    }
+}
+
+fn numbered(count: usize) -> Vec<Vec<u8>> {
+    (0..count)
+        .map(|number| format!("record {number} {}", "x".repeat(number % 3000)).into_bytes())
+        .collect()
+}
+
+#[tokio::test]
+async fn generate_keeps_the_contract() {
+    let directory = tempfile::tempdir().unwrap();
+    for interval in [None, Some(Duration::from_micros(10))] {
+        let settings = InputSettings::Generate {
+            interval,
+            count: Some(1000),
+            template: Template::parse("n=${seq}", TemplateScope::Record).unwrap(),
+        };
+        assert!(settings.ends());
+        let expected: Vec<_> = (0..1000)
+            .map(|seq| format!("n={seq}").into_bytes())
+            .collect();
+        check_input(settings, &expected, &allowed(directory.path()), None).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn generate_keeps_its_interval() {
+    let directory = tempfile::tempdir().unwrap();
+    let settings = InputSettings::Generate {
+        interval: Some(Duration::from_secs(60)),
+        count: None,
+        template: Template::parse("${seq} ${now}", TemplateScope::Record).unwrap(),
+    };
+    assert!(!settings.ends());
+    let mut input = Input::open(settings, None, &allowed(directory.path()), None)
+        .await
+        .unwrap();
+    let mut batch = InputBatch::default();
+    let start = tokio::time::Instant::now();
+    for seq in 0..5_u32 {
+        assert_eq!(input.next(&mut batch).await.unwrap(), Next::Batch);
+        assert_eq!(batch.batch.len(), 1);
+        let (number, now) = std::str::from_utf8(batch.batch.record(0))
+            .unwrap()
+            .split_once(' ')
+            .unwrap();
+        assert_eq!(number, seq.to_string());
+        assert!(now.parse::<jiff::Timestamp>().is_ok(), "{now}");
+        assert_eq!(start.elapsed().as_secs(), 60 * u64::from(seq));
+    }
+}
+
+#[tokio::test]
+async fn file_keeps_the_contract() {
+    let directory = tempfile::tempdir().unwrap();
+    let allowed = allowed(directory.path());
+    let settings = InputSettings::File {
+        path: "in.log".to_owned(),
+    };
+    for (line_end, last) in [("\n", ""), ("\n", "\n"), ("\r\n", ""), ("\r\n", "\r\n")] {
+        for count in [1, 2, 255, 256, 257, 2000] {
+            let records = numbered(count);
+            let mut text = records.join(line_end.as_bytes());
+            text.extend_from_slice(last.as_bytes());
+            std::fs::write(directory.path().join("in.log"), &text).unwrap();
+            check_input(settings.clone(), &records, &allowed, None).await;
+        }
+    }
+    std::fs::write(directory.path().join("in.log"), "").unwrap();
+    check_input(settings, &[], &allowed, None).await;
+}
+
+#[tokio::test]
+async fn stdin_keeps_the_contract() {
+    let directory = tempfile::tempdir().unwrap();
+    let records = numbered(2000);
+    let text = records.join(b"\r\n".as_slice());
+    let stdin: StdinSource = Arc::new(move || Box::new(std::io::Cursor::new(text.clone())));
+    check_input(
+        InputSettings::Stdin,
+        &records,
+        &allowed(directory.path()),
+        Some(&stdin),
+    )
+    .await;
+    let none = Input::open(InputSettings::Stdin, None, &allowed(directory.path()), None).await;
+    assert!(matches!(none, Err(InputError::NoStdin)));
+}
+
+#[tokio::test]
+async fn stdin_does_not_wait_for_a_full_batch() {
+    struct Typed(std::sync::mpsc::Receiver<&'static str>);
+    impl Read for Typed {
+        fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+            let Ok(text) = self.0.recv() else {
+                return Ok(0);
+            };
+            buffer[..text.len()].copy_from_slice(text.as_bytes());
+            Ok(text.len())
+        }
+    }
+    let (keys, typed) = std::sync::mpsc::channel();
+    let typed = Mutex::new(Some(Typed(typed)));
+    let stdin: StdinSource = Arc::new(move || Box::new(typed.lock().unwrap().take().unwrap()));
+    let directory = tempfile::tempdir().unwrap();
+    let mut input = Input::open(
+        InputSettings::Stdin,
+        None,
+        &allowed(directory.path()),
+        Some(&stdin),
+    )
+    .await
+    .unwrap();
+    let mut batch = InputBatch::default();
+    keys.send("one\ntw").unwrap();
+    assert_eq!(input.next(&mut batch).await.unwrap(), Next::Batch);
+    assert_eq!(batch.batch.iter().collect::<Vec<_>>(), [b"one"]);
+    keys.send("o").unwrap();
+    drop(keys);
+    assert_eq!(input.next(&mut batch).await.unwrap(), Next::Batch);
+    assert_eq!(batch.batch.iter().collect::<Vec<_>>(), [b"two"]);
+    assert_eq!(input.next(&mut batch).await.unwrap(), Next::End);
+}
+
+#[tokio::test]
+async fn another_file_under_the_same_name_starts_over() {
+    let directory = tempfile::tempdir().unwrap();
+    let allowed = allowed(directory.path());
+    let path = directory.path().join("in.log");
+    let settings = InputSettings::File {
+        path: "in.log".to_owned(),
+    };
+    let read = async |position| {
+        let records = drain(&settings, position, &allowed, None).await;
+        let Some(Position::File(last)) = records.last().and_then(|(_, position)| *position) else {
+            return (String::new(), 0, None);
+        };
+        let text: Vec<_> = records
+            .iter()
+            .map(|(record, _)| String::from_utf8_lossy(record))
+            .collect();
+        (text.join(","), last.epoch, Some(Position::File(last)))
+    };
+
+    std::fs::write(&path, "one\ntwo\n").unwrap();
+    let (text, epoch, position) = read(None).await;
+    assert_eq!((text.as_str(), epoch), ("one,two", 0));
+
+    let grown = "one\ntwo\nthree\n".to_owned() + &"x".repeat(2000) + "\n";
+    std::fs::write(&path, &grown).unwrap();
+    let (text, epoch, grown_position) = read(position).await;
+    assert_eq!(
+        (&text[..5], epoch),
+        ("three", 0),
+        "the same file, grown past the fingerprint"
+    );
+    assert_eq!(read(grown_position).await.0, "", "nothing new");
+
+    std::fs::write(&path, "one\n").unwrap();
+    assert_eq!(read(position).await.1, 1, "shorter than the offset");
+
+    std::fs::write(&path, "ONE\ntwo\nthree\n").unwrap();
+    let (text, epoch, _) = read(position).await;
+    assert_eq!(
+        (text.as_str(), epoch),
+        ("ONE,two,three", 1),
+        "another start"
+    );
+
+    std::fs::write(directory.path().join("other"), "one\ntwo\nthree\n").unwrap();
+    std::fs::rename(directory.path().join("other"), &path).unwrap();
+    assert_eq!(read(position).await.1, 1, "another inode");
+}
+
+#[tokio::test]
+async fn a_missing_input_is_named() {
+    let directory = tempfile::tempdir().unwrap();
+    let settings = InputSettings::File {
+        path: "logs/in.log".to_owned(),
+    };
+    let error = Input::open(settings, None, &allowed(directory.path()), None)
+        .await
+        .unwrap_err();
+    assert!(error.to_string().contains("logs/in.log"), "{error}");
+    assert!(error.to_string().contains("No such file"), "{error}");
+}
+
+#[derive(Default)]
+struct Collected(Mutex<Vec<u8>>);
+
+impl LineSink for Collected {
+    fn records(&self, records: &mut dyn Iterator<Item = &[u8]>) {
+        let mut all = self.0.lock().unwrap();
+        for record in records {
+            all.extend_from_slice(record);
+            all.push(b'\n');
+        }
+    }
+}
+
+struct Shared(Arc<Collected>);
+
+impl std::io::Write for Shared {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        let some = bytes.len().min(1000);
+        self.0.0.lock().unwrap().extend_from_slice(&bytes[..some]);
+        Ok(some)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+async fn check_output(mut output: Output, written: impl Fn() -> Option<Vec<u8>>) {
+    let records = numbered(2000);
+    let mut batches = 0;
+    for some in records.chunks(256) {
+        output.write(some.iter().map(Vec::as_slice)).await.unwrap();
+        batches += 1;
+        assert!(
+            output.acked() <= batches,
+            "nothing is acked before it was accepted"
+        );
+    }
+    output.write(std::iter::empty()).await.unwrap();
+    batches += 1;
+    output.settle().await.unwrap();
+    assert!(
+        output.acked() == batches || output.sync_at().is_some(),
+        "what waits for its ack has a time"
+    );
+    output.sync().await.unwrap();
+    assert_eq!(output.acked(), batches);
+    assert_eq!(output.sync_at(), None);
+    if let Some(written) = written() {
+        let expected: Vec<u8> = records
+            .iter()
+            .flat_map(|record| [record.as_slice(), b"\n"].concat())
+            .collect();
+        assert!(
+            written == expected,
+            "every record arrives, whole and in order"
+        );
+    }
+}
+
+#[tokio::test]
+async fn outputs_keep_the_contract() {
+    let directory = tempfile::tempdir().unwrap();
+    let allowed = allowed(directory.path());
+    let collected = Arc::new(Collected::default());
+    let logged = Arc::new(Collected::default());
+    let stream: StdoutTarget = {
+        let collected = Arc::clone(&collected);
+        StdoutTarget::Stream(Arc::new(move || Box::new(Shared(Arc::clone(&collected)))))
+    };
+    let log = StdoutTarget::Log(Arc::clone(&logged) as Arc<dyn LineSink>);
+    let stdout = OutputSettings::Stdout {
+        codec: Codec::Lines,
+    };
+    let file = OutputSettings::File {
+        path: "new/deep/out.log".to_owned(),
+        codec: Codec::Lines,
+    };
+
+    let open = async |settings, target| {
+        Output::open(settings, None, &allowed, target)
+            .await
+            .unwrap()
+    };
+    check_output(open(stdout.clone(), &stream).await, || {
+        Some(collected.0.lock().unwrap().clone())
+    })
+    .await;
+    check_output(open(stdout, &log).await, || {
+        Some(logged.0.lock().unwrap().clone())
+    })
+    .await;
+    check_output(open(OutputSettings::Discard, &log).await, || None).await;
+    let path = directory.path().join("new/deep/out.log");
+    check_output(open(file, &log).await, || {
+        Some(std::fs::read(&path).unwrap())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_closed_stdout_is_told_apart() {
+    struct Broken;
+    impl std::io::Write for Broken {
+        fn write(&mut self, _: &[u8]) -> std::io::Result<usize> {
+            Err(std::io::ErrorKind::BrokenPipe.into())
+        }
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let target = StdoutTarget::Stream(Arc::new(|| Box::new(Broken)));
+    let settings = OutputSettings::Stdout {
+        codec: Codec::Lines,
+    };
+    let mut output = Output::open(settings, None, &allowed(directory.path()), &target)
+        .await
+        .unwrap();
+    output.write([b"x".as_slice()].into_iter()).await.unwrap();
+    for _ in 0..2 {
+        assert!(matches!(
+            output.sync().await,
+            Err(crate::OutputError::Closed { .. })
+        ));
+    }
+    assert_eq!(output.acked(), 0);
+}

@@ -1,0 +1,267 @@
+//! Inputs: where records come from.
+//!
+//! [`Input`] is a closed set with one variant for each connector. A batch leaves when it is full or when nothing more is
+//! ready, and carries the position behind its last record, so that a position is stored only together with the ack of
+//! everything before it.
+
+use std::io;
+use std::io::Read;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use sluice_model::pipeline::{Template, TemplateContext, TemplateError};
+use sluice_record::Batch;
+
+use crate::{AllowedPaths, PathError};
+
+#[cfg(feature = "input-file")]
+mod file;
+#[cfg(feature = "input-generate")]
+mod generate;
+#[cfg(any(feature = "input-file", feature = "input-stdin"))]
+mod lines;
+#[cfg(feature = "input-stdin")]
+mod stdin;
+
+/// How much of a record that is too large goes with its rejection: enough to recognise it, no more.
+pub const REJECT_PREFIX_BYTES_MAX: usize = 4096;
+/// Most rejected records in one batch, so that a file of nothing but monsters still moves its position.
+const BATCH_REJECTS_MAX: usize = 16;
+
+/// Records, what was refused among them, and the position behind both. Reused: an input clears it first.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct InputBatch {
+    /// The records.
+    pub batch: Batch,
+    /// Records that could not become part of a batch.
+    pub rejects: Vec<RejectedRecord>,
+    /// Where to open the input to continue behind this batch; `None` when it cannot be continued.
+    pub position: Option<Position>,
+}
+
+/// A record that is over the limit; the reader went on behind it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RejectedRecord {
+    /// What is wrong with it.
+    pub reason: String,
+    /// Its first bytes, at most [`REJECT_PREFIX_BYTES_MAX`].
+    pub prefix: Vec<u8>,
+    /// Its whole length.
+    pub bytes: u64,
+}
+
+impl InputBatch {
+    /// Empties it and keeps its buffers.
+    pub fn clear(&mut self) {
+        self.batch.clear();
+        self.rejects.clear();
+        self.position = None;
+    }
+
+    /// Whether neither a record nor a reject is in it.
+    pub fn is_empty(&self) -> bool {
+        self.batch.is_empty() && self.rejects.is_empty()
+    }
+
+    /// Whether a record of `bytes` still fits; one alone always does.
+    fn has_room(&self, bytes: usize) -> bool {
+        self.rejects.len() < BATCH_REJECTS_MAX && self.batch.has_room(bytes)
+    }
+}
+
+/// A place in an input from which it can be opened again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case")]
+pub enum Position {
+    /// In a file.
+    File(FilePosition),
+    /// In generated records.
+    Generate {
+        /// The next record's number.
+        seq: u64,
+    },
+}
+
+/// A place in a file, with what makes it this file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FilePosition {
+    /// The device it is on.
+    pub device: u64,
+    /// Its inode there; numbers are used again, so it proves nothing alone.
+    pub inode: u64,
+    /// Hash of its first bytes.
+    pub fingerprint: sluice_model::Digest,
+    /// How many first bytes, at most 1 KiB.
+    pub fingerprint_bytes: u16,
+    /// Counts how often the file turned out to be another one.
+    pub epoch: u64,
+    /// Where the next record starts.
+    pub offset: u64,
+}
+
+/// What [`Input::next`] found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Next {
+    /// The batch was filled.
+    Batch,
+    /// There is nothing more, now and later.
+    End,
+}
+
+/// Why an input cannot open or go on. Worth trying again later.
+#[derive(Debug, thiserror::Error)]
+pub enum InputError {
+    /// The path was not opened.
+    #[error(transparent)]
+    Path(#[from] PathError),
+    /// Reading failed.
+    #[error("cannot read {from}: {source}")]
+    Read {
+        /// The path, or `standard input`.
+        from: String,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// `[input.stdin]` where there is no standard input.
+    #[error("`[input.stdin]` works only in `sluice dev` and `sluice pipeline run`")]
+    NoStdin,
+    /// This program was built without the connector.
+    #[error("this program was built without the input `{name}`")]
+    NotBuilt {
+        /// The connector's name.
+        name: &'static str,
+    },
+}
+
+/// Opens what `[input.stdin]` reads.
+pub type StdinSource = Arc<dyn Fn() -> Box<dyn Read + Send> + Send + Sync>;
+
+/// An input's settings with every `${...}` filled in.
+#[derive(Clone, Debug)]
+pub enum InputSettings {
+    /// `[input.generate]`
+    Generate {
+        /// Time between records; `None` goes as fast as it can.
+        interval: Option<Duration>,
+        /// How many records; `None` never ends.
+        count: Option<u64>,
+        /// One record's text; only `seq` and `now` are open.
+        template: Template,
+    },
+    /// `[input.file]`
+    File {
+        /// The path, as the pipeline wrote it.
+        path: String,
+    },
+    /// `[input.stdin]`
+    Stdin,
+}
+
+impl InputSettings {
+    /// Fills in `input`'s templates.
+    pub fn resolve(
+        input: &sluice_model::pipeline::Input,
+        context: &TemplateContext<'_>,
+    ) -> Result<Self, TemplateError> {
+        use sluice_model::pipeline::Input as Spec;
+        Ok(match input {
+            Spec::Generate(generate) => Self::Generate {
+                interval: generate.interval,
+                count: generate.count,
+                template: generate.template.resolve(context)?,
+            },
+            Spec::File(file) => Self::File {
+                path: file.path.render(context)?,
+            },
+            Spec::Stdin => Self::Stdin,
+        })
+    }
+
+    /// Whether the input comes to an end by itself: then a new version starts over.
+    pub fn ends(&self) -> bool {
+        match self {
+            Self::Generate { count, .. } => count.is_some(),
+            Self::File { .. } | Self::Stdin => true,
+        }
+    }
+}
+
+/// An open input.
+#[derive(Debug)]
+pub enum Input {
+    /// `[input.generate]`
+    #[cfg(feature = "input-generate")]
+    Generate(generate::GenerateInput),
+    /// `[input.file]`
+    #[cfg(feature = "input-file")]
+    File(Box<file::FileInput>),
+    /// `[input.stdin]`
+    #[cfg(feature = "input-stdin")]
+    Stdin(stdin::StdinInput),
+}
+
+impl Input {
+    /// Opens an input, at `position` if it still means something there, else at the start.
+    pub async fn open(
+        settings: InputSettings,
+        position: Option<Position>,
+        allowed: &AllowedPaths,
+        stdin: Option<&StdinSource>,
+    ) -> Result<Self, InputError> {
+        match settings {
+            #[cfg(feature = "input-generate")]
+            InputSettings::Generate {
+                interval,
+                count,
+                template,
+            } => Ok(Self::Generate(generate::GenerateInput::new(
+                interval, count, template, position,
+            ))),
+            #[cfg(feature = "input-file")]
+            InputSettings::File { path } => {
+                let allowed = allowed.clone();
+                let opened = crate::output::blocking(move || {
+                    file::FileInput::open(&allowed, path, position)
+                })
+                .await;
+                Ok(Self::File(Box::new(opened?)))
+            }
+            #[cfg(feature = "input-stdin")]
+            InputSettings::Stdin => {
+                let source = stdin.ok_or(InputError::NoStdin)?;
+                Ok(Self::Stdin(stdin::StdinInput::new(source())?))
+            }
+            #[cfg(not(all(
+                feature = "input-generate",
+                feature = "input-file",
+                feature = "input-stdin"
+            )))]
+            other => {
+                let _ = (position, allowed, stdin);
+                Err(InputError::NotBuilt {
+                    name: match other {
+                        InputSettings::Generate { .. } => "generate",
+                        InputSettings::File { .. } => "file",
+                        InputSettings::Stdin => "stdin",
+                    },
+                })
+            }
+        }
+    }
+
+    /// Clears `into` and fills it with at least one record or reject, waiting for it if need be. After an error or
+    /// `End` it is not called again. Dropping the future may lose records that were read and not handed out: then drop
+    /// the input too.
+    pub async fn next(&mut self, into: &mut InputBatch) -> Result<Next, InputError> {
+        into.clear();
+        match self {
+            #[cfg(feature = "input-generate")]
+            Self::Generate(input) => Ok(input.next(into).await),
+            #[cfg(feature = "input-file")]
+            Self::File(input) => input.next(into).await,
+            #[cfg(feature = "input-stdin")]
+            Self::Stdin(input) => input.next(into).await,
+        }
+    }
+}

@@ -1,0 +1,267 @@
+//! An execution's log: what its stages say, what the runner did, and, on a remote edge, what `[output.stdout]` writes.
+//!
+//! Lines are queued by whoever has one, which never blocks, and written by one task into two files of 8 MiB
+//! (`STATE_DIR/executions/ID/log`), one JSON object a line. The log is diagnostic: a line that finds no room is dropped
+//! and counted, and an error here never ends an execution.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::SystemTime;
+
+use serde::{Deserialize, Serialize};
+use sluice_connectors::LineSink;
+use sluice_model::{StageName, UnixMs};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use super::counters::{Tally, count};
+use super::halves::{Halves, newest_first};
+
+const DIRECTORY: &str = "log";
+/// One of the two files: a few hours of a talkative stage.
+const HALF_BYTES_MAX: u64 = 8 * 1024 * 1024;
+/// Bytes that may wait for the disk: a second of a fast `[output.stdout]`.
+const QUEUED_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Pieces that may wait: with pieces of one line, what a stage may say in ten seconds.
+const QUEUED_PIECES_MAX: usize = 1024;
+/// Longest message; the rest of a stdout record is cut, lines of stages were cut before.
+const MESSAGE_BYTES_MAX: usize = 64 * 1024;
+/// Most lines that [`log_tail`] gives.
+const TAIL_LINES_MAX: usize = 10_000;
+
+/// One line of an execution's log.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogLine {
+    /// When.
+    pub at: UnixMs,
+    /// How much it matters.
+    pub level: LogLevel,
+    /// The stage that wrote it; `None` for the runner itself and for records of `[output.stdout]`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stage: Option<StageName>,
+    /// The text.
+    pub message: String,
+}
+
+/// How much a log line matters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogLevel {
+    /// A record that `[output.stdout]` wrote; not a message at all.
+    Record,
+    /// For authors of plugins.
+    Debug,
+    /// Worth knowing.
+    Info,
+    /// Something was given up or dropped.
+    Warn,
+    /// The execution ended or will end.
+    Error,
+}
+
+/// Hears every line but records, as it is said.
+pub(super) type Listener = Arc<dyn Fn(&LogLine) + Send + Sync>;
+
+/// The saying end. Cheap to clone.
+#[derive(Clone)]
+pub(super) struct Log {
+    pieces: mpsc::Sender<Piece>,
+    queued_bytes: Arc<AtomicUsize>,
+    tally: Arc<Tally>,
+    listener: Option<Listener>,
+}
+
+/// The writing end.
+pub(super) struct LogWriter {
+    pieces: mpsc::Receiver<Piece>,
+    queued_bytes: Arc<AtomicUsize>,
+    tally: Arc<Tally>,
+    directory: PathBuf,
+}
+
+/// Encoded lines.
+struct Piece {
+    bytes: Vec<u8>,
+    lines: u64,
+}
+
+/// A log in `state_dir`.
+pub(super) fn open(
+    state_dir: &Path,
+    tally: &Arc<Tally>,
+    listener: Option<Listener>,
+) -> (Log, LogWriter) {
+    let (sender, receiver) = mpsc::channel(QUEUED_PIECES_MAX);
+    let queued_bytes = Arc::new(AtomicUsize::new(0));
+    let log = Log {
+        pieces: sender,
+        queued_bytes: Arc::clone(&queued_bytes),
+        tally: Arc::clone(tally),
+        listener,
+    };
+    let writer = LogWriter {
+        pieces: receiver,
+        queued_bytes,
+        tally: Arc::clone(tally),
+        directory: state_dir.join(DIRECTORY),
+    };
+    (log, writer)
+}
+
+/// The last `lines_max` lines (10,000 at most) of the log in an execution's state directory, oldest first. Blocking; no
+/// log is no line.
+pub fn log_tail(state_dir: &Path, lines_max: usize) -> io::Result<Vec<LogLine>> {
+    let lines_max = lines_max.min(TAIL_LINES_MAX);
+    let mut lines = Vec::new();
+    newest_first(&state_dir.join(DIRECTORY), |line| {
+        if lines.len() < lines_max {
+            // A line torn by a crash is not worth an error.
+            lines.extend(serde_json::from_str::<LogLine>(line));
+        }
+        lines.len() < lines_max
+    })?;
+    lines.reverse();
+    Ok(lines)
+}
+
+impl Log {
+    /// Says one line.
+    pub(super) fn say(&self, level: LogLevel, stage: Option<StageName>, message: String) {
+        let line = LogLine {
+            at: now(),
+            level,
+            stage,
+            message,
+        };
+        if let Some(listener) = &self.listener {
+            listener(&line);
+        }
+        let mut bytes = Vec::with_capacity(line.message.len() + 100);
+        encode(&mut bytes, &line);
+        self.queue(Piece { bytes, lines: 1 });
+    }
+
+    /// Says one line of the runner's own.
+    pub(super) fn runner(&self, level: LogLevel, message: impl Into<String>) {
+        self.say(level, None, message.into());
+    }
+
+    fn queue(&self, piece: Piece) {
+        let (bytes, lines) = (piece.bytes.len(), piece.lines);
+        let queued = self.queued_bytes.fetch_add(bytes, Ordering::Relaxed);
+        let fits = queued == 0 || queued + bytes <= QUEUED_BYTES_MAX;
+        if !fits || self.pieces.try_send(piece).is_err() {
+            self.queued_bytes.fetch_sub(bytes, Ordering::Relaxed);
+            count(&self.tally.log_lines_dropped, lines);
+        }
+    }
+}
+
+impl LineSink for Log {
+    fn records(&self, records: &mut dyn Iterator<Item = &[u8]>) {
+        let at = now();
+        let mut piece = Piece {
+            bytes: Vec::new(),
+            lines: 0,
+        };
+        for record in records {
+            let shown = String::from_utf8_lossy(&record[..record.len().min(MESSAGE_BYTES_MAX)]);
+            let line = LogLine {
+                at,
+                level: LogLevel::Record,
+                stage: None,
+                message: shown.into_owned(),
+            };
+            encode(&mut piece.bytes, &line);
+            piece.lines += 1;
+        }
+        if piece.lines > 0 {
+            self.queue(piece);
+        }
+    }
+}
+
+impl sluice_sandbox::LogSink for Log {
+    fn log(&self, stage: &str, level: sluice_sandbox::Level, message: &str) {
+        use sluice_sandbox::Level;
+        let level = match level {
+            Level::Debug => LogLevel::Debug,
+            Level::Info => LogLevel::Info,
+            Level::Warn => LogLevel::Warn,
+            Level::Error => LogLevel::Error,
+        };
+        self.say(level, stage.parse().ok(), message.to_owned());
+    }
+}
+
+impl LogWriter {
+    /// Writes until `done`, then what is still queued.
+    pub(super) async fn run(mut self, done: CancellationToken) {
+        let mut halves = None;
+        let mut pieces = Vec::new();
+        loop {
+            let ended = tokio::select! {
+                biased;
+                received = self.pieces.recv_many(&mut pieces, QUEUED_PIECES_MAX) => received == 0,
+                () = done.cancelled() => true,
+            };
+            let (directory, tally) = (self.directory.clone(), Arc::clone(&self.tally));
+            let written: usize = pieces.iter().map(|piece| piece.bytes.len()).sum();
+            let work = move || {
+                write(&mut halves, &directory, &pieces, &tally);
+                pieces.clear();
+                (halves, pieces)
+            };
+            match tokio::task::spawn_blocking(work).await {
+                Ok(back) => (halves, pieces) = back,
+                // Only a runtime that shuts down or a bug gets here: the log ends, the execution does not.
+                Err(_) => return,
+            }
+            self.queued_bytes.fetch_sub(written, Ordering::Relaxed);
+            if ended {
+                return;
+            }
+        }
+    }
+
+    /// Writes what is queued, here and now, for an execution that never starts. Blocking.
+    pub(super) fn write_now(mut self) {
+        let pieces: Vec<_> = std::iter::from_fn(|| self.pieces.try_recv().ok()).collect();
+        write(&mut None, &self.directory, &pieces, &self.tally);
+    }
+}
+
+fn write(halves: &mut Option<Halves>, directory: &Path, pieces: &[Piece], tally: &Tally) {
+    let lines: u64 = pieces.iter().map(|piece| piece.lines).sum();
+    if lines == 0 {
+        return;
+    }
+    let written = (|| -> io::Result<()> {
+        let halves = match halves {
+            Some(halves) => halves,
+            None => halves.insert(Halves::open(directory.to_path_buf(), HALF_BYTES_MAX)?),
+        };
+        let bytes: Vec<&[u8]> = pieces.iter().map(|piece| piece.bytes.as_slice()).collect();
+        halves.append(&bytes.concat()).map(drop)
+    })();
+    if written.is_err() {
+        // The next lines open the files anew.
+        *halves = None;
+        count(&tally.log_lines_dropped, lines);
+    }
+}
+
+fn encode(bytes: &mut Vec<u8>, line: &LogLine) {
+    serde_json::to_writer(&mut *bytes, line).expect("a log line has nothing that JSON cannot say");
+    bytes.push(b'\n');
+}
+
+/// The wall clock, for people to read.
+pub(super) fn now() -> UnixMs {
+    let since = SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or_default();
+    UnixMs(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
+}

@@ -1,0 +1,192 @@
+//! Everything about an execution that can fail before an older version has to stop.
+
+use std::sync::Arc;
+
+use sluice_connectors::{InputSettings, OutputSettings, PathError, StdoutTarget};
+use sluice_model::pipeline::{Stage, TemplateContext, TemplateError};
+use sluice_model::{Digest, ObservedPhase, StageName};
+use sluice_sandbox::{
+    CallError, ChainHandle, ConfigureCause, ConfigureError, InProcessChain, LoadError, StageLimits,
+    StageSpec,
+};
+
+use super::counters::Tally;
+use super::log::{self, Log, LogLevel, LogWriter};
+use super::{ExecutionPlan, PrepareError, RunnerContext, chain_text};
+
+/// An execution that passed everything that can fail before it moves records.
+pub struct Prepared {
+    pub(super) context: RunnerContext,
+    pub(super) plan: ExecutionPlan,
+    pub(super) input: InputSettings,
+    pub(super) output: OutputSettings,
+    pub(super) stdout: StdoutTarget,
+    /// `None` for a pipeline without stages.
+    pub(super) chain: Option<ChainHandle>,
+    pub(super) stages: Arc<[(StageName, Digest)]>,
+    pub(super) tally: Arc<Tally>,
+    pub(super) log: Log,
+    pub(super) log_writer: LogWriter,
+}
+
+/// Loads, compiles, instantiates and configures the stages and fills in the templates. Blocking, up to many seconds
+/// for a first compile; `phase` hears `Compiling` and `Starting` as they begin. Touches neither input nor output, so an
+/// older version may run on meanwhile. What stages log on the way is in the execution's log even if this fails.
+pub fn prepare(
+    context: &RunnerContext,
+    plan: ExecutionPlan,
+    phase: &mut dyn FnMut(ObservedPhase),
+) -> Result<Prepared, PrepareError> {
+    let tally = Arc::new(Tally::default());
+    let listener = context
+        .inner
+        .options
+        .console
+        .as_ref()
+        .map(|console| Arc::clone(&console.log));
+    let (log, log_writer) = log::open(&plan.state_dir, &tally, listener);
+    let stdout = match &context.inner.options.console {
+        Some(console) => StdoutTarget::Stream(Arc::clone(&console.stdout)),
+        None => StdoutTarget::Log(Arc::new(log.clone())),
+    };
+    let settings = settings(context, &plan)
+        .and_then(|settings| Ok((settings, chain(context, &plan, &log, phase)?)));
+    match settings {
+        Ok(((input, output), chain)) => {
+            let names = plan.pipeline.stages.iter().map(|stage| stage.name.clone());
+            let stages = names
+                .zip(plan.components.iter().map(|(digest, _)| *digest))
+                .collect();
+            Ok(Prepared {
+                context: context.clone(),
+                plan,
+                input,
+                output,
+                stdout,
+                chain,
+                stages,
+                tally,
+                log,
+                log_writer,
+            })
+        }
+        Err(error) => {
+            log.runner(
+                LogLevel::Error,
+                format!("version {} cannot start: {error}", plan.version),
+            );
+            log_writer.write_now();
+            Err(error)
+        }
+    }
+}
+
+impl Prepared {
+    /// What it was prepared from.
+    pub fn plan(&self) -> &ExecutionPlan {
+        &self.plan
+    }
+}
+
+/// Fills in the templates and checks what can be checked of paths without touching them.
+fn settings(
+    context: &RunnerContext,
+    plan: &ExecutionPlan,
+) -> Result<(InputSettings, OutputSettings), PrepareError> {
+    let options = &context.inner.options;
+    let values = TemplateContext {
+        node: &plan.node,
+        labels: &plan.labels,
+        job: &plan.job,
+        execution: plan.execution,
+        hostname: &options.hostname,
+    };
+    let template = |error: TemplateError| PrepareError::Configure {
+        stage: None,
+        message: error.to_string(),
+    };
+    let input = InputSettings::resolve(&plan.pipeline.input, &values).map_err(template)?;
+    let output = OutputSettings::resolve(&plan.pipeline.output, &values).map_err(template)?;
+    let refused = |error: PathError| PrepareError::Refused {
+        message: error.to_string(),
+    };
+    match &input {
+        InputSettings::File { path } => options.allowed.check(path).map_err(refused)?,
+        InputSettings::Stdin if options.console.is_none() => {
+            let message = sluice_connectors::InputError::NoStdin.to_string();
+            return Err(PrepareError::Refused { message });
+        }
+        _ => {}
+    }
+    if let OutputSettings::File { path, .. } = &output {
+        options.allowed.check(path).map_err(refused)?;
+    }
+    Ok((input, output))
+}
+
+/// Loads and configures the stages.
+fn chain(
+    context: &RunnerContext,
+    plan: &ExecutionPlan,
+    log: &Log,
+    phase: &mut dyn FnMut(ObservedPhase),
+) -> Result<Option<ChainHandle>, PrepareError> {
+    phase(ObservedPhase::Compiling);
+    if plan.components.len() != plan.pipeline.stages.len() {
+        let message = format!(
+            "{} components came for {} stages",
+            plan.components.len(),
+            plan.pipeline.stages.len()
+        );
+        return Err(PrepareError::Refused { message });
+    }
+    let mut specs = Vec::with_capacity(plan.components.len());
+    for (stage, (digest, file)) in plan.pipeline.stages.iter().zip(&plan.components) {
+        let loaded = context
+            .inner
+            .engine
+            .load(digest.as_bytes(), || std::fs::read(file));
+        let compiled = loaded.map_err(|error| load_error(stage, *digest, &error))?;
+        specs.push(StageSpec {
+            name: stage.name.to_string(),
+            config_json: stage.config.to_string(),
+            limits: StageLimits {
+                memory_bytes_max: stage.limits.memory_bytes_max,
+                deadline: stage.limits.deadline,
+                ..StageLimits::default()
+            },
+            compiled,
+        });
+    }
+    phase(ObservedPhase::Starting);
+    if specs.is_empty() {
+        return Ok(None);
+    }
+    let chain = InProcessChain::new(&context.inner.engine, specs, Arc::new(log.clone()));
+    Ok(Some(
+        context
+            .inner
+            .guests
+            .add(Box::new(chain.map_err(configure_error)?)),
+    ))
+}
+
+fn load_error(stage: &Stage, digest: Digest, error: &LoadError) -> PrepareError {
+    let message = format!("stage {}: {digest}: {}", stage.name, chain_text(error));
+    match error {
+        LoadError::Read(_) => PrepareError::Retry { message },
+        LoadError::Digest { .. } => PrepareError::Corrupt { digest, message },
+        _ => PrepareError::Refused { message },
+    }
+}
+
+fn configure_error(error: ConfigureError) -> PrepareError {
+    let message = chain_text(&error);
+    match error.cause {
+        ConfigureCause::Call(CallError::Host(_)) => PrepareError::Retry { message },
+        _ => PrepareError::Configure {
+            stage: error.stage.parse().ok(),
+            message,
+        },
+    }
+}
