@@ -94,13 +94,7 @@ fn settings(
     plan: &ExecutionPlan,
 ) -> Result<(InputSettings, OutputSettings), PrepareError> {
     let options = &context.inner.options;
-    let values = TemplateContext {
-        node: &plan.node,
-        labels: &plan.labels,
-        job: &plan.job,
-        execution: plan.execution,
-        hostname: &options.hostname,
-    };
+    let values = values(context, plan);
     let template = |error: TemplateError| PrepareError::Configure {
         stage: None,
         message: error.to_string(),
@@ -122,6 +116,17 @@ fn settings(
         options.allowed.check(path).map_err(refused)?;
     }
     Ok((input, output))
+}
+
+/// What the variables of this execution's templates stand for.
+fn values<'a>(context: &'a RunnerContext, plan: &'a ExecutionPlan) -> TemplateContext<'a> {
+    TemplateContext {
+        node: &plan.node,
+        labels: &plan.labels,
+        job: &plan.job,
+        execution: plan.execution,
+        hostname: &context.inner.options.hostname,
+    }
 }
 
 /// Loads and configures the stages.
@@ -147,9 +152,15 @@ fn chain(
             .engine
             .load(digest.as_bytes(), || std::fs::read(file));
         let compiled = loaded.map_err(|error| load_error(stage, *digest, &error))?;
+        let config = stage
+            .render_config(&values(context, plan))
+            .map_err(|error| PrepareError::Configure {
+                stage: Some(stage.name.clone()),
+                message: error.to_string(),
+            })?;
         specs.push(StageSpec {
             name: stage.name.to_string(),
-            config_json: stage.config.to_string(),
+            config_json: config.to_string(),
             limits: StageLimits {
                 memory_bytes_max: stage.limits.memory_bytes_max,
                 deadline: stage.limits.deadline,
