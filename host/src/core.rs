@@ -1,0 +1,616 @@
+//! The orchestrator's one decision-maker: sessions, jobs, joins and liveness over a [`Store`].
+//!
+//! [`Core::handle`] takes all inputs that wait, decides them in one transaction and gives back what may leave the
+//! process: frames, replies, closings. Nothing leaves before the commit, so no row is sent and no ack is given that a
+//! crash could take back. A step that fails is undone alone; a commit that fails undoes all, and sessions start anew.
+//!
+//! The core reads no clock, draws no random number and knows no socket: a simulator can be all of these.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use bytes::Bytes;
+use sluice_api::{ErrorBody, ErrorCode};
+use sluice_model::{
+    Digest, Epoch, EvaluationId, ExecutionId, JobId, LifeNonce, MonotonicMs, NodeId, NodeState,
+    UnixMs,
+};
+use sluice_protocol::JoinRequest;
+use tracing::{info, warn};
+
+use crate::store::{NodeRecord, Store, StoreError};
+
+mod evaluate;
+mod join;
+mod operator;
+mod session;
+mod view;
+
+pub use join::Joined;
+pub use operator::{ApiCall, LogTarget, Reply};
+
+use session::Session;
+
+/// Evaluations handled in one transaction: keeps a flood of them from delaying acks.
+const EVALUATIONS_MAX: usize = 64;
+
+/// A connection that has not begun a session after this long is closed.
+const OPENING_MAX: Duration = Duration::from_secs(10);
+
+/// An acknowledgement that takes longer means that the session is broken.
+const ACK_PATIENCE: Duration = Duration::from_secs(10);
+
+/// Heartbeats that may be missed before a node counts as disconnected.
+const MISSED_HEARTBEATS_MAX: u32 = 3;
+
+/// Every job is looked at this often, so that a lost wake-up costs seconds and never a job.
+const SWEEP_EVERY: Duration = Duration::from_secs(30);
+
+/// How long a claim on an evaluation lasts.
+const LEASE: Duration = Duration::from_secs(30);
+
+/// What an operator sets.
+#[derive(Clone, Debug)]
+pub struct CoreConfig {
+    /// Time between an edge's heartbeats.
+    pub heartbeat: Duration,
+    /// How long a node is disconnected before it counts as lost.
+    pub lost_after: Duration,
+    /// Names this process in claims.
+    pub worker: String,
+}
+
+/// The two clocks, read once for each call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Now {
+    /// For deciding that something is late.
+    pub mono: MonotonicMs,
+    /// For people.
+    pub unix: UnixMs,
+}
+
+/// Names one QUIC connection within this process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ConnId(pub u64);
+
+/// Names one question that waits for a reply.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RequestId(pub u64);
+
+/// Who a connection's certificate says it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Peer {
+    /// The node.
+    pub node: NodeId,
+    /// SHA-256 of its public key.
+    pub key: [u8; 32],
+    /// When its certificate ends.
+    pub expires_at: UnixMs,
+    /// Where it comes from.
+    pub address: String,
+}
+
+/// What happens to the core.
+#[derive(Clone, Debug)]
+pub enum Input {
+    /// A node's connection is up.
+    Opened {
+        /// Its name.
+        conn: ConnId,
+        /// Its peer.
+        peer: Peer,
+    },
+    /// A frame came on its control stream.
+    Frame {
+        /// The connection.
+        conn: ConnId,
+        /// An encoded `EdgeMessage`.
+        frame: Bytes,
+    },
+    /// The connection is gone.
+    Closed {
+        /// The connection.
+        conn: ConnId,
+    },
+    /// A machine wants to join; the key's possession is proven.
+    Join {
+        /// Where the reply goes.
+        request: RequestId,
+        /// What it says.
+        message: JoinRequest,
+        /// SHA-256 of its public key.
+        key: [u8; 32],
+    },
+    /// A certificate was made for a node.
+    CertificateIssued {
+        /// The node.
+        node: NodeId,
+        /// When it ends.
+        expires_at: UnixMs,
+    },
+    /// May this node pull this component?
+    Pull {
+        /// Where the reply goes.
+        request: RequestId,
+        /// The node.
+        node: NodeId,
+        /// The component.
+        digest: Digest,
+    },
+    /// An operator asks or orders.
+    Api {
+        /// Where the reply goes.
+        request: RequestId,
+        /// What.
+        call: Box<ApiCall>,
+    },
+    /// Time passed. Needed every half heartbeat or so.
+    Tick,
+}
+
+/// What the core wants done. All of it is true on disk.
+#[derive(Debug)]
+pub enum Output {
+    /// Send a frame on a connection's control stream, in order.
+    Send {
+        /// The connection.
+        conn: ConnId,
+        /// An encoded `OrchestratorMessage`.
+        frame: Bytes,
+    },
+    /// Close a connection after what was sent on it.
+    Close {
+        /// The connection.
+        conn: ConnId,
+        /// Why.
+        why: CloseWhy,
+        /// Why, in words.
+        reason: String,
+    },
+    /// Issue a certificate for a session's own key and send it as `Renewed`.
+    Renew {
+        /// The connection.
+        conn: ConnId,
+        /// The node.
+        node: NodeId,
+        /// What the edge sent; its key must be `key`.
+        csr: Vec<u8>,
+        /// The session's key.
+        key: [u8; 32],
+    },
+    /// Answer a question.
+    Reply {
+        /// Which.
+        request: RequestId,
+        /// The answer.
+        reply: Result<Reply, ErrorBody>,
+    },
+    /// There is more to do: call again soon with [`Input::Tick`].
+    Again,
+}
+
+/// Why the core closes a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CloseWhy {
+    /// A newer session of the node took over.
+    Superseded,
+    /// The node may not speak.
+    Refused,
+    /// It said something impossible.
+    Protocol,
+    /// It did not answer in time.
+    Stalled,
+    /// The store could not take what it said.
+    Unavailable,
+}
+
+/// A node without a session.
+#[derive(Clone, Copy, Debug)]
+struct Absent {
+    since: MonotonicMs,
+    lost: bool,
+}
+
+/// Totals from heartbeats; they live in memory only.
+#[derive(Clone, Copy, Debug, Default)]
+struct LiveCounters {
+    records_in: u64,
+    records_out: u64,
+    dead_letters: u64,
+}
+
+/// The decision-maker. See the module.
+pub struct Core<S> {
+    store: S,
+    config: CoreConfig,
+    epoch: Epoch,
+    life: LifeNonce,
+    random: Box<dyn FnMut() -> [u8; 16] + Send>,
+    sessions: BTreeMap<ConnId, Session>,
+    live: BTreeMap<NodeId, ConnId>,
+    absent: BTreeMap<NodeId, Absent>,
+    counters: BTreeMap<(NodeId, ExecutionId), LiveCounters>,
+    next_session: u64,
+    last_tick: MonotonicMs,
+    last_sweep: Option<MonotonicMs>,
+    broken: Option<String>,
+}
+
+impl<S> std::fmt::Debug for Core<S> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Core")
+            .field("epoch", &self.epoch)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What one call collects until the commit.
+struct Step {
+    now: Now,
+    out: Vec<Output>,
+    /// Nodes whose desired set or session moved: their outboxes are looked at before the commit.
+    touched: BTreeSet<NodeId>,
+}
+
+impl Step {
+    fn reply(&mut self, request: RequestId, reply: Result<Reply, ErrorBody>) {
+        self.out.push(Output::Reply { request, reply });
+    }
+}
+
+/// How one input ended, apart from a store that failed.
+enum Handled {
+    /// Keep what it changed.
+    Keep,
+    /// Undo what it changed in the store; its outputs stand.
+    Undo,
+}
+
+impl<S: Store> Core<S> {
+    /// Starts a life on this store. `random` gives 16 fresh random bytes a call.
+    pub fn start(
+        mut store: S,
+        config: CoreConfig,
+        mut random: Box<dyn FnMut() -> [u8; 16] + Send>,
+        now: Now,
+    ) -> Result<Self, StoreError> {
+        let life = LifeNonce::from_random(random());
+        store.begin()?;
+        let epoch = match store.start_life(life, now.unix) {
+            Ok(epoch) => epoch,
+            Err(error) => {
+                store.rollback();
+                return Err(error);
+            }
+        };
+        store.commit()?;
+        info!(
+            event = "orchestrator.life",
+            epoch = epoch.0,
+            "a new orchestrator life"
+        );
+        Ok(Self {
+            store,
+            config,
+            epoch,
+            life,
+            random,
+            sessions: BTreeMap::new(),
+            live: BTreeMap::new(),
+            absent: BTreeMap::new(),
+            counters: BTreeMap::new(),
+            next_session: 1,
+            last_tick: now.mono,
+            last_sweep: None,
+            broken: None,
+        })
+    }
+
+    /// This life's epoch.
+    pub fn epoch(&self) -> Epoch {
+        self.epoch
+    }
+
+    /// Why this process must end: the disk failed in a way after which nothing that was written can be trusted until
+    /// the file is opened anew. A full disk is not that.
+    pub fn broken(&self) -> Option<&str> {
+        self.broken.as_deref()
+    }
+
+    /// The store, for looking at it in tests and simulations.
+    pub fn store_mut(&mut self) -> &mut S {
+        &mut self.store
+    }
+
+    /// Gives the store back, as a crash would leave it.
+    pub fn into_store(self) -> S {
+        self.store
+    }
+
+    /// Handles everything that waits, in one transaction. Blocks for the disk.
+    pub fn handle(&mut self, inputs: Vec<Input>, now: Now) -> Vec<Output> {
+        let asked: Vec<RequestId> = inputs.iter().filter_map(Input::request).collect();
+        match self.try_handle(inputs, now) {
+            Ok(out) => out,
+            Err(error) => {
+                self.store.rollback();
+                warn!(event = "store.failed", %error, "nothing of this round was kept");
+                if matches!(
+                    error,
+                    StoreError::Failed { .. } | StoreError::Unusable { .. }
+                ) {
+                    self.broken = Some(describe(&error));
+                }
+                self.start_over(&asked, &error, now)
+            }
+        }
+    }
+
+    fn try_handle(&mut self, inputs: Vec<Input>, now: Now) -> Result<Vec<Output>, StoreError> {
+        let mut step = Step {
+            now,
+            out: Vec::new(),
+            touched: BTreeSet::new(),
+        };
+        self.store.begin()?;
+        for input in inputs {
+            let (conn, request) = (input.conn(), input.request());
+            self.guarded(&mut step, conn, request, |core, step| {
+                core.handle_one(input, step)
+            })?;
+        }
+        let mut evaluated = 0;
+        while evaluated < EVALUATIONS_MAX
+            && self.guarded(&mut step, None, None, Self::evaluate_next)?
+        {
+            evaluated += 1;
+        }
+        if evaluated == EVALUATIONS_MAX {
+            step.out.push(Output::Again);
+        }
+        for node in std::mem::take(&mut step.touched) {
+            let conn = self.live.get(&node).copied();
+            self.guarded(&mut step, conn, None, |core, step| core.pump(node, step))?;
+        }
+        self.store.commit()?;
+        Ok(step.out)
+    }
+
+    /// Runs one step within a savepoint. A failing store undoes the step, closes the connection it came from and
+    /// answers its question; the rest goes on. Returns whether the step did something worth repeating.
+    fn guarded(
+        &mut self,
+        step: &mut Step,
+        conn: Option<ConnId>,
+        request: Option<RequestId>,
+        run: impl FnOnce(&mut Self, &mut Step) -> Result<Handled, StoreError>,
+    ) -> Result<bool, StoreError> {
+        self.store.savepoint()?;
+        let outputs = step.out.len();
+        match run(self, step) {
+            Ok(Handled::Keep) => {
+                self.store.release()?;
+                Ok(true)
+            }
+            Ok(Handled::Undo) => {
+                self.store.rollback_step()?;
+                Ok(false)
+            }
+            Err(error) => {
+                self.store.rollback_step()?;
+                step.out.truncate(outputs);
+                warn!(event = "store.failed", %error, "one step was undone");
+                if let Some(conn) = conn {
+                    self.drop_session(conn, step.now);
+                    step.out.push(Output::Close {
+                        conn,
+                        why: CloseWhy::Unavailable,
+                        reason: error.to_string(),
+                    });
+                }
+                if let Some(request) = request {
+                    step.reply(request, Err(store_error(&error)));
+                }
+                Ok(false)
+            }
+        }
+    }
+
+    fn handle_one(&mut self, input: Input, step: &mut Step) -> Result<Handled, StoreError> {
+        match input {
+            Input::Opened { conn, peer } => {
+                self.sessions
+                    .insert(conn, Session::new(peer, step.now.mono));
+                Ok(Handled::Keep)
+            }
+            Input::Frame { conn, frame } => self.handle_frame(conn, &frame, step),
+            Input::Closed { conn } => {
+                if let Some(node) = self.drop_session(conn, step.now) {
+                    self.store.record_seen(node, step.now.unix)?;
+                }
+                Ok(Handled::Keep)
+            }
+            Input::Join {
+                request,
+                message,
+                key,
+            } => self.handle_join(request, &message, key, step),
+            Input::CertificateIssued { node, expires_at } => {
+                self.store.record_certificate(node, expires_at)?;
+                Ok(Handled::Keep)
+            }
+            Input::Pull {
+                request,
+                node,
+                digest,
+            } => {
+                let allowed = self.node_may_pull(node, digest)?;
+                step.reply(request, Ok(Reply::Pull(allowed)));
+                Ok(Handled::Keep)
+            }
+            Input::Api { request, call } => self.handle_api(request, *call, step),
+            Input::Tick => self.handle_tick(step),
+        }
+    }
+
+    fn handle_tick(&mut self, step: &mut Step) -> Result<Handled, StoreError> {
+        let now = step.now.mono;
+        // Our own stall is no edge's fault: the time we were away does not count as its silence.
+        let gap = now.since(self.last_tick);
+        self.last_tick = now;
+        if gap > self.config.heartbeat {
+            for session in self.sessions.values_mut() {
+                session.forgive(gap);
+            }
+            for absent in self.absent.values_mut() {
+                absent.since = absent.since.plus(gap);
+            }
+        }
+        let silence_max = self.config.heartbeat * MISSED_HEARTBEATS_MAX;
+        let late: Vec<(ConnId, &'static str)> = self
+            .sessions
+            .iter()
+            .filter_map(|(&conn, session)| Some((conn, session.overdue(now, silence_max)?)))
+            .collect();
+        for (conn, reason) in late {
+            if let Some(node) = self.drop_session(conn, step.now) {
+                info!(event = "session.close", node = %node, reason);
+                self.store.record_seen(node, step.now.unix)?;
+            }
+            step.out.push(Output::Close {
+                conn,
+                why: CloseWhy::Stalled,
+                reason: reason.to_owned(),
+            });
+        }
+        for node in self.store.nodes()? {
+            if self.live.contains_key(&node.id) {
+                continue;
+            }
+            let absent = self.absent.entry(node.id).or_insert(Absent {
+                since: now,
+                lost: false,
+            });
+            if !absent.lost && now.since(absent.since) >= self.config.lost_after {
+                absent.lost = true;
+                info!(event = "node.lost", node = %node.name, "not heard of for lost_after");
+            }
+        }
+        if self
+            .last_sweep
+            .is_none_or(|last| now.since(last) >= SWEEP_EVERY)
+        {
+            self.last_sweep = Some(now);
+            self.evaluate_all_jobs(step.now.unix)?;
+            self.store.sweep_tokens(step.now.unix)?;
+        }
+        Ok(Handled::Keep)
+    }
+
+    /// Has every job looked at, those that are being deleted too.
+    fn evaluate_all_jobs(&mut self, now: UnixMs) -> Result<(), StoreError> {
+        for job in self.store.jobs(true)? {
+            self.evaluate_job(job.id, now)?;
+        }
+        Ok(())
+    }
+
+    fn evaluate_job(&mut self, job: JobId, now: UnixMs) -> Result<(), StoreError> {
+        let id = EvaluationId::from_random((self.random)());
+        self.store.enqueue_evaluation(id, job, now)
+    }
+
+    /// Forgets a connection; the node when that was its live session.
+    fn drop_session(&mut self, conn: ConnId, now: Now) -> Option<NodeId> {
+        let session = self.sessions.remove(&conn)?;
+        let node = session.peer.node;
+        if self.live.get(&node) != Some(&conn) {
+            return None;
+        }
+        self.live.remove(&node);
+        self.absent.insert(
+            node,
+            Absent {
+                since: now.mono,
+                lost: false,
+            },
+        );
+        Some(node)
+    }
+
+    /// After a failed commit: memory follows the disk, so every session starts anew and every question is refused.
+    fn start_over(&mut self, asked: &[RequestId], error: &StoreError, now: Now) -> Vec<Output> {
+        let mut out = Vec::new();
+        let conns: Vec<ConnId> = self.sessions.keys().copied().collect();
+        for conn in conns {
+            self.drop_session(conn, now);
+            out.push(Output::Close {
+                conn,
+                why: CloseWhy::Unavailable,
+                reason: error.to_string(),
+            });
+        }
+        for &request in asked {
+            out.push(Output::Reply {
+                request,
+                reply: Err(store_error(error)),
+            });
+        }
+        out
+    }
+
+    fn node_state(&self, node: &NodeRecord) -> NodeState {
+        if node.held.is_some() {
+            NodeState::Held
+        } else if self.live.contains_key(&node.id) {
+            NodeState::Connected
+        } else if self.absent.get(&node.id).is_some_and(|absent| absent.lost) {
+            NodeState::Lost
+        } else {
+            NodeState::Disconnected
+        }
+    }
+}
+
+impl Input {
+    fn conn(&self) -> Option<ConnId> {
+        match self {
+            Self::Opened { conn, .. } | Self::Frame { conn, .. } => Some(*conn),
+            _ => None,
+        }
+    }
+
+    fn request(&self) -> Option<RequestId> {
+        match self {
+            Self::Join { request, .. } | Self::Pull { request, .. } | Self::Api { request, .. } => {
+                Some(*request)
+            }
+            _ => None,
+        }
+    }
+}
+
+/// An error with what caused it.
+fn describe(error: &StoreError) -> String {
+    match std::error::Error::source(error) {
+        Some(source) => format!("{error}: {source}"),
+        None => error.to_string(),
+    }
+}
+
+fn store_error(error: &StoreError) -> ErrorBody {
+    match error {
+        StoreError::Full => ErrorBody::new(
+            ErrorCode::DiskFull,
+            "the orchestrator's disk is full; nothing was changed",
+        )
+        .with_help(
+            "make room on the disk that holds the orchestrator's state directory, then try again",
+        ),
+        other => ErrorBody::new(ErrorCode::Internal, format!("{other}; nothing was changed"))
+            .with_help("the orchestrator's log says more"),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,536 @@
+//! What operators ask and order.
+
+use std::collections::BTreeMap;
+
+use sluice_api::{
+    DeployOutcome, DeployReply, DeployRequest, ErrorBody, ErrorCode, Execution, ExecutionFilter,
+    Explain, Job, JobDetail, Node, NodeDetail, Status,
+};
+use sluice_model::pipeline::{self, Pipeline, PluginRef};
+use sluice_model::{Desired, Digest, ExecutionId, JobId, JobName, NodeName, Version};
+use sluice_protocol::{Spec, SpecComponent};
+use sluice_scheduler::mismatch;
+use tracing::info;
+
+use super::{ConnId, Core, Handled, Joined, RequestId, Step};
+use crate::store::{JobRecord, Store, StoreError, TokenRecord};
+
+/// Stages' components of one pipeline, at most; a frame's worth of spec.
+const STAGES_MAX: usize = 256;
+
+/// A question or an order.
+#[derive(Clone, Debug)]
+pub enum ApiCall {
+    /// Everything on one screen.
+    Status,
+    /// Every node.
+    Nodes,
+    /// One node.
+    Node(NodeName),
+    /// Every job.
+    Jobs,
+    /// One job.
+    Job(JobName),
+    /// Executions.
+    Executions(ExecutionFilter),
+    /// One execution.
+    Execution(ExecutionId),
+    /// A job's execution on a node.
+    ExecutionAt(JobName, NodeName),
+    /// Why each node does or does not run a job.
+    Explain(JobName),
+    /// Where a job's logs are.
+    LogTargets(JobName, Option<NodeName>),
+    /// Makes, changes or starts a job. The components were found to be there, with these sizes.
+    Deploy(DeployRequest, BTreeMap<Digest, u64>),
+    /// Starts a stopped job.
+    StartJob(JobName),
+    /// Stops a job.
+    StopJob(JobName),
+    /// Deletes a job.
+    DeleteJob(JobName),
+    /// Keeps a token.
+    CreateToken(TokenRecord),
+    /// Which components job versions name.
+    ComponentUse,
+}
+
+/// Answers, one for each sort of question.
+#[derive(Clone, Debug)]
+pub enum Reply {
+    /// To `Status`.
+    Status(Box<Status>),
+    /// To `Nodes`.
+    Nodes(Vec<Node>),
+    /// To `Node`.
+    Node(Box<NodeDetail>),
+    /// To `Jobs`.
+    Jobs(Vec<Job>),
+    /// To `Job`.
+    JobDetail(Box<JobDetail>),
+    /// To orders about one job.
+    Job(Box<Job>),
+    /// To `Executions`.
+    Executions(Vec<Execution>),
+    /// To `Execution` and `ExecutionAt`.
+    Execution(Box<Execution>),
+    /// To `Explain`.
+    Explain(Box<Explain>),
+    /// To `LogTargets`.
+    LogTargets(Vec<LogTarget>),
+    /// To `Deploy`.
+    Deploy(Box<DeployReply>),
+    /// To `ComponentUse`: every component that a job version or a row names, and the versions, as `job@version`.
+    ComponentUse(BTreeMap<Digest, Vec<String>>),
+    /// To `CreateToken`.
+    Done,
+    /// To a join.
+    Joined(Joined),
+    /// To `Pull`: whether the node may.
+    Pull(bool),
+}
+
+/// One execution whose log may be read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogTarget {
+    /// Its node.
+    pub node: NodeName,
+    /// It.
+    pub execution: ExecutionId,
+    /// The node's session, when it has one.
+    pub conn: Option<ConnId>,
+}
+
+type Called = Result<Reply, ErrorBody>;
+
+impl<S: Store> Core<S> {
+    pub(super) fn handle_api(
+        &mut self,
+        request: RequestId,
+        call: ApiCall,
+        step: &mut Step,
+    ) -> Result<Handled, StoreError> {
+        let called = self.call(call, step)?;
+        let handled = if called.is_ok() {
+            Handled::Keep
+        } else {
+            Handled::Undo
+        };
+        step.reply(request, called);
+        Ok(handled)
+    }
+
+    fn call(&mut self, call: ApiCall, step: &mut Step) -> Result<Called, StoreError> {
+        let now = step.now.unix;
+        Ok(match call {
+            ApiCall::Status => Ok(Reply::Status(Box::new(self.show_status(now)?))),
+            ApiCall::Nodes => Ok(Reply::Nodes(self.show_nodes()?)),
+            ApiCall::Node(name) => match self.store.node_by_name(&name)? {
+                Some(node) => Ok(Reply::Node(Box::new(self.show_node_detail(&node)?))),
+                None => Err(no_node(&name)),
+            },
+            ApiCall::Jobs => Ok(Reply::Jobs(self.show_jobs(now)?)),
+            ApiCall::Job(name) => match self.store.job_by_name(&name)? {
+                Some(job) => Ok(Reply::JobDetail(Box::new(self.show_job_detail(&job, now)?))),
+                None => Err(no_job(&name)),
+            },
+            ApiCall::Executions(filter) => self.executions(&filter)?.map(Reply::Executions),
+            ApiCall::Execution(id) => match self
+                .show_executions(|_, execution| execution.id == id)?
+                .pop()
+            {
+                Some(execution) => Ok(Reply::Execution(Box::new(execution))),
+                None => Err(
+                    ErrorBody::new(ErrorCode::NotFound, format!("no execution {id}"))
+                        .with_help("`sluice execution list --all` lists them"),
+                ),
+            },
+            ApiCall::ExecutionAt(job, node) => self.execution_at(&job, &node)?,
+            ApiCall::Explain(name) => match self.store.job_by_name(&name)? {
+                Some(job) => Ok(Reply::Explain(Box::new(self.show_explain(&job, now)?))),
+                None => Err(no_job(&name)),
+            },
+            ApiCall::LogTargets(job, node) => self.log_targets(&job, node.as_ref())?,
+            ApiCall::Deploy(request, sizes) => self.deploy(&request, &sizes, step)?,
+            ApiCall::StartJob(name) => self.set_stopped(&name, false, step)?,
+            ApiCall::StopJob(name) => self.set_stopped(&name, true, step)?,
+            ApiCall::DeleteJob(name) => match self.store.job_by_name(&name)? {
+                Some(job) => {
+                    let shown = self.show_one_job(&job, now)?;
+                    self.store.delete_job(job.id)?;
+                    self.evaluate_job(job.id, now)?;
+                    info!(event = "job.delete", job = %name);
+                    Ok(Reply::Job(Box::new(shown)))
+                }
+                None => Err(no_job(&name)),
+            },
+            ApiCall::CreateToken(token) => {
+                self.store.insert_token(&token)?;
+                Ok(Reply::Done)
+            }
+            ApiCall::ComponentUse => Ok(Reply::ComponentUse(self.component_use()?)),
+        })
+    }
+
+    fn executions(
+        &mut self,
+        filter: &ExecutionFilter,
+    ) -> Result<Result<Vec<Execution>, ErrorBody>, StoreError> {
+        if let Some(name) = &filter.job
+            && self.store.job_by_name(name)?.is_none()
+        {
+            return Ok(Err(no_job(name)));
+        }
+        let node = match &filter.node {
+            None => None,
+            Some(name) => match self.store.node_by_name(name)? {
+                Some(node) => Some(node.id),
+                None => return Ok(Err(no_node(name))),
+            },
+        };
+        let shown = self.show_executions(|job, execution| {
+            filter
+                .job
+                .as_ref()
+                .is_none_or(|name| !job.deleted && job.name == *name)
+                && node.is_none_or(|node| execution.node == node)
+                && (filter.all || (!job.deleted && execution.desired == Desired::Run))
+        })?;
+        Ok(Ok(shown))
+    }
+
+    fn execution_at(&mut self, job: &JobName, node: &NodeName) -> Result<Called, StoreError> {
+        let Some(record) = self.store.job_by_name(job)? else {
+            return Ok(Err(no_job(job)));
+        };
+        let Some(at) = self.store.node_by_name(node)? else {
+            return Ok(Err(no_node(node)));
+        };
+        let found = self
+            .show_executions(|job, execution| job.id == record.id && execution.node == at.id)?
+            .pop();
+        Ok(match found {
+            Some(execution) => Ok(Reply::Execution(Box::new(execution))),
+            None => Err(ErrorBody::new(
+                ErrorCode::NotFound,
+                format!("{job} has no execution on {node}"),
+            )
+            .with_help(format!("`sluice explain {job}` says why"))),
+        })
+    }
+
+    fn log_targets(
+        &mut self,
+        job: &JobName,
+        node: Option<&NodeName>,
+    ) -> Result<Called, StoreError> {
+        let Some(record) = self.store.job_by_name(job)? else {
+            return Ok(Err(no_job(job)));
+        };
+        if let Some(name) = node
+            && self.store.node_by_name(name)?.is_none()
+        {
+            return Ok(Err(no_node(name)));
+        }
+        let nodes = self.all_nodes()?;
+        let mut targets: Vec<LogTarget> = self
+            .store
+            .executions_of_job(record.id)?
+            .into_iter()
+            .filter_map(|execution| {
+                let at = nodes.get(&execution.node)?;
+                node.is_none_or(|name| at.name == *name).then(|| LogTarget {
+                    node: at.name.clone(),
+                    execution: execution.id,
+                    conn: self.live.get(&at.id).copied(),
+                })
+            })
+            .collect();
+        targets.sort_by(|a, b| a.node.cmp(&b.node));
+        Ok(Ok(Reply::LogTargets(targets)))
+    }
+
+    fn set_stopped(
+        &mut self,
+        name: &JobName,
+        stopped: bool,
+        step: &mut Step,
+    ) -> Result<Called, StoreError> {
+        let Some(job) = self.store.job_by_name(name)? else {
+            return Ok(Err(no_job(name)));
+        };
+        if job.stopped != stopped {
+            self.store.set_stopped(job.id, stopped)?;
+            self.evaluate_job(job.id, step.now.unix)?;
+            info!(event = if stopped { "job.stop" } else { "job.start" }, job = %name);
+        }
+        let job = JobRecord { stopped, ..job };
+        Ok(Ok(Reply::Job(Box::new(
+            self.show_one_job(&job, step.now.unix)?,
+        ))))
+    }
+
+    fn component_use(&mut self) -> Result<BTreeMap<Digest, Vec<String>>, StoreError> {
+        let mut uses: BTreeMap<Digest, Vec<String>> = BTreeMap::new();
+        // What only a row names (a node that is behind) counts too, without a version to show.
+        for digest in self.store.specs_in_use()? {
+            for component in self.spec_of(digest)?.components {
+                uses.entry(component.digest).or_default();
+            }
+        }
+        for job in self.store.jobs(false)? {
+            for (version, digest) in self.store.versions(job.id, usize::MAX)? {
+                for component in self.spec_of(digest)?.components {
+                    let used_by = uses.entry(component.digest).or_default();
+                    let name = format!("{}@{version}", job.name);
+                    if !used_by.contains(&name) {
+                        used_by.push(name);
+                    }
+                }
+            }
+        }
+        Ok(uses)
+    }
+
+    fn deploy(
+        &mut self,
+        request: &DeployRequest,
+        sizes: &BTreeMap<Digest, u64>,
+        step: &mut Step,
+    ) -> Result<Called, StoreError> {
+        let pipeline = match pipeline::parse(&request.pipeline) {
+            Ok(pipeline) => pipeline,
+            Err(problems) => {
+                let detail = problems.render("pipeline", &request.pipeline, false);
+                return Ok(Err(ErrorBody::new(
+                    ErrorCode::Invalid,
+                    "the pipeline has problems",
+                )
+                .with_detail(detail)));
+            }
+        };
+        if let Some(reason) = pipeline.local_only() {
+            return Ok(Err(ErrorBody::new(ErrorCode::Invalid, reason)
+                .with_help("run it with `sluice pipeline run` or `sluice dev`")));
+        }
+        let components = match resolve(&pipeline, request, sizes) {
+            Ok(components) => components,
+            Err(error) => return Ok(Err(error)),
+        };
+        let spec = Spec {
+            pipeline: request.pipeline.clone(),
+            components,
+        };
+        let (digest, bytes) = (spec.digest(), spec.encode());
+        let existing = self.store.job_by_name(&pipeline.name)?;
+        let (outcome, version) = match &existing {
+            None => (DeployOutcome::Created, Self::FIRST_VERSION),
+            Some(job) if job.spec != digest => (DeployOutcome::Updated, job.version.next()),
+            Some(job) if job.stopped => (DeployOutcome::Started, job.version),
+            Some(job) => (DeployOutcome::Unchanged, job.version),
+        };
+        let matching: Vec<NodeName> = self
+            .store
+            .nodes()?
+            .iter()
+            .filter(|node| mismatch(&pipeline.select, &self.node_facts(node)).is_none())
+            .map(|node| node.name.clone())
+            .collect();
+        let changes = self.describe(
+            &pipeline,
+            &spec,
+            existing.as_ref(),
+            outcome,
+            version,
+            &matching,
+        )?;
+        let id = if request.dry_run {
+            existing.map(|job| job.id)
+        } else {
+            Some(self.commit_deploy(
+                &pipeline.name,
+                existing,
+                outcome,
+                version,
+                digest,
+                &bytes,
+                step,
+            )?)
+        };
+        Ok(Ok(Reply::Deploy(Box::new(DeployReply {
+            job: pipeline.name,
+            id,
+            version,
+            outcome,
+            dry_run: request.dry_run,
+            changes,
+            matching_nodes: matching,
+        }))))
+    }
+
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "one transaction's facts; a struct would only rename them"
+    )]
+    fn commit_deploy(
+        &mut self,
+        name: &JobName,
+        existing: Option<JobRecord>,
+        outcome: DeployOutcome,
+        version: Version,
+        spec: Digest,
+        bytes: &[u8],
+        step: &mut Step,
+    ) -> Result<JobId, StoreError> {
+        let now = step.now.unix;
+        let id = match existing {
+            None => {
+                let id = JobId::from_random((self.random)());
+                self.store.put_spec(spec, bytes)?;
+                self.store.insert_job(&JobRecord {
+                    id,
+                    name: name.clone(),
+                    version,
+                    spec,
+                    stopped: false,
+                    deleted: false,
+                    created_at: now,
+                    updated_at: now,
+                })?;
+                id
+            }
+            Some(job) => {
+                match outcome {
+                    DeployOutcome::Updated | DeployOutcome::Created => {
+                        self.store.put_spec(spec, bytes)?;
+                        self.store.insert_version(job.id, version, spec, now)?;
+                    }
+                    DeployOutcome::Started => self.store.set_stopped(job.id, false)?,
+                    DeployOutcome::Unchanged => return Ok(job.id),
+                }
+                job.id
+            }
+        };
+        self.evaluate_job(id, now)?;
+        info!(event = "job.deploy", job = %name, version = version.0, outcome = outcome.as_str());
+        Ok(id)
+    }
+
+    fn describe(
+        &mut self,
+        pipeline: &Pipeline,
+        spec: &Spec,
+        existing: Option<&JobRecord>,
+        outcome: DeployOutcome,
+        version: Version,
+        matching: &[NodeName],
+    ) -> Result<Vec<String>, StoreError> {
+        let name = &pipeline.name;
+        let mut changes = Vec::new();
+        match (outcome, existing) {
+            (DeployOutcome::Unchanged, _) => return Ok(changes),
+            (DeployOutcome::Updated, Some(job)) => {
+                changes.push(format!("{name}: version {} -> {version}", job.version));
+                let old = self.spec_of(job.spec)?;
+                if old.pipeline != spec.pipeline {
+                    changes.push("the pipeline text changes".to_owned());
+                }
+                changes.extend(component_changes(&old, spec));
+                if job.stopped {
+                    changes.push("the job is started".to_owned());
+                }
+            }
+            (DeployOutcome::Started, _) => {
+                changes.push(format!("{name}: version {version} is started again"))
+            }
+            _ => changes.push(format!("{name}: new job, version {version}")),
+        }
+        changes.push(match matching {
+            [] => "no node matches yet; it starts by itself on the first that does".to_owned(),
+            nodes => format!("{} matching nodes: {}", nodes.len(), names(nodes)),
+        });
+        Ok(changes)
+    }
+}
+
+/// Node names written out in a sentence, at most.
+const NAMES_MAX: usize = 10;
+
+fn names(nodes: &[NodeName]) -> String {
+    let mut text = nodes
+        .iter()
+        .take(NAMES_MAX)
+        .map(NodeName::as_str)
+        .collect::<Vec<_>>()
+        .join(", ");
+    if nodes.len() > NAMES_MAX {
+        text.push_str(&format!(" and {} more", nodes.len() - NAMES_MAX));
+    }
+    text
+}
+
+fn component_changes(old: &Spec, new: &Spec) -> Vec<String> {
+    let before: BTreeMap<_, _> = old
+        .components
+        .iter()
+        .map(|component| (&component.stage, component.digest))
+        .collect();
+    new.components
+        .iter()
+        .filter_map(|component| match before.get(&component.stage) {
+            Some(digest) if *digest == component.digest => None,
+            Some(_) => Some(format!("stage {} runs another component", component.stage)),
+            None => Some(format!("stage {} is new", component.stage)),
+        })
+        .collect()
+}
+
+/// Every stage's component, by digest and size.
+fn resolve(
+    pipeline: &Pipeline,
+    request: &DeployRequest,
+    sizes: &BTreeMap<Digest, u64>,
+) -> Result<Vec<SpecComponent>, ErrorBody> {
+    let invalid = |message: String| ErrorBody::new(ErrorCode::Invalid, message);
+    if pipeline.stages.len() > STAGES_MAX {
+        return Err(invalid(format!(
+            "a pipeline has at most {STAGES_MAX} stages, this one has {}",
+            pipeline.stages.len()
+        )));
+    }
+    pipeline
+        .stages
+        .iter()
+        .map(|stage| {
+            let digest = match &stage.plugin {
+                PluginRef::Digest(digest) => *digest,
+                PluginRef::Path(path) => *request.plugins.get(&stage.name).ok_or_else(|| {
+                    invalid(format!("stage {}: the content of plugin {path:?} was not named", stage.name))
+                        .with_help("deploy with `sluice deploy`, which uploads and names it")
+                })?,
+                PluginRef::Named { name, version } => {
+                    return Err(invalid(format!(
+                        "stage {}: plugin `{name}@{version}` is a registry name, and this version has no registry",
+                        stage.name
+                    ))
+                    .with_help("name a .wasm file or a sha256:... digest"));
+                }
+            };
+            let size = *sizes.get(&digest).ok_or_else(|| {
+                invalid(format!("stage {}: the component {digest} is not on the orchestrator", stage.name))
+                    .with_help("upload it first; `sluice deploy` does")
+            })?;
+            Ok(SpecComponent { stage: stage.name.clone(), digest, size })
+        })
+        .collect()
+}
+
+fn no_job(name: &JobName) -> ErrorBody {
+    ErrorBody::new(ErrorCode::NotFound, format!("no job {name}"))
+        .with_help("`sluice job list` lists them")
+}
+
+fn no_node(name: &NodeName) -> ErrorBody {
+    ErrorBody::new(ErrorCode::NotFound, format!("no node {name}"))
+        .with_help("`sluice node list` lists them")
+}

@@ -1,0 +1,942 @@
+//! One node's session: Hello, Welcome, Begin, then rows and heartbeats both ways.
+//!
+//! ```text
+//!   opening --Hello--> welcomed --Begin--> live
+//!      |                  |                  |  3 heartbeats missed, an ack overdue, a violation,
+//!      +--- 10 s ---------+------ closed <---+  or a newer session of the node
+//! ```
+//!
+//! Until Begin nothing is committed: a replayed Hello changes nothing.
+
+use std::time::Duration;
+
+use sluice_ledger::{Ask, Inbox, Offer, Outbox, Position, Sending, Verdict};
+use sluice_model::{
+    BootCounter, BootNonce, Desired, Digest, Epoch, ExecutionId, Incarnation, Labels, LifeNonce,
+    MonotonicMs, NodeId, ObservedPhase, Revision, SessionId,
+};
+use sluice_protocol::admission::{
+    self, Admission, Caller, HeldReason, Known, LifeKnowledge, RejectCode,
+};
+use sluice_protocol::{
+    EdgeMessage, Heartbeat, HeartbeatAck, Hello, ObservedRow, OrchestratorMessage,
+    ROWS_PART_BYTES_MAX, ROWS_PARTS_MAX, Received, Reject, Resync, Rows, SpecBytes, VERSIONS,
+    Welcome, decode, edge_message, encode, orchestrator_message,
+};
+use tracing::{info, warn};
+
+use super::join::check_label_map;
+use super::{
+    ACK_PATIENCE, CloseWhy, ConnId, Core, Handled, LiveCounters, Now, OPENING_MAX, Output, Peer,
+    Step,
+};
+use crate::store::{BeginFacts, DesiredChange, LifeRecord, NodeRecord, Store, StoreError};
+
+/// Executions whose counters are kept for one node; more than any edge runs.
+const COUNTERS_MAX: usize = 10_000;
+
+/// How long a refused edge is asked to stay away.
+const RETRY_AFTER: Duration = Duration::from_secs(10);
+
+/// A connection as the core sees it.
+pub(super) struct Session {
+    pub(super) peer: Peer,
+    pub(super) opened_at: MonotonicMs,
+    state: State,
+}
+
+enum State {
+    Opening,
+    Welcomed(Box<Welcomed>),
+    Live(Box<Live>),
+}
+
+struct Welcomed {
+    session: SessionId,
+    caller: Caller,
+    labels: Labels,
+    program: String,
+    versions: Vec<u32>,
+    capabilities: Vec<String>,
+    admission: Admission,
+    observed: Position,
+}
+
+struct Live {
+    session: SessionId,
+    since: sluice_model::UnixMs,
+    held: bool,
+    outbox: Outbox,
+    inbox: Inbox,
+    observed: Position,
+    collecting: Option<Collecting>,
+    last_heard: MonotonicMs,
+}
+
+/// Parts of one observed change.
+struct Collecting {
+    next_part: u32,
+    rows: Rows,
+}
+
+impl Session {
+    pub(super) fn new(peer: Peer, now: MonotonicMs) -> Self {
+        Self {
+            peer,
+            opened_at: now,
+            state: State::Opening,
+        }
+    }
+
+    /// Moves the session's deadlines by a time that this process was not running in.
+    pub(super) fn forgive(&mut self, gap: Duration) {
+        self.opened_at = self.opened_at.plus(gap);
+        if let State::Live(live) = &mut self.state {
+            live.last_heard = live.last_heard.plus(gap);
+        }
+    }
+
+    /// Why the session must end now, if it must.
+    pub(super) fn overdue(&self, now: MonotonicMs, silence_max: Duration) -> Option<&'static str> {
+        match &self.state {
+            State::Opening | State::Welcomed(_) => {
+                (now.since(self.opened_at) > OPENING_MAX).then_some("no session began in time")
+            }
+            State::Live(live) => {
+                if now.since(live.last_heard) > silence_max {
+                    Some("three heartbeats were missed")
+                } else if live
+                    .outbox
+                    .deadline(ACK_PATIENCE)
+                    .is_some_and(|deadline| now > deadline)
+                {
+                    Some("assignments were not acknowledged in time")
+                } else {
+                    None
+                }
+            }
+        }
+    }
+
+    /// Since when the session lives.
+    pub(super) fn live_since(&self) -> Option<sluice_model::UnixMs> {
+        match &self.state {
+            State::Live(live) => Some(live.since),
+            State::Opening | State::Welcomed(_) => None,
+        }
+    }
+}
+
+fn send(step: &mut Step, conn: ConnId, kind: orchestrator_message::Kind) {
+    let frame = encode(&OrchestratorMessage { kind: Some(kind) });
+    step.out.push(Output::Send { conn, frame });
+}
+
+impl<S: Store> Core<S> {
+    pub(super) fn handle_frame(
+        &mut self,
+        conn: ConnId,
+        frame: &[u8],
+        step: &mut Step,
+    ) -> Result<Handled, StoreError> {
+        if !self.sessions.contains_key(&conn) {
+            // A frame that was under way when the core closed the connection.
+            return Ok(Handled::Keep);
+        }
+        let Ok(EdgeMessage { kind: Some(kind) }) = decode::<EdgeMessage>(frame) else {
+            return self.violation(conn, "a frame that is no message", step);
+        };
+        use edge_message::Kind;
+        match kind {
+            Kind::Hello(hello) => self.handle_hello(conn, &hello, step),
+            Kind::Begin(begin) => self.handle_begin(conn, begin.session, &begin.incarnation, step),
+            Kind::Received(received) => self.handle_received(conn, &received, step),
+            Kind::Resync(resync) => self.handle_resync(conn, &resync, step),
+            Kind::Rows(rows) => self.handle_rows(conn, rows, step),
+            Kind::Heartbeat(heartbeat) => self.handle_heartbeat(conn, &heartbeat, step),
+            Kind::Renew(renew) => {
+                let Some(session) = self.sessions.get(&conn) else {
+                    return Ok(Handled::Keep);
+                };
+                if matches!(session.state, State::Live(_)) {
+                    let (node, key) = (session.peer.node, session.peer.key);
+                    step.out.push(Output::Renew {
+                        conn,
+                        node,
+                        csr: renew.csr,
+                        key,
+                    });
+                }
+                Ok(Handled::Keep)
+            }
+        }
+    }
+
+    fn violation(
+        &mut self,
+        conn: ConnId,
+        what: &str,
+        step: &mut Step,
+    ) -> Result<Handled, StoreError> {
+        warn!(event = "session.close", reason = what);
+        if let Some(node) = self.drop_session(conn, step.now) {
+            self.store.record_seen(node, step.now.unix)?;
+        }
+        step.out.push(Output::Close {
+            conn,
+            why: CloseWhy::Protocol,
+            reason: what.to_owned(),
+        });
+        Ok(Handled::Keep)
+    }
+
+    fn refuse(
+        &mut self,
+        conn: ConnId,
+        code: RejectCode,
+        message: String,
+        step: &mut Step,
+    ) -> Handled {
+        info!(event = "session.refused", code = code.as_str(), reason = %message);
+        let retry_after_ms = u64::try_from(RETRY_AFTER.as_millis()).expect("seconds fit");
+        let reject = Reject {
+            code: code.as_str().to_owned(),
+            message: message.clone(),
+            retry_after_ms,
+        };
+        send(step, conn, orchestrator_message::Kind::Reject(reject));
+        self.drop_session(conn, step.now);
+        step.out.push(Output::Close {
+            conn,
+            why: CloseWhy::Refused,
+            reason: message,
+        });
+        Handled::Keep
+    }
+
+    fn handle_hello(
+        &mut self,
+        conn: ConnId,
+        hello: &Hello,
+        step: &mut Step,
+    ) -> Result<Handled, StoreError> {
+        let Some(session) = self.sessions.get(&conn) else {
+            return Ok(Handled::Keep);
+        };
+        if !matches!(session.state, State::Opening) {
+            return self.violation(conn, "a second Hello", step);
+        }
+        let peer = session.peer.clone();
+        let Some(caller) = read_caller(hello) else {
+            return Ok(self.refuse(
+                conn,
+                RejectCode::Malformed,
+                "the Hello is not well-formed".to_owned(),
+                step,
+            ));
+        };
+        if let Err(problem) = check_label_map(&hello.labels) {
+            return Ok(self.refuse(conn, RejectCode::Malformed, problem, step));
+        }
+        let Some(&version) = VERSIONS
+            .iter()
+            .rev()
+            .find(|version| hello.versions.contains(version))
+        else {
+            let message =
+                "no dialect in common; upgrade the orchestrator first, then the edges".to_owned();
+            return Ok(self.refuse(conn, RejectCode::Version, message, step));
+        };
+        let node = match self.standing(&peer, step.now)? {
+            Standing::Good(node) => *node,
+            Standing::Refused(code, message) => return Ok(self.refuse(conn, code, message, step)),
+        };
+        let known = self.known(&node, &caller)?;
+        let admission = admission::admit(&caller, &known);
+        if let Admission::Reject(code) = admission {
+            warn!(event = "session.refused", node = %node.name, code = code.as_str(), "two processes speak as one node");
+            let message = format!(
+                "another process speaks as {} right now; two machines must not share one state directory: give this one \
+                 a directory and a name of its own",
+                node.name
+            );
+            return Ok(self.refuse(conn, code, message, step));
+        }
+        let same_reports = node
+            .boot
+            .is_some_and(|(incarnation, ..)| incarnation == caller.incarnation)
+            && admission != Admission::NewIncarnation;
+        let session_id = SessionId(self.next_session);
+        self.next_session += 1;
+        let welcome = Welcome {
+            version,
+            session: session_id.0,
+            epoch: self.epoch.0,
+            life: self.life.to_bytes().to_vec(),
+            heartbeat_ms: u64::try_from(self.config.heartbeat.as_millis()).unwrap_or(u64::MAX),
+            observed_acked: if same_reports { node.observed.rev.0 } else { 0 },
+            server_time_ms: step.now.unix.0,
+            held: matches!(admission, Admission::Hold(_)),
+            new_incarnation: admission == Admission::NewIncarnation,
+            node_name: node.name.to_string(),
+        };
+        let observed = hello
+            .observed
+            .to_position()
+            .expect("read_caller checked both positions");
+        if let Some(session) = self.sessions.get_mut(&conn) {
+            session.state = State::Welcomed(Box::new(Welcomed {
+                session: session_id,
+                caller,
+                labels: hello.labels.clone(),
+                program: hello.program.clone(),
+                versions: hello.versions.clone(),
+                capabilities: hello.capabilities.clone(),
+                admission,
+                observed,
+            }));
+        }
+        send(step, conn, orchestrator_message::Kind::Welcome(welcome));
+        Ok(Handled::Keep)
+    }
+
+    /// Whether the certificate's node may speak at all, as of now.
+    fn standing(&mut self, peer: &Peer, now: Now) -> Result<Standing, StoreError> {
+        if peer.expires_at < now.unix {
+            let message = "the certificate has expired; join again with a token made by `sluice token create --rejoin`";
+            return Ok(Standing::Refused(RejectCode::Expired, message.to_owned()));
+        }
+        let Some(node) = self.store.node(peer.node)? else {
+            // Our own certificate, and no record of the node: this store has lost something.
+            let name = format!("unknown-{}", &peer.node.to_string()[..8]);
+            return Ok(Standing::Good(Box::new(NodeRecord {
+                id: peer.node,
+                name: name.parse().expect("hex digits make a name"),
+                labels: Labels::new(),
+                key: peer.key,
+                certificate_expires_at: peer.expires_at,
+                boot: None,
+                desired: Position::default(),
+                received: Revision::ZERO,
+                last_ack_at: None,
+                observed: Position::default(),
+                held: Some(
+                    "it has a certificate of this cluster, and this store has no record of it"
+                        .to_owned(),
+                ),
+                created_at: now.unix,
+                last_seen_at: None,
+                program: None,
+                versions: Vec::new(),
+                capabilities: Vec::new(),
+            })));
+        };
+        if node.key != peer.key {
+            let message = format!(
+                "the certificate was revoked: {0} joined again with another key; if this machine is {0}, join with a \
+                 token made by `sluice token create --node {0}`",
+                node.name
+            );
+            return Ok(Standing::Refused(RejectCode::Revoked, message));
+        }
+        Ok(Standing::Good(Box::new(node)))
+    }
+
+    fn known(&mut self, node: &NodeRecord, caller: &Caller) -> Result<Known, StoreError> {
+        let callers_life = match caller.life {
+            None => LifeKnowledge::None,
+            Some(life) if life == (self.epoch, self.life) => LifeKnowledge::Current,
+            Some((epoch, nonce)) => match self.store.life(epoch, nonce, node.id)? {
+                LifeRecord::Known { floor: Some(floor) } => LifeKnowledge::Past { floor },
+                LifeRecord::Known { floor: None } => LifeKnowledge::Current,
+                LifeRecord::Unknown => LifeKnowledge::Unknown,
+            },
+        };
+        Ok(Known {
+            boot: node.boot,
+            connected: self.live.contains_key(&node.id),
+            desired: node.desired,
+            life: (self.epoch, self.life),
+            callers_life,
+            held: node.held.is_some(),
+        })
+    }
+
+    fn handle_begin(
+        &mut self,
+        conn: ConnId,
+        session_id: u64,
+        incarnation: &[u8],
+        step: &mut Step,
+    ) -> Result<Handled, StoreError> {
+        let Some(session) = self.sessions.get_mut(&conn) else {
+            return Ok(Handled::Keep);
+        };
+        let peer = session.peer.clone();
+        let welcomed = match std::mem::replace(&mut session.state, State::Opening) {
+            State::Welcomed(welcomed) if welcomed.session.0 == session_id => welcomed,
+            _ => return self.violation(conn, "a Begin without its Welcome", step),
+        };
+        let Some(incarnation) = Incarnation::from_slice(incarnation) else {
+            return self.violation(conn, "a Begin without an incarnation", step);
+        };
+        let minted = incarnation != welcomed.caller.incarnation;
+        if minted != (welcomed.admission == Admission::NewIncarnation) {
+            return self.violation(
+                conn,
+                "a Begin with an incarnation that was not asked for",
+                step,
+            );
+        }
+        // Between Hello and Begin another process may have begun: who may speak is decided again, on what is true now.
+        let mut node = match self.standing(&peer, step.now)? {
+            Standing::Good(node) => *node,
+            Standing::Refused(code, message) => return Ok(self.refuse(conn, code, message, step)),
+        };
+        let known = self.known(&node, &welcomed.caller)?;
+        let admission = admission::admit(&welcomed.caller, &known);
+        if admission != welcomed.admission {
+            return self.violation(
+                conn,
+                "the node's standing changed since the Hello; dial again",
+                step,
+            );
+        }
+        if self.store.node(node.id)?.is_none() {
+            self.store.insert_node(&node)?;
+        }
+        if let Admission::Hold(reason) = admission {
+            let why = node
+                .held
+                .clone()
+                .unwrap_or_else(|| reason.describe().to_owned());
+            if reason != HeldReason::Before {
+                warn!(event = "ledger.held", node = %node.name, reason = %why);
+            }
+            self.store.hold_node(node.id, &why)?;
+            node.held = Some(why);
+        }
+        let labels_changed = node.labels != welcomed.labels;
+        let held = node.held.is_some();
+        let boot = (
+            incarnation,
+            welcomed.caller.boot_counter,
+            welcomed.caller.boot_nonce,
+        );
+        if !held {
+            self.store.record_begin(&BeginFacts {
+                node: node.id,
+                boot,
+                epoch: self.epoch,
+                labels: welcomed.labels.clone(),
+                program: welcomed.program.clone(),
+                versions: welcomed.versions.clone(),
+                capabilities: welcomed.capabilities.clone(),
+                now: step.now.unix,
+            })?;
+        } else {
+            self.store.record_seen(node.id, step.now.unix)?;
+        }
+        if let Some(old) = self.live.insert(node.id, conn)
+            && old != conn
+        {
+            self.sessions.remove(&old);
+            let reason = "a newer session of this node began".to_owned();
+            step.out.push(Output::Close {
+                conn: old,
+                why: CloseWhy::Superseded,
+                reason,
+            });
+        }
+        self.absent.remove(&node.id);
+        let node = self
+            .store
+            .node(node.id)?
+            .expect("it was read or inserted above");
+        let peer_position = if held {
+            node.desired
+        } else {
+            welcomed.caller.desired
+        };
+        let mut outbox = Outbox::new(node.desired, peer_position);
+        if admission == Admission::NewIncarnation {
+            outbox.want_snapshot();
+        }
+        if !held {
+            self.store
+                .record_received(node.id, outbox.acked(), step.now.unix)?;
+        }
+        let live = Live {
+            session: welcomed.session,
+            since: step.now.unix,
+            held,
+            outbox,
+            inbox: Inbox::new(node.observed.rev),
+            observed: node.observed,
+            collecting: None,
+            last_heard: step.now.mono,
+        };
+        let differs = live.observed.rev == welcomed.observed.rev
+            && live.observed.digest != welcomed.observed.digest;
+        if let Some(session) = self.sessions.get_mut(&conn) {
+            session.state = State::Live(Box::new(live));
+        }
+        info!(
+            event = "session.open",
+            node = %node.name,
+            session = welcomed.session.0,
+            address = %peer.address,
+            rev = welcomed.caller.desired.rev.0,
+            held,
+        );
+        if differs && !held && !minted {
+            info!(event = "ledger.resync", node = %node.name, "the reports differ from their digest");
+            let epoch = self.epoch.0;
+            send(
+                step,
+                conn,
+                orchestrator_message::Kind::Resync(Resync { epoch, from: None }),
+            );
+        }
+        if labels_changed && !held {
+            self.evaluate_all_jobs(step.now.unix)?;
+        }
+        step.touched.insert(node.id);
+        Ok(Handled::Keep)
+    }
+
+    /// The live session behind a connection, heard of now. `None` closes over frames of superseded sessions and of
+    /// ones that never began.
+    fn live_mut(&mut self, conn: ConnId, now: Now) -> Option<(NodeId, &mut Live)> {
+        let session = self.sessions.get_mut(&conn)?;
+        let node = session.peer.node;
+        if self.live.get(&node) != Some(&conn) {
+            return None;
+        }
+        match &mut session.state {
+            State::Live(live) => {
+                live.last_heard = now.mono;
+                Some((node, live))
+            }
+            State::Opening | State::Welcomed(_) => None,
+        }
+    }
+
+    fn handle_received(
+        &mut self,
+        conn: ConnId,
+        received: &Received,
+        step: &mut Step,
+    ) -> Result<Handled, StoreError> {
+        let epoch = self.epoch;
+        let Some((node, live)) = self.live_mut(conn, step.now) else {
+            return self.violation(conn, "an acknowledgement before Begin", step);
+        };
+        if live.held || received.epoch != epoch.0 {
+            return Ok(Handled::Keep);
+        }
+        if let Err(violation) = live.outbox.handle_received(Revision(received.rev)) {
+            return self.violation(conn, &violation.to_string(), step);
+        }
+        let acked = live.outbox.acked();
+        self.store.record_received(node, acked, step.now.unix)?;
+        self.store.forget_removals(node, acked)?;
+        info!(event = "ledger.received", node = %node, rev = acked.0);
+        step.touched.insert(node);
+        Ok(Handled::Keep)
+    }
+
+    fn handle_resync(
+        &mut self,
+        conn: ConnId,
+        resync: &Resync,
+        step: &mut Step,
+    ) -> Result<Handled, StoreError> {
+        let epoch = self.epoch;
+        let Some((node, live)) = self.live_mut(conn, step.now) else {
+            return self.violation(conn, "a resync before Begin", step);
+        };
+        if live.held || resync.epoch != epoch.0 {
+            return Ok(Handled::Keep);
+        }
+        let ask = resync
+            .from
+            .map_or(Ask::Snapshot, |from| Ask::From(Revision(from)));
+        if let Err(violation) = live.outbox.handle_ask(ask) {
+            return self.violation(conn, &violation.to_string(), step);
+        }
+        info!(event = "ledger.resync", node = %node, ask = ?ask);
+        step.touched.insert(node);
+        Ok(Handled::Keep)
+    }
+
+    fn handle_heartbeat(
+        &mut self,
+        conn: ConnId,
+        heartbeat: &Heartbeat,
+        step: &mut Step,
+    ) -> Result<Handled, StoreError> {
+        let (epoch, unix) = (self.epoch, step.now.unix);
+        let Some((node, live)) = self.live_mut(conn, step.now) else {
+            return self.violation(conn, "a heartbeat before Begin", step);
+        };
+        let (Some(desired), Some(observed)) = (
+            heartbeat.desired.to_position(),
+            heartbeat.observed.to_position(),
+        ) else {
+            return self.violation(conn, "a heartbeat without digests", step);
+        };
+        let mut resync = false;
+        if !live.held && heartbeat.epoch == epoch.0 {
+            if live.outbox.handle_peer_position(desired) {
+                info!(event = "ledger.resync", node = %node, rev = desired.rev.0, "assignments differ from their digest");
+                step.touched.insert(node);
+            }
+            resync = live.collecting.is_none()
+                && observed.rev == live.observed.rev
+                && observed.digest != live.observed.digest;
+        }
+        let ours = live.observed;
+        for counters in heartbeat.counters.iter().take(COUNTERS_MAX) {
+            if let Some(execution) = ExecutionId::from_slice(&counters.execution)
+                && (self.counters.contains_key(&(node, execution))
+                    || self.counters.len() < COUNTERS_MAX * 10)
+            {
+                let now = LiveCounters {
+                    records_in: counters.records_in,
+                    records_out: counters.records_out,
+                    dead_letters: counters.dead_letters,
+                };
+                self.counters.insert((node, execution), now);
+            }
+        }
+        if resync {
+            info!(event = "ledger.resync", node = %node, rev = ours.rev.0, "reports differ from their digest");
+            send(
+                step,
+                conn,
+                orchestrator_message::Kind::Resync(Resync {
+                    epoch: epoch.0,
+                    from: None,
+                }),
+            );
+        }
+        let desired = self.store.desired_position(node)?;
+        let ack = HeartbeatAck {
+            seq: heartbeat.seq,
+            desired: desired.into(),
+            observed: ours.into(),
+            server_time_ms: unix.0,
+        };
+        send(step, conn, orchestrator_message::Kind::HeartbeatAck(ack));
+        Ok(Handled::Keep)
+    }
+
+    fn handle_rows(
+        &mut self,
+        conn: ConnId,
+        rows: Rows,
+        step: &mut Step,
+    ) -> Result<Handled, StoreError> {
+        let epoch = self.epoch;
+        let Some((node, live)) = self.live_mut(conn, step.now) else {
+            return self.violation(conn, "reports before Begin", step);
+        };
+        if live.held || rows.epoch != epoch.0 {
+            return Ok(Handled::Keep);
+        }
+        let whole = match collect(&mut live.collecting, rows) {
+            Ok(Some(whole)) => whole,
+            Ok(None) => return Ok(Handled::Keep),
+            Err(what) => return self.violation(conn, what, step),
+        };
+        let Some(to) = whole.to.to_position() else {
+            return self.violation(conn, "reports without a digest", step);
+        };
+        let verdict = live.inbox.judge(Offer {
+            base: whole.base.map(Revision),
+            to: to.rev,
+        });
+        let rev = live.inbox.rev();
+        match verdict {
+            Verdict::AckAgain => self.ack_reports(conn, rev, step),
+            Verdict::AskFrom(from) => {
+                let resync = Resync {
+                    epoch: epoch.0,
+                    from: Some(from.0),
+                };
+                send(step, conn, orchestrator_message::Kind::Resync(resync));
+            }
+            Verdict::Apply => {
+                if !self.apply_reports(node, &whole, to, step)? {
+                    info!(event = "ledger.resync", node = %node, rev = to.rev.0, "reports did not add up");
+                    send(
+                        step,
+                        conn,
+                        orchestrator_message::Kind::Resync(Resync {
+                            epoch: epoch.0,
+                            from: None,
+                        }),
+                    );
+                    return Ok(Handled::Undo);
+                }
+                if let Some((_, live)) = self.live_mut(conn, step.now) {
+                    live.inbox.handle_applied(to.rev);
+                    live.observed = to;
+                }
+                self.ack_reports(conn, to.rev, step);
+            }
+        }
+        Ok(Handled::Keep)
+    }
+
+    fn ack_reports(&self, conn: ConnId, rev: Revision, step: &mut Step) {
+        let received = Received {
+            epoch: self.epoch.0,
+            rev: rev.0,
+        };
+        send(step, conn, orchestrator_message::Kind::Received(received));
+    }
+
+    /// Writes a change of a node's reports; `false` when the result differs from the digest it should have.
+    fn apply_reports(
+        &mut self,
+        node: NodeId,
+        rows: &Rows,
+        to: Position,
+        step: &mut Step,
+    ) -> Result<bool, StoreError> {
+        if rows.base.is_none() {
+            self.store.clear_observed(node)?;
+        }
+        let mut reports = Vec::with_capacity(rows.upserts.len());
+        for row in &rows.upserts {
+            let Ok(report) = ObservedRow::decode(&row.body) else {
+                return Ok(false);
+            };
+            self.store.put_observed(node, &report, &row.body)?;
+            reports.push(report);
+        }
+        for key in &rows.removed {
+            let Some(execution) = ExecutionId::from_slice(key) else {
+                return Ok(false);
+            };
+            self.store.remove_observed(node, execution)?;
+            self.counters.remove(&(node, execution));
+        }
+        if self.store.observed_digest(node)? != to.digest {
+            return Ok(false);
+        }
+        self.store.set_observed_position(node, to)?;
+        for row in &rows.outcomes {
+            let Ok(outcome) = ObservedRow::decode(&row.body) else {
+                return Ok(false);
+            };
+            let Some(execution) = self.own_execution(node, outcome.execution)? else {
+                continue;
+            };
+            if self.store.put_outcome(node, &outcome, &row.body)? {
+                log_state(&outcome);
+                self.evaluate_job(execution.job, step.now.unix)?;
+            }
+        }
+        for report in reports {
+            let Some(execution) = self.own_execution(node, report.execution)? else {
+                continue;
+            };
+            log_state(&report);
+            if report.phase == ObservedPhase::Purged && execution.desired == Desired::Purge {
+                self.store.remove_assignment(execution.id)?;
+                self.forget_job_if_purged(execution.job)?;
+                step.touched.insert(node);
+            }
+        }
+        Ok(true)
+    }
+
+    fn own_execution(
+        &mut self,
+        node: NodeId,
+        execution: ExecutionId,
+    ) -> Result<Option<crate::store::ExecutionRecord>, StoreError> {
+        Ok(self
+            .store
+            .execution(execution)?
+            .filter(|execution| execution.node == node))
+    }
+
+    /// Sends a node's session what its outbox says is next.
+    pub(super) fn pump(&mut self, node: NodeId, step: &mut Step) -> Result<Handled, StoreError> {
+        let Some(&conn) = self.live.get(&node) else {
+            return Ok(Handled::Keep);
+        };
+        let head = self.store.desired_position(node)?;
+        let Some((_, live)) = self.peek_live(conn) else {
+            return Ok(Handled::Keep);
+        };
+        if live.held {
+            return Ok(Handled::Keep);
+        }
+        live.outbox.handle_changed(head);
+        let Some(sending) = live.outbox.poll_send() else {
+            return Ok(Handled::Keep);
+        };
+        let session = live.session;
+        let base = match sending {
+            Sending::Delta { base } => Some(base),
+            Sending::Snapshot => None,
+        };
+        let (base, change) = match self.store.desired_after(node, base)? {
+            Some(change) => (base, change),
+            None => (
+                None,
+                self.store.desired_after(node, None)?.unwrap_or_default(),
+            ),
+        };
+        let parts = self.parts(base, head, change)?;
+        info!(
+            event = "ledger.sent",
+            node = %node,
+            session = session.0,
+            base = base.map(|base| base.0),
+            rev = head.rev.0,
+            parts = parts.len(),
+        );
+        for part in parts {
+            send(step, conn, orchestrator_message::Kind::Rows(part));
+        }
+        if let Some((_, live)) = self.peek_live(conn) {
+            live.outbox.handle_sent(head.rev, step.now.mono);
+        }
+        Ok(Handled::Keep)
+    }
+
+    fn peek_live(&mut self, conn: ConnId) -> Option<(NodeId, &mut Live)> {
+        let session = self.sessions.get_mut(&conn)?;
+        match &mut session.state {
+            State::Live(live) => Some((session.peer.node, live)),
+            State::Opening | State::Welcomed(_) => None,
+        }
+    }
+
+    /// Splits a change into parts that leave room for heartbeats between them.
+    fn parts(
+        &mut self,
+        base: Option<Revision>,
+        to: Position,
+        change: DesiredChange,
+    ) -> Result<Vec<Rows>, StoreError> {
+        let mut parts = Parts {
+            template: Rows {
+                epoch: self.epoch.0,
+                base: base.map(|base| base.0),
+                to: to.into(),
+                authoritative: base.is_none(),
+                ..Rows::default()
+            },
+            done: Vec::new(),
+            bytes: 0,
+        };
+        let mut sent: std::collections::BTreeSet<Digest> = std::collections::BTreeSet::new();
+        for (row, spec) in change.upserts {
+            if let Some(digest) = spec
+                && sent.insert(digest)
+            {
+                let bytes = self.store.spec(digest)?.ok_or_else(|| StoreError::Failed {
+                    action: "read a spec",
+                    source: format!("{digest} is not there").into(),
+                })?;
+                let size = bytes.len();
+                parts.room(size).specs.push(SpecBytes { bytes });
+            }
+            parts.room(row.body.len() + row.key.len()).upserts.push(row);
+        }
+        for key in change.removed {
+            parts.room(key.len()).removed.push(key);
+        }
+        Ok(parts.finish())
+    }
+}
+
+struct Parts {
+    template: Rows,
+    done: Vec<Rows>,
+    bytes: usize,
+}
+
+impl Parts {
+    /// The part that has room for `bytes` more.
+    fn room(&mut self, bytes: usize) -> &mut Rows {
+        if self.done.is_empty() || (self.bytes > 0 && self.bytes + bytes > ROWS_PART_BYTES_MAX) {
+            let part = u32::try_from(self.done.len()).expect("bounded by the rows of one node");
+            self.done.push(Rows {
+                part,
+                ..self.template.clone()
+            });
+            self.bytes = 0;
+        }
+        self.bytes += bytes;
+        self.done.last_mut().expect("one was just pushed")
+    }
+
+    fn finish(mut self) -> Vec<Rows> {
+        self.room(0).last = true;
+        self.done
+    }
+}
+
+/// Puts parts together; the whole change once its last part is there.
+fn collect(collecting: &mut Option<Collecting>, rows: Rows) -> Result<Option<Rows>, &'static str> {
+    let (part, last) = (rows.part, rows.last);
+    if part == 0 {
+        *collecting = Some(Collecting { next_part: 1, rows });
+    } else {
+        let Some(whole) = collecting.as_mut() else {
+            return Err("a part without its first");
+        };
+        let same = whole.rows.base == rows.base && whole.rows.to == rows.to;
+        if part != whole.next_part || part >= ROWS_PARTS_MAX || !same {
+            return Err("parts out of order");
+        }
+        whole.next_part += 1;
+        whole.rows.upserts.extend(rows.upserts);
+        whole.rows.removed.extend(rows.removed);
+        whole.rows.outcomes.extend(rows.outcomes);
+    }
+    Ok(if last {
+        collecting.take().map(|whole| whole.rows)
+    } else {
+        None
+    })
+}
+
+enum Standing {
+    Good(Box<NodeRecord>),
+    Refused(RejectCode, String),
+}
+
+fn read_caller(hello: &Hello) -> Option<Caller> {
+    let life = match hello.epoch {
+        0 => None,
+        epoch => Some((Epoch(epoch), LifeNonce::from_slice(&hello.life)?)),
+    };
+    hello.observed.to_position()?;
+    Some(Caller {
+        incarnation: Incarnation::from_slice(&hello.incarnation)?,
+        boot_counter: BootCounter(hello.boot_counter),
+        boot_nonce: BootNonce::from_slice(&hello.boot_nonce)?,
+        life,
+        desired: hello.desired.to_position()?,
+    })
+}
+
+fn log_state(report: &ObservedRow) {
+    info!(
+        event = "execution.state",
+        execution = %report.execution,
+        version = report.version.0,
+        attempt = report.attempt.0,
+        state = %report.phase,
+        reason = %report.reason,
+    );
+}

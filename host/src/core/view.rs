@@ -1,0 +1,437 @@
+//! What the API shows: records and live sessions turned into its types.
+
+use std::collections::BTreeMap;
+
+use sluice_api::{
+    Execution, Explain, ExplainNode, Job, JobComponent, JobDetail, Node, NodeDetail, ReasonCode,
+    Status,
+};
+use sluice_model::{Desired, ExecutionState, JobName, JobState, NodeId, NodeState, UnixMs};
+use sluice_protocol::{ObservedRow, OutcomeKey};
+use sluice_scheduler::{
+    ExecutionView, JobCounts, NodeView, Observed, ViewInput, job_state, mismatch, view_execution,
+};
+
+use super::Core;
+use crate::store::{ExecutionRecord, JobRecord, NodeRecord, Store, StoreError};
+
+/// One execution with what was derived from it.
+pub(super) struct Viewed {
+    record: ExecutionRecord,
+    view: ExecutionView,
+    node_state: NodeState,
+    live: Option<ObservedRow>,
+    outcome: Option<ObservedRow>,
+}
+
+pub(super) type Nodes = BTreeMap<NodeId, NodeRecord>;
+
+fn observed(row: &ObservedRow) -> Observed {
+    Observed {
+        version: row.version,
+        attempt: row.attempt,
+        phase: row.phase,
+        fail: row.fail,
+        reason: row.reason.clone(),
+        next_action: row.next_action.clone(),
+        next_at: row.next_at,
+        at: row.at,
+    }
+}
+
+impl<S: Store> Core<S> {
+    pub(super) fn all_nodes(&mut self) -> Result<Nodes, StoreError> {
+        Ok(self
+            .store
+            .nodes()?
+            .into_iter()
+            .map(|node| (node.id, node))
+            .collect())
+    }
+
+    pub(super) fn view(
+        &mut self,
+        record: ExecutionRecord,
+        nodes: &Nodes,
+    ) -> Result<Viewed, StoreError> {
+        let node = nodes.get(&record.node).ok_or_else(|| StoreError::Failed {
+            action: "show an execution",
+            source: "its node is not registered".into(),
+        })?;
+        let node_state = self.node_state(node);
+        let live = self.store.observed(record.node, record.id)?;
+        let key = OutcomeKey {
+            execution: record.id,
+            version: record.version,
+            attempt: record.attempt,
+        };
+        let outcome = self.store.outcome(key)?;
+        let view = view_execution(&ViewInput {
+            node: &NodeView {
+                name: node.name.clone(),
+                state: node_state,
+                received: node.received,
+            },
+            version: record.version,
+            attempt: record.attempt,
+            desired: record.desired,
+            rev: record.rev,
+            changed_at: record.changed_at,
+            live: live.as_ref().map(observed).as_ref(),
+            outcome: outcome.as_ref().map(observed).as_ref(),
+        });
+        Ok(Viewed {
+            record,
+            view,
+            node_state,
+            live,
+            outcome,
+        })
+    }
+
+    fn views_of_job(&mut self, job: &JobRecord, nodes: &Nodes) -> Result<Vec<Viewed>, StoreError> {
+        let mut views = Vec::new();
+        for record in self.store.executions_of_job(job.id)? {
+            views.push(self.view(record, nodes)?);
+        }
+        views.sort_by(|a, b| nodes[&a.record.node].name.cmp(&nodes[&b.record.node].name));
+        Ok(views)
+    }
+
+    fn show_execution(&self, job: &JobName, viewed: &Viewed, nodes: &Nodes) -> Execution {
+        let Viewed {
+            record,
+            view,
+            live,
+            outcome,
+            ..
+        } = viewed;
+        let node = &nodes[&record.node];
+        let newest = outcome.as_ref().or(live.as_ref());
+        let memory = self
+            .counters
+            .get(&(record.node, record.id))
+            .copied()
+            .unwrap_or_default();
+        // Heartbeats are newer than rows, except after this process started: then only rows know.
+        let total = |row: fn(&ObservedRow) -> u64, memory: u64| match outcome {
+            Some(outcome) => row(outcome),
+            None => live.as_ref().map_or(0, row).max(memory),
+        };
+        Execution {
+            id: record.id,
+            job: job.clone(),
+            job_id: record.job,
+            version: record.version,
+            node: node.name.clone(),
+            node_id: record.node,
+            slot: record.slot,
+            desired: record.desired,
+            state: view.state,
+            reason_code: reason_code(view),
+            reason: some(&view.reason),
+            next_action: some(&view.next_action),
+            next_at: view.next_at,
+            attempt: record.attempt,
+            restarts: newest.map_or(0, |row| row.restarts),
+            records_in: total(|row| row.records_in, memory.records_in),
+            records_out: total(|row| row.records_out, memory.records_out),
+            dead_letters: total(|row| row.dead_letters, memory.dead_letters),
+            observed: newest.map(show_observed),
+            rev: record.rev,
+            received: record.rev <= node.received,
+            last_ack_at: node.last_ack_at,
+            created_at: record.created_at,
+            changed_at: view.moved_at,
+        }
+    }
+
+    fn show_job(
+        &mut self,
+        job: &JobRecord,
+        views: &[Viewed],
+        now: UnixMs,
+    ) -> Result<(Job, JobCounts), StoreError> {
+        let pipeline = self.pipeline_of(job.spec)?;
+        let (state, counts) = job_state(
+            job.stopped,
+            views
+                .iter()
+                .map(|viewed| (&viewed.view, viewed.node_state, viewed.record.desired)),
+            now,
+        );
+        let job = Job {
+            name: job.name.clone(),
+            id: job.id,
+            kind: pipeline.kind.into(),
+            version: job.version,
+            state,
+            stopped: job.stopped,
+            desired: counts.desired,
+            running: counts.running,
+            waiting: counts.waiting,
+            failed: counts.failed,
+            completed: counts.completed,
+            select: pipeline.select.0,
+            created_at: job.created_at,
+            updated_at: job.updated_at,
+        };
+        Ok((job, counts))
+    }
+
+    pub(super) fn show_one_job(
+        &mut self,
+        record: &JobRecord,
+        now: UnixMs,
+    ) -> Result<Job, StoreError> {
+        let nodes = self.all_nodes()?;
+        let views = self.views_of_job(record, &nodes)?;
+        Ok(self.show_job(record, &views, now)?.0)
+    }
+
+    pub(super) fn show_jobs(&mut self, now: UnixMs) -> Result<Vec<Job>, StoreError> {
+        let nodes = self.all_nodes()?;
+        let mut jobs = Vec::new();
+        for record in self.store.jobs(false)? {
+            let views = self.views_of_job(&record, &nodes)?;
+            jobs.push(self.show_job(&record, &views, now)?.0);
+        }
+        Ok(jobs)
+    }
+
+    pub(super) fn show_job_detail(
+        &mut self,
+        record: &JobRecord,
+        now: UnixMs,
+    ) -> Result<JobDetail, StoreError> {
+        let nodes = self.all_nodes()?;
+        let views = self.views_of_job(record, &nodes)?;
+        let (job, _) = self.show_job(record, &views, now)?;
+        let spec = self.spec_of(record.spec)?;
+        Ok(JobDetail {
+            job,
+            pipeline: spec.pipeline,
+            spec_digest: record.spec,
+            components: spec
+                .components
+                .into_iter()
+                .map(|component| JobComponent {
+                    stage: component.stage,
+                    digest: component.digest,
+                    size: component.size,
+                })
+                .collect(),
+            executions: views
+                .iter()
+                .map(|viewed| self.show_execution(&record.name, viewed, &nodes))
+                .collect(),
+        })
+    }
+
+    /// Executions by job and node name, of those that `keep`.
+    pub(super) fn show_executions(
+        &mut self,
+        mut keep: impl FnMut(&JobRecord, &ExecutionRecord) -> bool,
+    ) -> Result<Vec<Execution>, StoreError> {
+        let nodes = self.all_nodes()?;
+        let mut shown = Vec::new();
+        for job in self.store.jobs(true)? {
+            for viewed in self.views_of_job(&job, &nodes)? {
+                if keep(&job, &viewed.record) {
+                    shown.push(self.show_execution(&job.name, &viewed, &nodes));
+                }
+            }
+        }
+        Ok(shown)
+    }
+
+    fn show_node(&mut self, record: &NodeRecord) -> Result<Node, StoreError> {
+        let executions = self.store.executions_of_node(record.id)?;
+        let running = executions
+            .iter()
+            .filter(|execution| execution.desired == Desired::Run)
+            .count();
+        let session = self
+            .live
+            .get(&record.id)
+            .and_then(|conn| self.sessions.get(conn));
+        Ok(Node {
+            name: record.name.clone(),
+            id: record.id,
+            state: self.node_state(record),
+            cordoned: false,
+            draining: false,
+            labels: record.labels.clone(),
+            executions: u64::try_from(running).unwrap_or(u64::MAX),
+            held_reason: record.held.clone(),
+            created_at: record.created_at,
+            last_seen_at: record.last_seen_at,
+            connected_since: session.and_then(super::Session::live_since),
+            address: session.map(|session| session.peer.address.clone()),
+            incarnation: record.boot.map(|(incarnation, ..)| incarnation),
+            boot_counter: record
+                .boot
+                .map(|(_, counter, _)| counter)
+                .unwrap_or_default(),
+            program: record.program.clone(),
+            versions: record.versions.clone(),
+            desired_rev: record.desired.rev,
+            received_rev: record.received,
+            observed_rev: record.observed.rev,
+            last_ack_at: record.last_ack_at,
+            certificate_expires_at: Some(record.certificate_expires_at),
+        })
+    }
+
+    pub(super) fn show_nodes(&mut self) -> Result<Vec<Node>, StoreError> {
+        let records = self.store.nodes()?;
+        records
+            .iter()
+            .map(|record| self.show_node(record))
+            .collect()
+    }
+
+    pub(super) fn show_node_detail(
+        &mut self,
+        record: &NodeRecord,
+    ) -> Result<NodeDetail, StoreError> {
+        Ok(NodeDetail {
+            node: self.show_node(record)?,
+            capabilities: record.capabilities.clone(),
+            execution_list: self.show_executions(|_, execution| execution.node == record.id)?,
+        })
+    }
+
+    pub(super) fn show_status(&mut self, now: UnixMs) -> Result<Status, StoreError> {
+        let mut waiting = self
+            .show_executions(|job, execution| !job.deleted && execution.desired == Desired::Run)?;
+        waiting.retain(|execution| {
+            !matches!(
+                execution.state,
+                ExecutionState::Running | ExecutionState::Completed
+            )
+        });
+        Ok(Status {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            nodes: self.show_nodes()?,
+            jobs: self.show_jobs(now)?,
+            waiting,
+        })
+    }
+
+    pub(super) fn show_explain(
+        &mut self,
+        record: &JobRecord,
+        now: UnixMs,
+    ) -> Result<Explain, StoreError> {
+        let nodes = self.all_nodes()?;
+        let views = self.views_of_job(record, &nodes)?;
+        let (job, counts) = self.show_job(record, &views, now)?;
+        let select = sluice_model::pipeline::Select(job.select.clone());
+        let by_node: BTreeMap<NodeId, &Viewed> = views
+            .iter()
+            .map(|viewed| (viewed.record.node, viewed))
+            .collect();
+        let mut explained = Vec::new();
+        for node in nodes.values() {
+            let viewed = by_node.get(&node.id);
+            let mismatch = mismatch(&select, &self.node_facts(node));
+            let why = match (&mismatch, record.stopped) {
+                (Some(why), _) => why.clone(),
+                (None, true) => "it matches, and the job is stopped".to_owned(),
+                (None, false) if select.0.is_empty() => "the job wants every node".to_owned(),
+                (None, false) => "its name and labels match the job's selector".to_owned(),
+            };
+            let execution = viewed.map(|viewed| self.show_execution(&record.name, viewed, &nodes));
+            explained.push(ExplainNode {
+                node: node.name.clone(),
+                node_state: self.node_state(node),
+                matches: mismatch.is_none(),
+                why,
+                execution: execution.as_ref().map(|execution| execution.id),
+                state: execution.as_ref().map(|execution| execution.state),
+                reason_code: execution
+                    .as_ref()
+                    .and_then(|execution| execution.reason_code),
+                reason: execution
+                    .as_ref()
+                    .and_then(|execution| execution.reason.clone()),
+                next_action: execution
+                    .as_ref()
+                    .and_then(|execution| execution.next_action.clone()),
+                next_at: execution.as_ref().and_then(|execution| execution.next_at),
+                rev: execution.as_ref().map(|execution| execution.rev),
+                received: execution
+                    .as_ref()
+                    .is_some_and(|execution| execution.received),
+                received_rev: node.received,
+                last_ack_at: node.last_ack_at,
+                observed: execution.and_then(|execution| execution.observed),
+            });
+        }
+        explained.sort_by(|a, b| a.node.cmp(&b.node));
+        Ok(Explain {
+            job: job.name.clone(),
+            id: job.id,
+            version: job.version,
+            state: job.state,
+            why: why_state(job.state, counts),
+            nodes: explained,
+        })
+    }
+}
+
+fn why_state(state: JobState, counts: JobCounts) -> String {
+    let JobCounts {
+        desired,
+        running,
+        waiting,
+        failed,
+        completed,
+    } = counts;
+    match state {
+        JobState::Stopped => {
+            "an operator stopped it; `sluice job start` starts it again".to_owned()
+        }
+        JobState::Queued => {
+            "no node matches its selector yet; it starts by itself on the first that does"
+                .to_owned()
+        }
+        JobState::Completed => format!("all {desired} executions completed"),
+        JobState::Failed => format!("all {desired} executions ended, {failed} of them badly"),
+        JobState::Deploying => format!("{running} of {desired} run, more are on their way"),
+        JobState::Degraded if running + completed == 0 => {
+            format!("none of {desired} runs: {waiting} wait, {failed} failed")
+        }
+        JobState::Degraded => {
+            format!("{running} of {desired} run, {waiting} wait, {failed} failed")
+        }
+        JobState::Running if waiting > 0 => {
+            format!("{running} of {desired} run, {waiting} wait for absent nodes")
+        }
+        JobState::Running => format!("{running} of {desired} run"),
+    }
+}
+
+fn some(text: &str) -> Option<String> {
+    (!text.is_empty()).then(|| text.to_owned())
+}
+
+fn reason_code(view: &ExecutionView) -> Option<ReasonCode> {
+    match view.state {
+        ExecutionState::Pending => view.reason_code.parse().ok().map(ReasonCode::Pending),
+        ExecutionState::Failed => view.reason_code.parse().ok().map(ReasonCode::Failed),
+        _ => None,
+    }
+}
+
+fn show_observed(row: &ObservedRow) -> sluice_api::Observed {
+    sluice_api::Observed {
+        version: row.version,
+        attempt: row.attempt,
+        state: row.phase,
+        at: row.at,
+        reason: some(&row.reason),
+        running_version: row.running_version,
+    }
+}

@@ -1,0 +1,250 @@
+//! What the HTTP API asks for, answered: the control thread decides, this adds what lies outside the store (uploaded
+//! components, new secrets, logs that only edges have).
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use sluice_api::{
+    AbsentNode, DeployReply, DeployRequest, ErrorBody, ErrorCode, Execution, ExecutionFilter,
+    Explain, Job, JobDetail, LOG_TAIL_DEFAULT, LogLevel, LogLine, Logs, LogsQuery, Node,
+    NodeDetail, Plugin, Status, TOKEN_TTL_MS_MAX, TokenCreate, TokenCreated,
+};
+use sluice_model::pipeline::{self, PluginRef};
+use sluice_model::{Digest, ExecutionId, JobName, NodeName, TokenId, UnixMs};
+use sluice_transport::Address;
+use sluice_transport::identity::{JoinToken, TokenSecret};
+use tokio::task::JoinSet;
+
+use crate::artifacts::Artifacts;
+use crate::control::{Ask, Clock, Control};
+use crate::core::{ApiCall, LogTarget, Reply};
+use crate::http::{Answer, ControlApi};
+use crate::sessions::OpenSessions;
+use crate::store::TokenRecord;
+
+/// Edges asked for logs at the same time.
+const LOG_READS_MAX: usize = 32;
+
+/// The operators' side of the orchestrator. Cheap to clone.
+#[derive(Clone, Debug)]
+pub(crate) struct Operators {
+    pub(crate) control: Control,
+    pub(crate) artifacts: Artifacts,
+    pub(crate) open: OpenSessions,
+    pub(crate) authority_sha256: [u8; 32],
+    pub(crate) addresses: Arc<[Address]>,
+    pub(crate) clock: Clock,
+}
+
+/// Asks, and takes the one sort of reply that belongs to the question.
+macro_rules! ask {
+    ($self:expr, $call:expr, $pattern:pat => $reply:expr) => {
+        match $self.control.ask(Ask::Api(Box::new($call))).await? {
+            $pattern => Ok($reply),
+            other => Err(foreign(&other)),
+        }
+    };
+}
+
+fn foreign(reply: &Reply) -> ErrorBody {
+    tracing::error!(?reply, "a reply that belongs to another question");
+    ErrorBody::new(
+        ErrorCode::Internal,
+        "the orchestrator mixed up its answers; its log says more",
+    )
+}
+
+impl ControlApi for Operators {
+    async fn status(&self) -> Answer<Status> {
+        ask!(self, ApiCall::Status, Reply::Status(status) => *status)
+    }
+
+    async fn nodes(&self) -> Answer<Vec<Node>> {
+        ask!(self, ApiCall::Nodes, Reply::Nodes(nodes) => nodes)
+    }
+
+    async fn node(&self, name: NodeName) -> Answer<NodeDetail> {
+        ask!(self, ApiCall::Node(name), Reply::Node(node) => *node)
+    }
+
+    async fn jobs(&self) -> Answer<Vec<Job>> {
+        ask!(self, ApiCall::Jobs, Reply::Jobs(jobs) => jobs)
+    }
+
+    async fn job(&self, name: JobName) -> Answer<JobDetail> {
+        ask!(self, ApiCall::Job(name), Reply::JobDetail(job) => *job)
+    }
+
+    async fn executions(&self, filter: ExecutionFilter) -> Answer<Vec<Execution>> {
+        ask!(self, ApiCall::Executions(filter), Reply::Executions(executions) => executions)
+    }
+
+    async fn execution(&self, id: ExecutionId) -> Answer<Execution> {
+        ask!(self, ApiCall::Execution(id), Reply::Execution(execution) => *execution)
+    }
+
+    async fn execution_at(&self, job: JobName, node: NodeName) -> Answer<Execution> {
+        ask!(self, ApiCall::ExecutionAt(job, node), Reply::Execution(execution) => *execution)
+    }
+
+    async fn explain(&self, job: JobName) -> Answer<Explain> {
+        ask!(self, ApiCall::Explain(job), Reply::Explain(explain) => *explain)
+    }
+
+    async fn logs(&self, job: JobName, query: LogsQuery) -> Answer<Logs> {
+        let call = ApiCall::LogTargets(job, query.node);
+        let targets: Vec<LogTarget> = ask!(self, call, Reply::LogTargets(targets) => targets)?;
+        Ok(self
+            .read_logs(targets, query.tail.unwrap_or(LOG_TAIL_DEFAULT))
+            .await)
+    }
+
+    async fn deploy(&self, request: DeployRequest) -> Answer<DeployReply> {
+        let sizes = self.sizes(&request).await?;
+        ask!(self, ApiCall::Deploy(request, sizes), Reply::Deploy(reply) => *reply)
+    }
+
+    async fn start_job(&self, name: JobName) -> Answer<Job> {
+        ask!(self, ApiCall::StartJob(name), Reply::Job(job) => *job)
+    }
+
+    async fn stop_job(&self, name: JobName) -> Answer<Job> {
+        ask!(self, ApiCall::StopJob(name), Reply::Job(job) => *job)
+    }
+
+    async fn delete_job(&self, name: JobName) -> Answer<Job> {
+        ask!(self, ApiCall::DeleteJob(name), Reply::Job(job) => *job)
+    }
+
+    async fn create_token(&self, request: TokenCreate) -> Answer<TokenCreated> {
+        if request.ttl_ms == 0 || request.ttl_ms > TOKEN_TTL_MS_MAX {
+            let message = format!(
+                "a token lives for 1 ms to {} days",
+                TOKEN_TTL_MS_MAX / 86_400_000
+            );
+            return Err(
+                ErrorBody::new(ErrorCode::Invalid, message).with_help("choose another --ttl")
+            );
+        }
+        let secret = TokenSecret::generate().map_err(internal)?;
+        let mut id = [0; 16];
+        getrandom::fill(&mut id).map_err(internal)?;
+        let id = TokenId::from_random(id);
+        let expires_at: UnixMs = self
+            .clock
+            .now()
+            .unix
+            .plus(Duration::from_millis(request.ttl_ms));
+        let record = TokenRecord {
+            id,
+            secret_hash: secret.hash(),
+            uses_left: (request.uses > 0).then_some(request.uses),
+            expires_at,
+            node: request.node,
+            rejoin: request.rejoin,
+        };
+        let token = JoinToken {
+            authority_sha256: self.authority_sha256,
+            id,
+            secret,
+            addresses: self.addresses.to_vec(),
+        };
+        let token = token.encode().map_err(internal)?;
+        ask!(self, ApiCall::CreateToken(record), Reply::Done => TokenCreated { token, id, expires_at })
+    }
+
+    async fn plugins(&self) -> Answer<Vec<Plugin>> {
+        let mut uses = ask!(self, ApiCall::ComponentUse, Reply::ComponentUse(uses) => uses)?;
+        let stored = self.artifacts.list().await?;
+        Ok(stored
+            .into_iter()
+            .map(|artifact| Plugin {
+                digest: artifact.digest,
+                size: artifact.size,
+                imports: artifact.imports,
+                used_by: uses.remove(&artifact.digest).unwrap_or_default(),
+            })
+            .collect())
+    }
+}
+
+impl Operators {
+    /// The sizes of the components that a deploy names, as far as they are here. A pipeline with problems names none:
+    /// the core tells its author.
+    async fn sizes(&self, request: &DeployRequest) -> Answer<BTreeMap<Digest, u64>> {
+        let mut named: BTreeSet<Digest> = request.plugins.values().copied().collect();
+        if let Ok(pipeline) = pipeline::parse(&request.pipeline) {
+            named.extend(
+                pipeline
+                    .stages
+                    .iter()
+                    .filter_map(|stage| match stage.plugin {
+                        PluginRef::Digest(digest) => Some(digest),
+                        PluginRef::Path(_) | PluginRef::Named { .. } => None,
+                    }),
+            );
+        }
+        let mut sizes = BTreeMap::new();
+        for digest in named {
+            if self.artifacts.has(digest).await? {
+                sizes.insert(digest, self.artifacts.info(digest).await?.size);
+            }
+        }
+        Ok(sizes)
+    }
+
+    /// Forgets components that no job version and no assignment names.
+    pub(crate) async fn sweep_artifacts(&self, age_min: Duration) -> Answer<usize> {
+        let uses = ask!(self, ApiCall::ComponentUse, Reply::ComponentUse(uses) => uses)?;
+        Ok(self
+            .artifacts
+            .sweep(uses.into_keys().collect(), age_min)
+            .await?)
+    }
+
+    async fn read_logs(&self, targets: Vec<LogTarget>, tail: u32) -> Logs {
+        let mut logs = Logs::default();
+        let mut reads = JoinSet::new();
+        let mut targets = targets.into_iter();
+        loop {
+            while reads.len() < LOG_READS_MAX
+                && let Some(target) = targets.next()
+            {
+                let open = self.open.clone();
+                reads.spawn(async move {
+                    let read = match target.conn {
+                        Some(conn) => open.logs(conn, target.execution, tail).await,
+                        None => Err("it is not connected".to_owned()),
+                    };
+                    (target, read)
+                });
+            }
+            match reads.join_next().await {
+                None => break,
+                Some(Ok((target, Ok(lines)))) => {
+                    logs.lines.extend(lines.into_iter().map(|line| LogLine {
+                        at: UnixMs(line.at_ms),
+                        node: target.node.clone(),
+                        execution: target.execution,
+                        level: LogLevel::from_text(&line.level),
+                        stage: line.stage.parse().ok(),
+                        message: line.message,
+                    }));
+                }
+                Some(Ok((target, Err(why)))) => logs.absent.push(AbsentNode {
+                    node: target.node,
+                    why,
+                }),
+                Some(Err(error)) => tracing::error!(%error, "a log reader died"),
+            }
+        }
+        logs.lines.sort_by_key(|line| line.at);
+        logs.absent.sort_by(|a, b| a.node.cmp(&b.node));
+        logs
+    }
+}
+
+fn internal(error: impl std::fmt::Display) -> ErrorBody {
+    ErrorBody::new(ErrorCode::Internal, error.to_string())
+}

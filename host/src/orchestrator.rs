@@ -1,0 +1,513 @@
+//! Starting and stopping an orchestrator: its state directory, its ports, its tasks.
+//!
+//! ```text
+//!   STATE_DIR/            mode 0700
+//!     lock                held while the process lives
+//!     authority.pem       the cluster's key and certificate
+//!     endpoint.keys       so that edges notice a restart at once
+//!     orchestrator.db     the store
+//!     artifacts/          components by digest
+//!     listen.toml         the ports that were taken where 0 was asked for
+//!     admin.hash          the operators' token, hashed
+//!     operator.toml       endpoint, CA and token for the CLI; mode 0600
+//! ```
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{Read as _, Write as _};
+use std::net::SocketAddr;
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustix::fs::{FlockOperation, flock};
+use sluice_api::OperatorContext;
+use sluice_transport::identity::{ClusterAuthority, IdentityError};
+use sluice_transport::{Address, EndpointKeys, Server, ServerError, Timing, TlsListener};
+use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::{info, warn};
+
+use crate::artifacts::{ArtifactError, Artifacts};
+use crate::control::{Clock, Control};
+use crate::core::{Core, CoreConfig};
+use crate::http::{self, AdminToken, AdminTokenHash, ApiListener};
+use crate::operators::Operators;
+use crate::sessions::{self, OpenSessions, Shared};
+use crate::store::{SqliteStore, StoreError};
+
+/// How long a node's certificate is good for; edges renew at two thirds of it.
+const CERTIFICATE_LIFE: Duration = Duration::from_secs(90 * 24 * 60 * 60);
+
+/// Components that nothing names are looked for this often, and kept this long after their upload.
+const ARTIFACTS_SWEEP: Duration = Duration::from_secs(60 * 60);
+
+/// Shortest heartbeat: below it, a fleet is busy with saying that it lives.
+const HEARTBEAT_MIN: Duration = Duration::from_millis(50);
+
+/// How long tasks may take to end once they were told to.
+const STOP_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// What an operator sets.
+#[derive(Clone, Debug)]
+pub struct OrchestratorConfig {
+    /// Where everything is kept. Made when it is not there.
+    pub state_dir: PathBuf,
+    /// Where edges connect (UDP). Port 0 takes a free one and remembers it.
+    pub listen: SocketAddr,
+    /// Where operators connect (TCP). Port 0 takes a free one and remembers it.
+    pub api: SocketAddr,
+    /// Where edges and operators are told to connect, `HOST:PORT`; empty: the listening address.
+    pub advertise: Vec<Address>,
+    /// Time between heartbeats.
+    pub heartbeat: Duration,
+    /// How long a node may be away before it counts as lost.
+    pub lost_after: Duration,
+}
+
+impl OrchestratorConfig {
+    /// The defaults of the `sluice orchestrator` command.
+    pub fn new(state_dir: impl Into<PathBuf>) -> Self {
+        Self {
+            state_dir: state_dir.into(),
+            listen: SocketAddr::from(([127, 0, 0, 1], 7443)),
+            api: SocketAddr::from(([127, 0, 0, 1], 7480)),
+            advertise: Vec::new(),
+            heartbeat: Duration::from_secs(5),
+            lost_after: Duration::from_secs(600),
+        }
+    }
+}
+
+/// Why an orchestrator does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// Another process has the directory.
+    #[error("the state directory {} is in use by process {holder}; stop that one first, or choose another --state-dir", dir.display())]
+    Locked {
+        /// The directory.
+        dir: PathBuf,
+        /// The other's process id, as it wrote it down.
+        holder: String,
+    },
+    /// A setting that cannot work.
+    #[error("{problem}")]
+    Config {
+        /// What is wrong and the way out.
+        problem: String,
+    },
+    /// A file or directory that cannot be used.
+    #[error("cannot {doing} {}", path.display())]
+    Io {
+        /// What was tried.
+        doing: &'static str,
+        /// With what.
+        path: PathBuf,
+        /// What came back.
+        source: std::io::Error,
+    },
+    /// The store.
+    #[error("opening the store in {}", path.display())]
+    Store {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: StoreError,
+    },
+    /// The components.
+    #[error("opening the artifacts")]
+    Artifacts(#[from] ArtifactError),
+    /// Keys and certificates.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    /// The ports.
+    #[error(transparent)]
+    Server(#[from] ServerError),
+}
+
+/// Makes orchestrators.
+#[derive(Debug)]
+pub struct Orchestrator;
+
+/// A running orchestrator. Dropping it leaves the tasks running; call [`Self::shutdown`].
+#[derive(Debug)]
+pub struct OrchestratorHandle {
+    edges: SocketAddr,
+    api: SocketAddr,
+    addresses: Arc<[Address]>,
+    context: PathBuf,
+    operators: Operators,
+    stop: CancellationToken,
+    tasks: TaskTracker,
+    ended: oneshot::Receiver<Option<String>>,
+    /// Held until the handle goes.
+    _lock: File,
+}
+
+impl Orchestrator {
+    /// Starts on a state directory. Must be called inside a tokio runtime; returns when both ports are open.
+    pub async fn start(config: OrchestratorConfig) -> Result<OrchestratorHandle, StartError> {
+        check(&config)?;
+        let dir = StateDir::open(&config.state_dir)?;
+        let clock = Clock::start();
+        let now = clock.now();
+        // The first use of the random generator can be slow; better now than in the first handshake.
+        let mut warm = [0; 16];
+        getrandom::fill(&mut warm).map_err(|error| StartError::Config {
+            problem: format!("this machine gives no random numbers ({error})"),
+        })?;
+        let authority = ClusterAuthority::load_or_create(&dir.file("authority.pem"), now.unix)?;
+        let keys = EndpointKeys::load_or_create(&dir.file("endpoint.keys"))?;
+        let identity = authority.issue_server(now.unix)?;
+        let path = dir.file("orchestrator.db");
+        let core =
+            open_core(&path, &config, now).map_err(|source| StartError::Store { path, source })?;
+        let artifacts = Artifacts::open(&dir.file("artifacts"))?;
+
+        let remembered = dir.remembered_ports();
+        let timing = Timing::default();
+        let listen = with_port(config.listen, remembered.0);
+        let server = Server::bind(listen, &identity, &keys, &timing)?;
+        let listener = TlsListener::bind(with_port(config.api, remembered.1), &identity).await?;
+        let (edges, api) = (server.local_addr(), listener.local_addr());
+        dir.remember_ports(edges.port(), api.port())?;
+        let addresses: Arc<[Address]> = if config.advertise.is_empty() {
+            [Address::from(edges)].into()
+        } else {
+            config.advertise.clone().into()
+        };
+        let token = dir.admin_token(api, &config, &authority.certificate_pem())?;
+
+        let (control, ended) = Control::spawn(core, clock).map_err(|source| StartError::Io {
+            doing: "start a thread for",
+            path: config.state_dir.clone(),
+            source,
+        })?;
+        let open = OpenSessions::default();
+        let operators = Operators {
+            control: control.clone(),
+            artifacts: artifacts.clone(),
+            open: open.clone(),
+            authority_sha256: authority.certificate_sha256(),
+            addresses: Arc::clone(&addresses),
+            clock,
+        };
+        let shared = Shared {
+            control: control.clone(),
+            artifacts: artifacts.clone(),
+            authority: Arc::new(authority),
+            certificate_life: CERTIFICATE_LIFE,
+            addresses: addresses.iter().map(ToString::to_string).collect(),
+            clock,
+            open,
+        };
+        let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
+        tasks.spawn(sessions::serve(server, shared, tasks.clone(), stop.clone()));
+        tasks.spawn(tick(control, config.heartbeat / 2, stop.clone()));
+        tasks.spawn(sweep(operators.clone(), stop.clone()));
+        let router = http::router(operators.clone(), artifacts, token);
+        let serve_stop = stop.clone();
+        tasks.spawn(async move {
+            if let Err(error) = http::serve(ApiListener(listener), router, serve_stop).await {
+                warn!(event = "api.failed", %error);
+            }
+        });
+        info!(event = "orchestrator.ready", edges = %edges, api = %api);
+        Ok(OrchestratorHandle {
+            edges,
+            api,
+            addresses,
+            context: dir.file("operator.toml"),
+            operators,
+            stop,
+            tasks,
+            ended,
+            _lock: dir.lock,
+        })
+    }
+}
+
+impl OrchestratorHandle {
+    /// Where edges connect (UDP).
+    pub fn edge_address(&self) -> SocketAddr {
+        self.edges
+    }
+
+    /// Where operators connect (TCP, HTTPS).
+    pub fn api_address(&self) -> SocketAddr {
+        self.api
+    }
+
+    /// Where edges are told to connect.
+    pub fn advertised(&self) -> &[Address] {
+        &self.addresses
+    }
+
+    /// The file that operators need.
+    pub fn context_file(&self) -> &Path {
+        &self.context
+    }
+
+    /// The same answers as the HTTP API gives, for a program that hosts the orchestrator.
+    pub fn api(&self) -> impl http::ControlApi + use<> {
+        self.operators.clone()
+    }
+
+    /// Waits until the store breaks, and says how. Never returns on a healthy disk; may be dropped and called again.
+    pub async fn broken(&mut self) -> String {
+        match (&mut self.ended).await {
+            Ok(Some(problem)) => problem,
+            Ok(None) | Err(_) => "the control thread ended".to_owned(),
+        }
+    }
+
+    /// Stops: takes no more in, lets running requests end, closes every session. At most a few seconds.
+    pub async fn shutdown(self) {
+        let Self {
+            operators,
+            stop,
+            tasks,
+            ended,
+            ..
+        } = self;
+        stop.cancel();
+        tasks.close();
+        if tokio::time::timeout(STOP_TIMEOUT, tasks.wait())
+            .await
+            .is_err()
+        {
+            warn!(
+                event = "orchestrator.stop",
+                "some tasks did not end in time and are cut"
+            );
+        }
+        drop(operators);
+        // Every handle is gone now, so the control thread ends after what it has; its last commit is on disk then.
+        let _ = tokio::time::timeout(STOP_TIMEOUT, ended).await;
+        info!(event = "orchestrator.stop");
+    }
+}
+
+fn check(config: &OrchestratorConfig) -> Result<(), StartError> {
+    let problem = if config.heartbeat < HEARTBEAT_MIN {
+        format!(
+            "a heartbeat of {:?} is too short, the least is {HEARTBEAT_MIN:?}",
+            config.heartbeat
+        )
+    } else if config.lost_after < config.heartbeat {
+        format!(
+            "--lost-after {:?} is shorter than one heartbeat ({:?})",
+            config.lost_after, config.heartbeat
+        )
+    } else if config.listen.ip().is_unspecified() && config.advertise.is_empty() {
+        format!(
+            "--listen {} is every address of this machine, so edges cannot be told one: add --advertise HOST:{}",
+            config.listen,
+            config.listen.port()
+        )
+    } else {
+        return Ok(());
+    };
+    Err(StartError::Config { problem })
+}
+
+fn open_core(
+    path: &Path,
+    config: &OrchestratorConfig,
+    now: crate::core::Now,
+) -> Result<Core<SqliteStore>, StoreError> {
+    let core_config = CoreConfig {
+        heartbeat: config.heartbeat,
+        lost_after: config.lost_after,
+        worker: format!("process {}", std::process::id()),
+    };
+    let random = Box::new(|| {
+        let mut bytes = [0; 16];
+        getrandom::fill(&mut bytes).expect("the generator worked when the process started");
+        bytes
+    });
+    Core::start(SqliteStore::open(path)?, core_config, random, now)
+}
+
+fn with_port(address: SocketAddr, remembered: Option<u16>) -> SocketAddr {
+    match remembered {
+        Some(port) if address.port() == 0 => SocketAddr::new(address.ip(), port),
+        _ => address,
+    }
+}
+
+async fn tick(control: Control, every: Duration, stop: CancellationToken) {
+    let mut ticks = tokio::time::interval(every.min(Duration::from_secs(1)));
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    while stop.run_until_cancelled(ticks.tick()).await.is_some() {
+        control.tick();
+    }
+}
+
+async fn sweep(operators: Operators, stop: CancellationToken) {
+    while stop
+        .run_until_cancelled(tokio::time::sleep(ARTIFACTS_SWEEP))
+        .await
+        .is_some()
+    {
+        match operators.sweep_artifacts(ARTIFACTS_SWEEP).await {
+            Ok(0) => {}
+            Ok(swept) => info!(event = "artifact.sweep", swept),
+            Err(error) => warn!(event = "artifact.sweep_failed", reason = %error.message),
+        }
+    }
+}
+
+/// The state directory, locked.
+struct StateDir {
+    dir: PathBuf,
+    lock: File,
+}
+
+impl StateDir {
+    fn open(dir: &Path) -> Result<Self, StartError> {
+        let io = |doing, path: &Path| {
+            let path = path.to_owned();
+            move |source| StartError::Io {
+                doing,
+                path,
+                source,
+            }
+        };
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(dir)
+            .map_err(io("make the directory", dir))?;
+        let path = dir.join("lock");
+        let mut lock = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(&path)
+            .map_err(io("open", &path))?;
+        if flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err() {
+            let mut holder = String::new();
+            // Without its number the message is only less helpful.
+            let _ = lock.read_to_string(&mut holder);
+            let holder = if holder.trim().is_empty() {
+                "unknown".to_owned()
+            } else {
+                holder.trim().to_owned()
+            };
+            return Err(StartError::Locked {
+                dir: dir.to_owned(),
+                holder,
+            });
+        }
+        lock.set_len(0)
+            .and_then(|()| write!(lock, "{}", std::process::id()))
+            .map_err(io("write", &path))?;
+        Ok(Self {
+            dir: dir.to_owned(),
+            lock,
+        })
+    }
+
+    fn file(&self, name: &str) -> PathBuf {
+        self.dir.join(name)
+    }
+
+    /// The ports of earlier starts, for edges and for operators.
+    fn remembered_ports(&self) -> (Option<u16>, Option<u16>) {
+        let port = |document: &toml_edit::DocumentMut, key: &str| {
+            document
+                .get(key)?
+                .as_integer()
+                .and_then(|port| u16::try_from(port).ok())
+        };
+        match fs::read_to_string(self.file("listen.toml"))
+            .ok()
+            .and_then(|text| text.parse().ok())
+        {
+            Some(document) => (port(&document, "edges"), port(&document, "api")),
+            None => (None, None),
+        }
+    }
+
+    fn remember_ports(&self, edges: u16, api: u16) -> Result<(), StartError> {
+        let text = format!(
+            "# The ports of the last start; used again where 0 is asked for.\nedges = {edges}\napi = {api}\n"
+        );
+        self.replace("listen.toml", text.as_bytes())
+    }
+
+    /// The operators' token: kept as it was, or made with `operator.toml` at the first start. When only the endpoint
+    /// changed, the file is written again with the same token.
+    fn admin_token(
+        &self,
+        api: SocketAddr,
+        config: &OrchestratorConfig,
+        authority_pem: &str,
+    ) -> Result<AdminTokenHash, StartError> {
+        let host = match config.advertise.first() {
+            Some(address) if config.api.ip().is_unspecified() => address.host().to_owned(),
+            _ if api.ip().is_unspecified() => "127.0.0.1".to_owned(),
+            _ => api.ip().to_string(),
+        };
+        let host = if host.contains(':') {
+            format!("[{host}]")
+        } else {
+            host
+        };
+        let endpoint = format!("https://{host}:{}", api.port());
+        let known = fs::read(self.file("admin.hash"))
+            .ok()
+            .and_then(|bytes| AdminTokenHash::from_slice(&bytes));
+        let written = fs::read_to_string(self.file("operator.toml"))
+            .ok()
+            .and_then(|text| text.parse::<toml_edit::DocumentMut>().ok())
+            .and_then(|document| Some(document.get("token")?.as_str()?.to_owned()));
+        let (token, hash) = match (written, known) {
+            (Some(token), Some(hash)) if hash.matches(&token) => (token, hash),
+            // The file was moved away, as one should: the token stays good.
+            (None, Some(hash)) => return Ok(hash),
+            _ => {
+                let token = AdminToken::generate().map_err(|error| StartError::Config {
+                    problem: format!("this machine gives no random numbers ({error})"),
+                })?;
+                (token.as_str().to_owned(), token.hash())
+            }
+        };
+        let context = OperatorContext {
+            endpoint,
+            ca: authority_pem.to_owned(),
+            token,
+        };
+        self.replace("operator.toml", context.to_toml().as_bytes())?;
+        self.replace("admin.hash", hash.as_bytes())?;
+        Ok(hash)
+    }
+
+    /// Writes a file whole or not at all; mode 0600.
+    fn replace(&self, name: &str, bytes: &[u8]) -> Result<(), StartError> {
+        let (path, temporary) = (self.file(name), self.file(&format!("{name}.new")));
+        let io = |source| StartError::Io {
+            doing: "write",
+            path: path.clone(),
+            source,
+        };
+        let mut file = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(&temporary)
+            .map_err(io)?;
+        file.write_all(bytes)
+            .and_then(|()| file.sync_all())
+            .map_err(io)?;
+        fs::rename(&temporary, &path).map_err(io)?;
+        File::open(&self.dir)
+            .and_then(|dir| dir.sync_all())
+            .map_err(io)
+    }
+}

@@ -1,0 +1,131 @@
+//! The tables. A change of meaning raises [`FORMAT`]; a program that finds a higher one leaves the file alone.
+
+/// The format that this program writes.
+pub(super) const FORMAT: i64 = 1;
+
+/// Removals kept for one node; a node that is further behind gets a snapshot.
+pub(super) const REMOVALS_MAX: i64 = 10_000;
+
+/// Versions of a job that are kept for going back, and whose outcomes are.
+pub(super) const VERSIONS_KEPT: i64 = 10;
+
+pub(super) const TABLES: &str = "
+CREATE TABLE life (
+    epoch INTEGER PRIMARY KEY,
+    nonce BLOB NOT NULL,
+    started_at INTEGER NOT NULL
+) STRICT;
+-- The node's desired revision when the life after `epoch` started; only where it differs from the one before.
+CREATE TABLE life_floor (
+    node BLOB NOT NULL,
+    epoch INTEGER NOT NULL,
+    rev INTEGER NOT NULL,
+    PRIMARY KEY (node, epoch)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE node (
+    id BLOB PRIMARY KEY,
+    name TEXT NOT NULL UNIQUE,
+    labels TEXT NOT NULL,
+    key BLOB NOT NULL,
+    certificate_expires_at INTEGER NOT NULL,
+    incarnation BLOB,
+    boot_counter INTEGER NOT NULL DEFAULT 0,
+    boot_nonce BLOB,
+    desired_rev INTEGER NOT NULL DEFAULT 0,
+    desired_digest BLOB NOT NULL,
+    received_rev INTEGER NOT NULL DEFAULT 0,
+    last_ack_at INTEGER,
+    observed_rev INTEGER NOT NULL DEFAULT 0,
+    observed_digest BLOB NOT NULL,
+    removals_from INTEGER NOT NULL DEFAULT 0,
+    held TEXT,
+    created_at INTEGER NOT NULL,
+    last_seen_at INTEGER,
+    program TEXT,
+    versions TEXT NOT NULL DEFAULT '[]',
+    capabilities TEXT NOT NULL DEFAULT '[]'
+) STRICT;
+CREATE TABLE spec (
+    digest BLOB PRIMARY KEY,
+    bytes BLOB NOT NULL
+) STRICT;
+CREATE TABLE job (
+    id BLOB PRIMARY KEY,
+    name TEXT NOT NULL,
+    version INTEGER NOT NULL,
+    spec BLOB NOT NULL REFERENCES spec (digest),
+    stopped INTEGER NOT NULL,
+    deleted INTEGER NOT NULL,
+    created_at INTEGER NOT NULL,
+    updated_at INTEGER NOT NULL
+) STRICT;
+CREATE UNIQUE INDEX job_name ON job (name) WHERE deleted = 0;
+CREATE TABLE job_version (
+    job BLOB NOT NULL REFERENCES job (id) ON DELETE CASCADE,
+    version INTEGER NOT NULL,
+    spec BLOB NOT NULL REFERENCES spec (digest),
+    created_at INTEGER NOT NULL,
+    PRIMARY KEY (job, version)
+) STRICT, WITHOUT ROWID;
+-- One row is one execution and its assignment: `body` is the row byte for byte as first committed.
+CREATE TABLE execution (
+    id BLOB PRIMARY KEY,
+    job BLOB NOT NULL REFERENCES job (id),
+    node BLOB NOT NULL REFERENCES node (id),
+    slot INTEGER NOT NULL,
+    version INTEGER NOT NULL,
+    attempt INTEGER NOT NULL,
+    desired TEXT NOT NULL,
+    spec BLOB NOT NULL REFERENCES spec (digest),
+    rev INTEGER NOT NULL,
+    body BLOB NOT NULL,
+    created_at INTEGER NOT NULL,
+    changed_at INTEGER NOT NULL,
+    UNIQUE (job, node, slot)
+) STRICT;
+CREATE INDEX execution_node_rev ON execution (node, rev);
+CREATE TABLE removal (
+    node BLOB NOT NULL,
+    rev INTEGER NOT NULL,
+    execution BLOB NOT NULL,
+    PRIMARY KEY (node, rev, execution)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE observed (
+    node BLOB NOT NULL,
+    execution BLOB NOT NULL,
+    body BLOB NOT NULL,
+    PRIMARY KEY (node, execution)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE outcome (
+    execution BLOB NOT NULL,
+    version INTEGER NOT NULL,
+    attempt INTEGER NOT NULL,
+    node BLOB NOT NULL,
+    body BLOB NOT NULL,
+    PRIMARY KEY (execution, version, attempt)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE evaluation (
+    id BLOB PRIMARY KEY,
+    job BLOB NOT NULL,
+    created_at INTEGER NOT NULL,
+    fence INTEGER NOT NULL DEFAULT 0,
+    claimed_by TEXT,
+    claimed_until INTEGER
+) STRICT;
+CREATE UNIQUE INDEX evaluation_waiting ON evaluation (job) WHERE claimed_by IS NULL;
+CREATE TABLE token (
+    id BLOB PRIMARY KEY,
+    secret_hash BLOB NOT NULL,
+    uses_left INTEGER,
+    expires_at INTEGER NOT NULL,
+    node TEXT,
+    rejoin INTEGER NOT NULL
+) STRICT;
+CREATE TABLE token_join (
+    token BLOB NOT NULL REFERENCES token (id) ON DELETE CASCADE,
+    key BLOB NOT NULL,
+    node BLOB NOT NULL,
+    joined_at INTEGER NOT NULL,
+    PRIMARY KEY (token, key)
+) STRICT, WITHOUT ROWID;
+";

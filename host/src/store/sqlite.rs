@@ -1,0 +1,1224 @@
+//! The embedded engine: one SQLite file, write-ahead log, every commit on disk before it returns.
+
+use std::path::Path;
+
+use rusqlite::types::Type;
+use rusqlite::{Connection, OptionalExtension, Row as SqlRow, params};
+use sluice_ledger::{Position, RowHash, SetDigest};
+use sluice_model::{
+    Attempt, BootCounter, BootNonce, Digest, Epoch, EvaluationId, ExecutionId, Fence, Incarnation,
+    JobId, JobName, LifeNonce, NodeId, NodeName, Revision, Slot, TokenId, UnixMs, Version,
+};
+use sluice_protocol::{AssignmentRow, ObservedRow, OutcomeKey, Row};
+
+use super::schema::{FORMAT, REMOVALS_MAX, TABLES, VERSIONS_KEPT};
+use super::{
+    BeginFacts, DesiredChange, Evaluation, ExecutionRecord, JobRecord, LifeRecord, NodeRecord,
+    Store, StoreError, TokenRecord,
+};
+
+/// Called before every step with its name; an error makes the step fail. For simulations of bad disks.
+pub type FaultHook = Box<dyn FnMut(&'static str) -> Result<(), StoreError> + Send>;
+
+/// Statements kept prepared: more than there are.
+const STATEMENTS_MAX: usize = 128;
+
+/// The store in one SQLite file.
+pub struct SqliteStore {
+    connection: Connection,
+    fault: Option<FaultHook>,
+}
+
+impl std::fmt::Debug for SqliteStore {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SqliteStore").finish_non_exhaustive()
+    }
+}
+
+fn failed(action: &'static str) -> impl FnOnce(rusqlite::Error) -> StoreError {
+    move |source| match source.sqlite_error_code() {
+        Some(rusqlite::ErrorCode::DiskFull) => StoreError::Full,
+        Some(rusqlite::ErrorCode::NotADatabase | rusqlite::ErrorCode::DatabaseCorrupt) => {
+            StoreError::Unusable {
+                problem: format!(
+                    "the orchestrator's store is damaged (while it tried to {action}: {source}); restore the state \
+                 directory from a backup, or start with an empty one and let the edges be adopted"
+                ),
+            }
+        }
+        _ => StoreError::Failed {
+            action,
+            source: Box::new(source),
+        },
+    }
+}
+
+impl SqliteStore {
+    /// Opens the file, or makes it. Refuses a file of a newer program or one that fails SQLite's own check.
+    pub fn open(path: &Path) -> Result<Self, StoreError> {
+        let connection = Connection::open(path).map_err(failed("open the store"))?;
+        Self::prepare(connection)
+    }
+
+    /// A store in memory, for tests and simulations.
+    pub fn in_memory() -> Result<Self, StoreError> {
+        let connection = Connection::open_in_memory().map_err(failed("open a store in memory"))?;
+        Self::prepare(connection)
+    }
+
+    /// Has every step ask `hook` first.
+    pub fn set_fault_hook(&mut self, hook: Option<FaultHook>) {
+        self.fault = hook;
+    }
+
+    /// A copy of what is committed, as a machine would find it after a crash. For simulations.
+    pub fn fork(&self) -> Result<Self, StoreError> {
+        let mut copy = Connection::open_in_memory().map_err(failed("open a store in memory"))?;
+        {
+            let backup = rusqlite::backup::Backup::new(&self.connection, &mut copy)
+                .map_err(failed("copy the store"))?;
+            backup
+                .run_to_completion(1 << 20, std::time::Duration::ZERO, None)
+                .map_err(failed("copy the store"))?;
+        }
+        Self::prepare(copy)
+    }
+
+    fn prepare(connection: Connection) -> Result<Self, StoreError> {
+        let action = "set the store up";
+        connection.set_prepared_statement_cache_capacity(STATEMENTS_MAX);
+        connection
+            .pragma_update(None, "journal_mode", "WAL")
+            .map_err(failed(action))?;
+        connection
+            .pragma_update(None, "synchronous", "FULL")
+            .map_err(failed(action))?;
+        connection
+            .pragma_update(None, "foreign_keys", true)
+            .map_err(failed(action))?;
+        let format: i64 = connection
+            .pragma_query_value(None, "user_version", |row| row.get(0))
+            .map_err(failed(action))?;
+        if format > FORMAT {
+            return Err(StoreError::Unusable {
+                problem: format!(
+                    "the orchestrator's store has format {format}, this program knows up to {FORMAT}: start the \
+                     newer program again"
+                ),
+            });
+        }
+        if format == 0 {
+            connection
+                .execute_batch(&format!(
+                    "BEGIN; {TABLES} PRAGMA user_version = {FORMAT}; COMMIT;"
+                ))
+                .map_err(failed(action))?;
+        } else {
+            let verdict: String = connection
+                .pragma_query_value(None, "quick_check", |row| row.get(0))
+                .map_err(failed("check the store"))?;
+            if verdict != "ok" {
+                return Err(StoreError::Unusable {
+                    problem: format!(
+                        "the orchestrator's store is damaged ({verdict}); restore the state directory from a \
+                         backup, or start with an empty one and let the edges be adopted"
+                    ),
+                });
+            }
+        }
+        let mut store = Self {
+            connection,
+            fault: None,
+        };
+        store.check_rows()?;
+        Ok(store)
+    }
+
+    /// Compares every node's digest with its rows: how a flipped bit is noticed.
+    fn check_rows(&mut self) -> Result<(), StoreError> {
+        let nodes = self.nodes()?;
+        for node in nodes {
+            let mut digest = SetDigest::EMPTY;
+            let mut statement = self
+                .connection
+                .prepare_cached("SELECT body FROM execution WHERE node = ?1")
+                .map_err(failed("check the rows"))?;
+            let bodies = statement
+                .query_map([blob(node.id.to_bytes())], |row| row.get::<_, Vec<u8>>(0))
+                .map_err(failed("check the rows"))?;
+            for body in bodies {
+                digest = digest.with(RowHash::of(&body.map_err(failed("check the rows"))?));
+            }
+            if digest != node.desired.digest {
+                return Err(StoreError::Unusable {
+                    problem: format!(
+                        "the assignments of node {} differ from their digest: the orchestrator's store is damaged; \
+                         restore the state directory from a backup, or start with an empty one and let the edges \
+                         be adopted",
+                        node.name
+                    ),
+                });
+            }
+        }
+        Ok(())
+    }
+
+    fn fault(&mut self, point: &'static str) -> Result<(), StoreError> {
+        match &mut self.fault {
+            Some(hook) => hook(point),
+            None => Ok(()),
+        }
+    }
+
+    fn execute(
+        &mut self,
+        action: &'static str,
+        sql: &str,
+        params: impl rusqlite::Params,
+    ) -> Result<usize, StoreError> {
+        self.fault(action)?;
+        self.connection
+            .prepare_cached(sql)
+            .and_then(|mut statement| statement.execute(params))
+            .map_err(failed(action))
+    }
+
+    fn one<T>(
+        &mut self,
+        action: &'static str,
+        sql: &str,
+        params: impl rusqlite::Params,
+        read: impl FnOnce(&SqlRow<'_>) -> rusqlite::Result<T>,
+    ) -> Result<Option<T>, StoreError> {
+        self.fault(action)?;
+        self.connection
+            .prepare_cached(sql)
+            .and_then(|mut statement| statement.query_row(params, read).optional())
+            .map_err(failed(action))
+    }
+
+    fn all<T>(
+        &mut self,
+        action: &'static str,
+        sql: &str,
+        params: impl rusqlite::Params,
+        read: impl FnMut(&SqlRow<'_>) -> rusqlite::Result<T>,
+    ) -> Result<Vec<T>, StoreError> {
+        self.fault(action)?;
+        let mut statement = self
+            .connection
+            .prepare_cached(sql)
+            .map_err(failed(action))?;
+        let rows = statement.query_map(params, read).map_err(failed(action))?;
+        rows.collect::<Result<_, _>>().map_err(failed(action))
+    }
+
+    fn sweep_specs(&mut self) -> Result<(), StoreError> {
+        self.execute(
+            "forget specs that nothing names",
+            "DELETE FROM spec WHERE digest NOT IN (SELECT spec FROM job_version)
+                AND digest NOT IN (SELECT spec FROM execution) AND digest NOT IN (SELECT spec FROM job)",
+            [],
+        )?;
+        Ok(())
+    }
+
+    /// Moves a node's desired set on by one revision with one row exchanged.
+    fn advance(
+        &mut self,
+        node: NodeId,
+        old: Option<RowHash>,
+        new: Option<RowHash>,
+    ) -> Result<Position, StoreError> {
+        let mut position = self.desired_position(node)?;
+        position.rev = position.rev.next();
+        if let Some(old) = old {
+            position.digest = position.digest.without(old);
+        }
+        if let Some(new) = new {
+            position.digest = position.digest.with(new);
+        }
+        self.execute(
+            "move a node's desired set on",
+            "UPDATE node SET desired_rev = ?2, desired_digest = ?3 WHERE id = ?1",
+            params![
+                blob(node.to_bytes()),
+                int(position.rev.0),
+                position.digest.to_bytes().to_vec()
+            ],
+        )?;
+        Ok(position)
+    }
+}
+
+/// SQLite's integers are signed 64 bits; ours stay below.
+fn int(value: u64) -> i64 {
+    i64::try_from(value).expect("counters stay below 2^63")
+}
+
+fn blob<const N: usize>(bytes: [u8; N]) -> Vec<u8> {
+    bytes.to_vec()
+}
+
+fn wrong(index: usize, what: &'static str) -> rusqlite::Error {
+    rusqlite::Error::FromSqlConversionFailure(index, Type::Blob, what.into())
+}
+
+fn counter(row: &SqlRow<'_>, index: usize) -> rusqlite::Result<u64> {
+    u64::try_from(row.get::<_, i64>(index)?).map_err(|_| wrong(index, "a negative counter"))
+}
+
+fn bytes<T>(
+    row: &SqlRow<'_>,
+    index: usize,
+    what: &'static str,
+    read: impl FnOnce(&[u8]) -> Option<T>,
+) -> rusqlite::Result<T> {
+    read(row.get_ref(index)?.as_blob()?).ok_or_else(|| wrong(index, what))
+}
+
+fn text<T: std::str::FromStr>(
+    row: &SqlRow<'_>,
+    index: usize,
+    what: &'static str,
+) -> rusqlite::Result<T> {
+    row.get_ref(index)?
+        .as_str()?
+        .parse()
+        .map_err(|_| wrong(index, what))
+}
+
+fn json<T: serde::de::DeserializeOwned>(row: &SqlRow<'_>, index: usize) -> rusqlite::Result<T> {
+    serde_json::from_str(row.get_ref(index)?.as_str()?)
+        .map_err(|_| wrong(index, "not the JSON that belongs here"))
+}
+
+fn to_json<T: serde::Serialize>(value: &T) -> String {
+    serde_json::to_string(value).expect("maps and lists of text are always JSON")
+}
+
+fn time(row: &SqlRow<'_>, index: usize) -> rusqlite::Result<UnixMs> {
+    row.get(index).map(UnixMs)
+}
+
+fn maybe_time(row: &SqlRow<'_>, index: usize) -> rusqlite::Result<Option<UnixMs>> {
+    Ok(row.get::<_, Option<i64>>(index)?.map(UnixMs))
+}
+
+const NODE_COLUMNS: &str = "id, name, labels, key, certificate_expires_at, incarnation, boot_counter, boot_nonce, \
+     desired_rev, desired_digest, received_rev, last_ack_at, observed_rev, observed_digest, held, created_at, \
+     last_seen_at, program, versions, capabilities";
+
+fn read_node(row: &SqlRow<'_>) -> rusqlite::Result<NodeRecord> {
+    let boot = match row.get_ref(5)?.as_blob_or_null()? {
+        None => None,
+        Some(incarnation) => Some((
+            Incarnation::from_slice(incarnation).ok_or_else(|| wrong(5, "an incarnation"))?,
+            BootCounter(counter(row, 6)?),
+            bytes(row, 7, "a boot nonce", BootNonce::from_slice)?,
+        )),
+    };
+    Ok(NodeRecord {
+        id: bytes(row, 0, "a node id", NodeId::from_slice)?,
+        name: text(row, 1, "a node name")?,
+        labels: json(row, 2)?,
+        key: bytes(row, 3, "a key hash", |bytes| bytes.try_into().ok())?,
+        certificate_expires_at: time(row, 4)?,
+        boot,
+        desired: Position {
+            rev: Revision(counter(row, 8)?),
+            digest: bytes(row, 9, "a digest", SetDigest::from_slice)?,
+        },
+        received: Revision(counter(row, 10)?),
+        last_ack_at: maybe_time(row, 11)?,
+        observed: Position {
+            rev: Revision(counter(row, 12)?),
+            digest: bytes(row, 13, "a digest", SetDigest::from_slice)?,
+        },
+        held: row.get(14)?,
+        created_at: time(row, 15)?,
+        last_seen_at: maybe_time(row, 16)?,
+        program: row.get(17)?,
+        versions: json(row, 18)?,
+        capabilities: json(row, 19)?,
+    })
+}
+
+const JOB_COLUMNS: &str = "id, name, version, spec, stopped, deleted, created_at, updated_at";
+
+fn read_job(row: &SqlRow<'_>) -> rusqlite::Result<JobRecord> {
+    Ok(JobRecord {
+        id: bytes(row, 0, "a job id", JobId::from_slice)?,
+        name: text(row, 1, "a job name")?,
+        version: Version(counter(row, 2)?),
+        spec: bytes(row, 3, "a digest", Digest::from_slice)?,
+        stopped: row.get(4)?,
+        deleted: row.get(5)?,
+        created_at: time(row, 6)?,
+        updated_at: time(row, 7)?,
+    })
+}
+
+const EXECUTION_COLUMNS: &str =
+    "id, job, node, slot, version, attempt, desired, spec, rev, created_at, changed_at";
+
+fn read_execution(row: &SqlRow<'_>) -> rusqlite::Result<ExecutionRecord> {
+    Ok(ExecutionRecord {
+        id: bytes(row, 0, "an execution id", ExecutionId::from_slice)?,
+        job: bytes(row, 1, "a job id", JobId::from_slice)?,
+        node: bytes(row, 2, "a node id", NodeId::from_slice)?,
+        slot: Slot(counter(row, 3)?),
+        version: Version(counter(row, 4)?),
+        attempt: Attempt(counter(row, 5)?),
+        desired: text(row, 6, "an order")?,
+        spec: bytes(row, 7, "a digest", Digest::from_slice)?,
+        rev: Revision(counter(row, 8)?),
+        created_at: time(row, 9)?,
+        changed_at: time(row, 10)?,
+    })
+}
+
+fn read_observed(row: &SqlRow<'_>) -> rusqlite::Result<ObservedRow> {
+    ObservedRow::decode(row.get_ref(0)?.as_blob()?).map_err(|_| wrong(0, "an observed row"))
+}
+
+impl Store for SqliteStore {
+    fn begin(&mut self) -> Result<(), StoreError> {
+        self.fault("begin")?;
+        self.connection
+            .execute_batch("BEGIN IMMEDIATE")
+            .map_err(failed("begin a transaction"))
+    }
+
+    fn commit(&mut self) -> Result<(), StoreError> {
+        self.fault("commit")?;
+        self.connection
+            .execute_batch("COMMIT")
+            .map_err(failed("commit"))
+    }
+
+    fn rollback(&mut self) {
+        if !self.connection.is_autocommit() {
+            // A failed rollback leaves a transaction that was never committed, which is what was asked for.
+            let _ = self.connection.execute_batch("ROLLBACK");
+        }
+    }
+
+    fn savepoint(&mut self) -> Result<(), StoreError> {
+        self.connection
+            .execute_batch("SAVEPOINT step")
+            .map_err(failed("mark a step"))
+    }
+
+    fn release(&mut self) -> Result<(), StoreError> {
+        self.connection
+            .execute_batch("RELEASE step")
+            .map_err(failed("keep a step"))
+    }
+
+    fn rollback_step(&mut self) -> Result<(), StoreError> {
+        self.connection
+            .execute_batch("ROLLBACK TO step; RELEASE step")
+            .map_err(failed("undo a step"))
+    }
+
+    fn start_life(&mut self, nonce: LifeNonce, now: UnixMs) -> Result<Epoch, StoreError> {
+        let action = "start a life";
+        let last = self
+            .one(action, "SELECT max(epoch) FROM life", [], |row| {
+                row.get::<_, Option<i64>>(0)
+            })?
+            .flatten()
+            .unwrap_or(0);
+        self.execute(
+            action,
+            "INSERT INTO life_floor (node, epoch, rev)
+             SELECT id, ?1, desired_rev FROM node
+             WHERE desired_rev IS NOT (SELECT rev FROM life_floor WHERE node = id ORDER BY epoch DESC LIMIT 1)",
+            [last],
+        )?;
+        self.execute(
+            action,
+            "INSERT INTO life (epoch, nonce, started_at) VALUES (?1, ?2, ?3)",
+            params![last + 1, blob(nonce.to_bytes()), now.0],
+        )?;
+        u64::try_from(last + 1)
+            .map(Epoch)
+            .map_err(|source| StoreError::Failed {
+                action,
+                source: Box::new(source),
+            })
+    }
+
+    fn life(
+        &mut self,
+        epoch: Epoch,
+        nonce: LifeNonce,
+        node: NodeId,
+    ) -> Result<LifeRecord, StoreError> {
+        let action = "look a life up";
+        let Ok(asked) = i64::try_from(epoch.0) else {
+            return Ok(LifeRecord::Unknown);
+        };
+        let known = self.one(
+            action,
+            "SELECT epoch = (SELECT max(epoch) FROM life) FROM life WHERE epoch = ?1 AND nonce = ?2",
+            params![asked, blob(nonce.to_bytes())],
+            |row| row.get::<_, bool>(0),
+        )?;
+        match known {
+            None => Ok(LifeRecord::Unknown),
+            Some(true) => Ok(LifeRecord::Known { floor: None }),
+            Some(false) => {
+                // The newest entry up to this life: it holds until the next one differs. A node that joined in this
+                // life or later has none before, and then the first one after its joining is its floor.
+                let floor = self.one(
+                    action,
+                    "SELECT coalesce(
+                        (SELECT rev FROM life_floor WHERE node = ?1 AND epoch <= ?2 ORDER BY epoch DESC LIMIT 1), 0)",
+                    params![blob(node.to_bytes()), asked],
+                    |row| counter(row, 0),
+                )?;
+                Ok(LifeRecord::Known {
+                    floor: Some(Revision(floor.unwrap_or(0))),
+                })
+            }
+        }
+    }
+
+    fn node(&mut self, id: NodeId) -> Result<Option<NodeRecord>, StoreError> {
+        let sql = select(NODE_COLUMNS, "node WHERE id = ?1");
+        self.one("read a node", &sql, [blob(id.to_bytes())], read_node)
+    }
+
+    fn node_by_name(&mut self, name: &NodeName) -> Result<Option<NodeRecord>, StoreError> {
+        let sql = select(NODE_COLUMNS, "node WHERE name = ?1");
+        self.one("read a node", &sql, [name.as_str()], read_node)
+    }
+
+    fn nodes(&mut self) -> Result<Vec<NodeRecord>, StoreError> {
+        let sql = select(NODE_COLUMNS, "node ORDER BY name");
+        self.all("list nodes", &sql, [], read_node)
+    }
+
+    fn insert_node(&mut self, node: &NodeRecord) -> Result<(), StoreError> {
+        self.execute(
+            "register a node",
+            "INSERT INTO node (id, name, labels, key, certificate_expires_at, desired_digest, observed_digest, held,
+                created_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?6, ?7, ?8)",
+            params![
+                blob(node.id.to_bytes()),
+                node.name.as_str(),
+                to_json(&node.labels),
+                blob(node.key),
+                node.certificate_expires_at.0,
+                blob(SetDigest::EMPTY.to_bytes()),
+                node.held,
+                node.created_at.0
+            ],
+        )?;
+        Ok(())
+    }
+
+    fn rekey_node(
+        &mut self,
+        id: NodeId,
+        key: [u8; 32],
+        expires_at: UnixMs,
+    ) -> Result<(), StoreError> {
+        self.execute(
+            "give a node a new key",
+            "UPDATE node SET key = ?2, certificate_expires_at = ?3, incarnation = NULL, boot_counter = 0,
+                boot_nonce = NULL, received_rev = 0 WHERE id = ?1",
+            params![blob(id.to_bytes()), blob(key), expires_at.0],
+        )?;
+        self.clear_observed(id)
+    }
+
+    fn record_certificate(&mut self, id: NodeId, expires_at: UnixMs) -> Result<(), StoreError> {
+        self.execute(
+            "record a certificate",
+            "UPDATE node SET certificate_expires_at = max(certificate_expires_at, ?2) WHERE id = ?1",
+            params![blob(id.to_bytes()), expires_at.0],
+        )?;
+        Ok(())
+    }
+
+    fn record_begin(&mut self, facts: &BeginFacts) -> Result<(), StoreError> {
+        let (incarnation, boot_counter, boot_nonce) = facts.boot;
+        let known = self.one(
+            "begin a session",
+            "SELECT incarnation FROM node WHERE id = ?1",
+            [blob(facts.node.to_bytes())],
+            |row| row.get::<_, Option<Vec<u8>>>(0),
+        )?;
+        if known.flatten().as_deref() != Some(incarnation.to_bytes().as_slice()) {
+            self.clear_observed(facts.node)?;
+        }
+        self.execute(
+            "begin a session",
+            "UPDATE node SET incarnation = ?2, boot_counter = ?3, boot_nonce = ?4, labels = ?5, program = ?6,
+                versions = ?7, capabilities = ?8, last_seen_at = ?9 WHERE id = ?1",
+            params![
+                blob(facts.node.to_bytes()),
+                blob(incarnation.to_bytes()),
+                int(boot_counter.0),
+                blob(boot_nonce.to_bytes()),
+                to_json(&facts.labels),
+                facts.program,
+                to_json(&facts.versions),
+                to_json(&facts.capabilities),
+                facts.now.0
+            ],
+        )?;
+        // It keeps (epoch, nonce) of this life on disk and never names an older one again.
+        self.execute(
+            "begin a session",
+            "DELETE FROM life_floor WHERE node = ?1 AND epoch < (
+                SELECT max(epoch) FROM life_floor WHERE node = ?1 AND epoch < ?2)",
+            params![blob(facts.node.to_bytes()), int(facts.epoch.0)],
+        )?;
+        Ok(())
+    }
+
+    fn record_seen(&mut self, id: NodeId, now: UnixMs) -> Result<(), StoreError> {
+        self.execute(
+            "record that a node was seen",
+            "UPDATE node SET last_seen_at = ?2 WHERE id = ?1",
+            params![blob(id.to_bytes()), now.0],
+        )?;
+        Ok(())
+    }
+
+    fn hold_node(&mut self, id: NodeId, reason: &str) -> Result<(), StoreError> {
+        self.execute(
+            "hold a node",
+            "UPDATE node SET held = coalesce(held, ?2) WHERE id = ?1",
+            params![blob(id.to_bytes()), reason],
+        )?;
+        Ok(())
+    }
+
+    fn record_received(
+        &mut self,
+        id: NodeId,
+        rev: Revision,
+        now: UnixMs,
+    ) -> Result<(), StoreError> {
+        self.execute(
+            "record an acknowledgement",
+            "UPDATE node SET received_rev = ?2, last_ack_at = ?3 WHERE id = ?1 AND received_rev IS NOT ?2",
+            params![blob(id.to_bytes()), int(rev.0), now.0],
+        )?;
+        Ok(())
+    }
+
+    fn put_spec(&mut self, digest: Digest, bytes: &[u8]) -> Result<(), StoreError> {
+        self.execute(
+            "keep a spec",
+            "INSERT INTO spec (digest, bytes) VALUES (?1, ?2) ON CONFLICT DO NOTHING",
+            params![digest.as_bytes().to_vec(), bytes],
+        )?;
+        Ok(())
+    }
+
+    fn spec(&mut self, digest: Digest) -> Result<Option<Vec<u8>>, StoreError> {
+        self.one(
+            "read a spec",
+            "SELECT bytes FROM spec WHERE digest = ?1",
+            [digest.as_bytes().to_vec()],
+            |row| row.get(0),
+        )
+    }
+
+    fn job_by_name(&mut self, name: &JobName) -> Result<Option<JobRecord>, StoreError> {
+        let sql = select(JOB_COLUMNS, "job WHERE name = ?1 AND deleted = 0");
+        self.one("read a job", &sql, [name.as_str()], read_job)
+    }
+
+    fn job(&mut self, id: JobId) -> Result<Option<JobRecord>, StoreError> {
+        let sql = select(JOB_COLUMNS, "job WHERE id = ?1");
+        self.one("read a job", &sql, [blob(id.to_bytes())], read_job)
+    }
+
+    fn jobs(&mut self, deleted: bool) -> Result<Vec<JobRecord>, StoreError> {
+        let sql = select(
+            JOB_COLUMNS,
+            "job WHERE deleted = 0 OR ?1 ORDER BY name, created_at",
+        );
+        self.all("list jobs", &sql, [deleted], read_job)
+    }
+
+    fn specs_in_use(&mut self) -> Result<Vec<Digest>, StoreError> {
+        self.all(
+            "list specs",
+            "SELECT digest FROM spec ORDER BY digest",
+            [],
+            |row| bytes(row, 0, "a digest", Digest::from_slice),
+        )
+    }
+
+    fn insert_job(&mut self, job: &JobRecord) -> Result<(), StoreError> {
+        self.execute(
+            "keep a job",
+            "INSERT INTO job (id, name, version, spec, stopped, deleted, created_at, updated_at)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+            params![
+                blob(job.id.to_bytes()),
+                job.name.as_str(),
+                int(job.version.0),
+                job.spec.as_bytes().to_vec(),
+                job.stopped,
+                job.deleted,
+                job.created_at.0,
+                job.updated_at.0
+            ],
+        )?;
+        self.execute(
+            "keep a job version",
+            "INSERT INTO job_version (job, version, spec, created_at) VALUES (?1, ?2, ?3, ?4)",
+            params![
+                blob(job.id.to_bytes()),
+                int(job.version.0),
+                job.spec.as_bytes().to_vec(),
+                job.created_at.0
+            ],
+        )?;
+        Ok(())
+    }
+
+    fn insert_version(
+        &mut self,
+        id: JobId,
+        version: Version,
+        spec: Digest,
+        now: UnixMs,
+    ) -> Result<(), StoreError> {
+        self.execute(
+            "keep a job version",
+            "INSERT INTO job_version (job, version, spec, created_at) VALUES (?1, ?2, ?3, ?4)",
+            params![
+                blob(id.to_bytes()),
+                int(version.0),
+                spec.as_bytes().to_vec(),
+                now.0
+            ],
+        )?;
+        self.execute(
+            "keep a job version",
+            "UPDATE job SET version = ?2, spec = ?3, stopped = 0, updated_at = ?4 WHERE id = ?1",
+            params![
+                blob(id.to_bytes()),
+                int(version.0),
+                spec.as_bytes().to_vec(),
+                now.0
+            ],
+        )?;
+        self.execute(
+            "forget old job versions",
+            "DELETE FROM job_version WHERE job = ?1 AND version <= ?2 - ?3",
+            params![blob(id.to_bytes()), int(version.0), VERSIONS_KEPT],
+        )?;
+        self.sweep_specs()?;
+        Ok(())
+    }
+
+    fn set_stopped(&mut self, id: JobId, stopped: bool) -> Result<(), StoreError> {
+        self.execute(
+            "stop or start a job",
+            "UPDATE job SET stopped = ?2 WHERE id = ?1",
+            params![blob(id.to_bytes()), stopped],
+        )?;
+        Ok(())
+    }
+
+    fn delete_job(&mut self, id: JobId) -> Result<(), StoreError> {
+        self.execute(
+            "delete a job",
+            "UPDATE job SET deleted = 1 WHERE id = ?1",
+            [blob(id.to_bytes())],
+        )?;
+        Ok(())
+    }
+
+    fn forget_job(&mut self, id: JobId) -> Result<(), StoreError> {
+        let action = "forget a deleted job";
+        let id = blob(id.to_bytes());
+        self.execute(action, "DELETE FROM evaluation WHERE job = ?1", [&id])?;
+        self.execute(
+            action,
+            "DELETE FROM job WHERE id = ?1 AND deleted = 1",
+            [&id],
+        )?;
+        self.sweep_specs()
+    }
+
+    fn versions(&mut self, id: JobId, count: usize) -> Result<Vec<(Version, Digest)>, StoreError> {
+        self.all(
+            "list a job's versions",
+            "SELECT version, spec FROM job_version WHERE job = ?1 ORDER BY version DESC LIMIT ?2",
+            params![
+                blob(id.to_bytes()),
+                i64::try_from(count).unwrap_or(i64::MAX)
+            ],
+            |row| {
+                Ok((
+                    Version(counter(row, 0)?),
+                    bytes(row, 1, "a digest", Digest::from_slice)?,
+                ))
+            },
+        )
+    }
+
+    fn enqueue_evaluation(
+        &mut self,
+        id: EvaluationId,
+        job: JobId,
+        now: UnixMs,
+    ) -> Result<(), StoreError> {
+        self.execute(
+            "have a job looked at",
+            "INSERT INTO evaluation (id, job, created_at) VALUES (?1, ?2, ?3) ON CONFLICT DO NOTHING",
+            params![blob(id.to_bytes()), blob(job.to_bytes()), now.0],
+        )?;
+        Ok(())
+    }
+
+    fn claim_evaluation(
+        &mut self,
+        worker: &str,
+        now: UnixMs,
+        until: UnixMs,
+    ) -> Result<Option<Evaluation>, StoreError> {
+        self.one(
+            "claim an evaluation",
+            "UPDATE evaluation SET claimed_by = ?1, claimed_until = ?3, fence = fence + 1
+             WHERE id = (SELECT id FROM evaluation WHERE claimed_by IS NULL OR claimed_until < ?2
+                ORDER BY created_at, id LIMIT 1)
+             RETURNING id, job, fence",
+            params![worker, now.0, until.0],
+            |row| {
+                Ok(Evaluation {
+                    id: bytes(row, 0, "an evaluation id", EvaluationId::from_slice)?,
+                    job: bytes(row, 1, "a job id", JobId::from_slice)?,
+                    fence: Fence(counter(row, 2)?),
+                })
+            },
+        )
+    }
+
+    fn finish_evaluation(&mut self, evaluation: Evaluation) -> Result<bool, StoreError> {
+        let done = self.execute(
+            "finish an evaluation",
+            "DELETE FROM evaluation WHERE id = ?1 AND fence = ?2",
+            params![blob(evaluation.id.to_bytes()), int(evaluation.fence.0)],
+        )?;
+        Ok(done == 1)
+    }
+
+    fn executions_of_job(&mut self, job: JobId) -> Result<Vec<ExecutionRecord>, StoreError> {
+        let sql = select(EXECUTION_COLUMNS, "execution WHERE job = ?1 ORDER BY id");
+        self.all(
+            "list a job's executions",
+            &sql,
+            [blob(job.to_bytes())],
+            read_execution,
+        )
+    }
+
+    fn executions_of_node(&mut self, node: NodeId) -> Result<Vec<ExecutionRecord>, StoreError> {
+        let sql = select(EXECUTION_COLUMNS, "execution WHERE node = ?1 ORDER BY id");
+        self.all(
+            "list a node's executions",
+            &sql,
+            [blob(node.to_bytes())],
+            read_execution,
+        )
+    }
+
+    fn execution(&mut self, id: ExecutionId) -> Result<Option<ExecutionRecord>, StoreError> {
+        let sql = select(EXECUTION_COLUMNS, "execution WHERE id = ?1");
+        self.one(
+            "read an execution",
+            &sql,
+            [blob(id.to_bytes())],
+            read_execution,
+        )
+    }
+
+    fn put_assignment(
+        &mut self,
+        execution: &ExecutionRecord,
+        row: &[u8],
+    ) -> Result<Position, StoreError> {
+        let action = "commit an assignment";
+        let id = blob(execution.id.to_bytes());
+        let old = self.one(
+            action,
+            "SELECT body FROM execution WHERE id = ?1",
+            [&id],
+            |row| Ok(RowHash::of(row.get_ref(0)?.as_blob()?)),
+        )?;
+        let position = self.advance(execution.node, old, Some(RowHash::of(row)))?;
+        self.execute(
+            action,
+            "INSERT INTO execution (id, job, node, slot, version, attempt, desired, spec, rev, body, created_at,
+                changed_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)
+             ON CONFLICT (id) DO UPDATE SET version = ?5, attempt = ?6, desired = ?7, spec = ?8, rev = ?9, body = ?10,
+                changed_at = ?12",
+            params![
+                id,
+                blob(execution.job.to_bytes()),
+                blob(execution.node.to_bytes()),
+                int(execution.slot.0),
+                int(execution.version.0),
+                int(execution.attempt.0),
+                execution.desired.as_str(),
+                execution.spec.as_bytes().to_vec(),
+                int(position.rev.0),
+                row,
+                execution.created_at.0,
+                execution.changed_at.0
+            ],
+        )?;
+        self.execute(
+            action,
+            "DELETE FROM outcome WHERE execution = ?1 AND version < ?2 - ?3",
+            params![
+                blob(execution.id.to_bytes()),
+                int(execution.version.0),
+                VERSIONS_KEPT
+            ],
+        )?;
+        Ok(position)
+    }
+
+    fn remove_assignment(&mut self, id: ExecutionId) -> Result<Position, StoreError> {
+        let action = "remove an assignment";
+        let key = blob(id.to_bytes());
+        let found = self.one(
+            action,
+            "SELECT node, body FROM execution WHERE id = ?1",
+            [&key],
+            |row| {
+                let node = bytes(row, 0, "a node id", NodeId::from_slice)?;
+                Ok((node, RowHash::of(row.get_ref(1)?.as_blob()?)))
+            },
+        )?;
+        let Some((node, old)) = found else {
+            return Err(StoreError::Failed {
+                action,
+                source: "no such execution".into(),
+            });
+        };
+        let position = self.advance(node, Some(old), None)?;
+        self.execute(action, "DELETE FROM execution WHERE id = ?1", [&key])?;
+        self.execute(action, "DELETE FROM outcome WHERE execution = ?1", [&key])?;
+        self.execute(
+            action,
+            "INSERT INTO removal (node, rev, execution) VALUES (?1, ?2, ?3)",
+            params![blob(node.to_bytes()), int(position.rev.0), key],
+        )?;
+        // Past the bound the oldest go, and the node is marked: from before that revision it gets a snapshot.
+        self.execute(
+            action,
+            "UPDATE node SET removals_from = coalesce((SELECT rev FROM removal WHERE node = ?1
+                ORDER BY rev DESC LIMIT 1 OFFSET ?2), removals_from) WHERE id = ?1",
+            params![blob(node.to_bytes()), REMOVALS_MAX],
+        )?;
+        self.execute(
+            action,
+            "DELETE FROM removal WHERE node = ?1 AND rev <= (SELECT removals_from FROM node WHERE id = ?1)",
+            [blob(node.to_bytes())],
+        )?;
+        Ok(position)
+    }
+
+    fn desired_position(&mut self, node: NodeId) -> Result<Position, StoreError> {
+        let action = "read where a node's desired set stands";
+        self.one(
+            action,
+            "SELECT desired_rev, desired_digest FROM node WHERE id = ?1",
+            [blob(node.to_bytes())],
+            |row| {
+                Ok(Position {
+                    rev: Revision(counter(row, 0)?),
+                    digest: bytes(row, 1, "a digest", SetDigest::from_slice)?,
+                })
+            },
+        )?
+        .ok_or_else(|| StoreError::Failed {
+            action,
+            source: "no such node".into(),
+        })
+    }
+
+    fn desired_after(
+        &mut self,
+        node: NodeId,
+        base: Option<Revision>,
+    ) -> Result<Option<DesiredChange>, StoreError> {
+        let action = "read a node's assignments";
+        let id = blob(node.to_bytes());
+        if let Some(base) = base {
+            let from = self.one(
+                action,
+                "SELECT removals_from FROM node WHERE id = ?1",
+                [&id],
+                |row| counter(row, 0),
+            )?;
+            if from.is_some_and(|from| base.0 < from) {
+                return Ok(None);
+            }
+        }
+        let after = base.map_or(-1, |base| int(base.0));
+        let upserts = self.all(
+            action,
+            "SELECT id, body FROM execution WHERE node = ?1 AND rev > ?2 ORDER BY rev",
+            params![id, after],
+            |row| {
+                let body: Vec<u8> = row.get(1)?;
+                let assignment =
+                    AssignmentRow::decode(&body).map_err(|_| wrong(1, "an assignment"))?;
+                let spec =
+                    (assignment.desired == sluice_model::Desired::Run).then_some(assignment.spec);
+                Ok((
+                    Row {
+                        key: row.get(0)?,
+                        body,
+                    },
+                    spec,
+                ))
+            },
+        )?;
+        let removed = match base {
+            None => Vec::new(),
+            Some(_) => self.all(
+                action,
+                "SELECT execution FROM removal WHERE node = ?1 AND rev > ?2 ORDER BY rev",
+                params![id, after],
+                |row| row.get(0),
+            )?,
+        };
+        Ok(Some(DesiredChange { upserts, removed }))
+    }
+
+    fn forget_removals(&mut self, node: NodeId, received: Revision) -> Result<(), StoreError> {
+        let action = "forget removals";
+        let id = blob(node.to_bytes());
+        let gone = self.execute(
+            action,
+            "DELETE FROM removal WHERE node = ?1 AND rev <= ?2",
+            params![id, int(received.0)],
+        )?;
+        if gone > 0 {
+            self.execute(
+                action,
+                "UPDATE node SET removals_from = max(removals_from, ?2) WHERE id = ?1",
+                params![id, int(received.0)],
+            )?;
+        }
+        Ok(())
+    }
+
+    fn clear_observed(&mut self, node: NodeId) -> Result<(), StoreError> {
+        let action = "start a node's reports over";
+        let id = blob(node.to_bytes());
+        self.execute(action, "DELETE FROM observed WHERE node = ?1", [&id])?;
+        self.execute(
+            action,
+            "UPDATE node SET observed_rev = 0, observed_digest = ?2 WHERE id = ?1",
+            params![id, blob(SetDigest::EMPTY.to_bytes())],
+        )?;
+        Ok(())
+    }
+
+    fn put_observed(
+        &mut self,
+        node: NodeId,
+        row: &ObservedRow,
+        bytes: &[u8],
+    ) -> Result<(), StoreError> {
+        self.execute(
+            "record a report",
+            "INSERT INTO observed (execution, node, body) VALUES (?1, ?2, ?3)
+             ON CONFLICT (node, execution) DO UPDATE SET body = ?3",
+            params![blob(row.execution.to_bytes()), blob(node.to_bytes()), bytes],
+        )?;
+        Ok(())
+    }
+
+    fn remove_observed(&mut self, node: NodeId, execution: ExecutionId) -> Result<(), StoreError> {
+        self.execute(
+            "remove a report",
+            "DELETE FROM observed WHERE execution = ?1 AND node = ?2",
+            params![blob(execution.to_bytes()), blob(node.to_bytes())],
+        )?;
+        Ok(())
+    }
+
+    fn observed_digest(&mut self, node: NodeId) -> Result<SetDigest, StoreError> {
+        let hashes = self.all(
+            "read a node's reports",
+            "SELECT body FROM observed WHERE node = ?1",
+            [blob(node.to_bytes())],
+            |row| Ok(RowHash::of(row.get_ref(0)?.as_blob()?)),
+        )?;
+        Ok(hashes.into_iter().fold(SetDigest::EMPTY, SetDigest::with))
+    }
+
+    fn set_observed_position(
+        &mut self,
+        node: NodeId,
+        position: Position,
+    ) -> Result<(), StoreError> {
+        self.execute(
+            "record a report's position",
+            "UPDATE node SET observed_rev = ?2, observed_digest = ?3 WHERE id = ?1",
+            params![
+                blob(node.to_bytes()),
+                int(position.rev.0),
+                blob(position.digest.to_bytes())
+            ],
+        )?;
+        Ok(())
+    }
+
+    fn put_outcome(
+        &mut self,
+        node: NodeId,
+        row: &ObservedRow,
+        bytes: &[u8],
+    ) -> Result<bool, StoreError> {
+        let new = self.execute(
+            "record an outcome",
+            "INSERT INTO outcome (execution, version, attempt, node, body) VALUES (?1, ?2, ?3, ?4, ?5)
+             ON CONFLICT DO NOTHING",
+            params![
+                blob(row.execution.to_bytes()),
+                int(row.version.0),
+                int(row.attempt.0),
+                blob(node.to_bytes()),
+                bytes
+            ],
+        )?;
+        Ok(new == 1)
+    }
+
+    fn observed(
+        &mut self,
+        node: NodeId,
+        execution: ExecutionId,
+    ) -> Result<Option<ObservedRow>, StoreError> {
+        self.one(
+            "read a report",
+            "SELECT body FROM observed WHERE node = ?1 AND execution = ?2",
+            [blob(node.to_bytes()), blob(execution.to_bytes())],
+            read_observed,
+        )
+    }
+
+    fn outcome(&mut self, key: OutcomeKey) -> Result<Option<ObservedRow>, StoreError> {
+        self.one(
+            "read an outcome",
+            "SELECT body FROM outcome WHERE execution = ?1 AND version = ?2 AND attempt = ?3",
+            params![
+                blob(key.execution.to_bytes()),
+                int(key.version.0),
+                int(key.attempt.0)
+            ],
+            read_observed,
+        )
+    }
+
+    fn insert_token(&mut self, token: &TokenRecord) -> Result<(), StoreError> {
+        self.execute(
+            "keep a token",
+            "INSERT INTO token (id, secret_hash, uses_left, expires_at, node, rejoin) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+            params![
+                blob(token.id.to_bytes()),
+                blob(token.secret_hash),
+                token.uses_left.map(int),
+                token.expires_at.0,
+                token.node.as_ref().map(NodeName::as_str),
+                token.rejoin
+            ],
+        )?;
+        Ok(())
+    }
+
+    fn token(&mut self, id: TokenId) -> Result<Option<TokenRecord>, StoreError> {
+        self.one(
+            "read a token",
+            "SELECT id, secret_hash, uses_left, expires_at, node, rejoin FROM token WHERE id = ?1",
+            [blob(id.to_bytes())],
+            |row| {
+                Ok(TokenRecord {
+                    id: bytes(row, 0, "a token id", TokenId::from_slice)?,
+                    secret_hash: bytes(row, 1, "a hash", |bytes| bytes.try_into().ok())?,
+                    uses_left: row
+                        .get::<_, Option<i64>>(2)?
+                        .map(|uses| u64::try_from(uses).map_err(|_| wrong(2, "a negative count")))
+                        .transpose()?,
+                    expires_at: time(row, 3)?,
+                    node: match row.get_ref(4)?.as_str_or_null()? {
+                        None => None,
+                        Some(name) => Some(name.parse().map_err(|_| wrong(4, "a node name"))?),
+                    },
+                    rejoin: row.get(5)?,
+                })
+            },
+        )
+    }
+
+    fn use_token(&mut self, id: TokenId) -> Result<(), StoreError> {
+        self.execute(
+            "use a token",
+            "UPDATE token SET uses_left = uses_left - 1 WHERE id = ?1 AND uses_left > 0",
+            [blob(id.to_bytes())],
+        )?;
+        Ok(())
+    }
+
+    fn sweep_tokens(&mut self, now: UnixMs) -> Result<(), StoreError> {
+        self.execute(
+            "sweep tokens",
+            "DELETE FROM token WHERE expires_at < ?1",
+            [now.0],
+        )?;
+        Ok(())
+    }
+
+    fn joined_with(&mut self, token: TokenId, key: [u8; 32]) -> Result<Option<NodeId>, StoreError> {
+        self.one(
+            "look a join up",
+            "SELECT node FROM token_join WHERE token = ?1 AND key = ?2",
+            params![blob(token.to_bytes()), blob(key)],
+            |row| bytes(row, 0, "a node id", NodeId::from_slice),
+        )
+    }
+
+    fn record_join(
+        &mut self,
+        token: TokenId,
+        key: [u8; 32],
+        node: NodeId,
+        now: UnixMs,
+    ) -> Result<(), StoreError> {
+        self.execute(
+            "record a join",
+            "INSERT INTO token_join (token, key, node, joined_at) VALUES (?1, ?2, ?3, ?4)",
+            params![
+                blob(token.to_bytes()),
+                blob(key),
+                blob(node.to_bytes()),
+                now.0
+            ],
+        )?;
+        Ok(())
+    }
+}
+
+fn select(columns: &str, rest: &str) -> String {
+    format!("SELECT {columns} FROM {rest}")
+}
