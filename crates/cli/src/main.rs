@@ -1,2 +1,7 @@
-//! The `sluice` program.
-fn main() {}
+//! The `sluice` program; everything it does is in the library.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    sluice_cli::run(std::env::args_os())
+}

@@ -44,7 +44,7 @@ pub struct Problems {
 
 impl Problems {
     /// Orders the problems by place and keeps a bounded number; `None` when there are none.
-    pub(super) fn of(mut list: Vec<Problem>) -> Option<Self> {
+    pub fn of(mut list: Vec<Problem>) -> Option<Self> {
         if list.is_empty() {
             return None;
         }

@@ -1,0 +1,339 @@
+//! The command line: every command, option and example.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum, ValueHint};
+use clap_complete::Shell;
+use sluice_edge_runtime::args::EdgeArgs;
+use sluice_model::pipeline::parse_duration;
+use sluice_model::{JobName, NodeName};
+
+/// Runs WebAssembly stages in data pipelines on fleets of edge machines
+#[derive(Debug, Parser)]
+#[command(
+    name = "sluice",
+    version,
+    propagate_version = true,
+    max_term_width = 100,
+    after_help = "Exit codes: 0 done, 1 failed or not allowed, 2 wrong usage or invalid input, 3 not found,\n\
+                  4 not reachable, 5 timed out while waiting (what was asked still stands)\n\n\
+                  Examples:\n  \
+                  sluice dev pipelines/quickstart/pipeline.toml\n  \
+                  sluice orchestrator --state-dir /var/lib/sluice\n  \
+                  sluice status --context /var/lib/sluice/operator.toml"
+)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    pub(crate) global: Global,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// What every command takes.
+#[derive(Debug, Clone, ClapArgs)]
+pub(crate) struct Global {
+    /// How results are written
+    #[arg(long, global = true, value_enum, default_value_t = Format::Table, help_heading = "Everywhere")]
+    pub(crate) output: Format,
+    /// How to reach the orchestrator [default: ~/.config/sluice/context.toml]
+    #[arg(long, global = true, value_name = "FILE", env = "SLUICE_CONTEXT", value_hint = ValueHint::FilePath, help_heading = "Everywhere")]
+    pub(crate) context: Option<PathBuf>,
+    /// Say nothing but results and errors
+    #[arg(long, short, global = true, help_heading = "Everywhere")]
+    pub(crate) quiet: bool,
+    /// Ask no question
+    #[arg(long, short = 'y', global = true, help_heading = "Everywhere")]
+    pub(crate) yes: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    Table,
+    Json,
+}
+
+/// How a long-running program writes its log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LogFormat {
+    Human,
+    Json,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run a pipeline on an orchestrator and an edge within this process
+    ///
+    /// Records of `[output.stdout]` go to standard output, logs to standard error. Ends when the pipeline completes.
+    #[command(after_help = "Examples:\n  sluice dev pipelines/heartbeat/pipeline.toml\n  \
+        sluice dev my.toml --state-dir /tmp/my   # continues where it was")]
+    Dev(DevArgs),
+    /// Run the orchestrator
+    ///
+    /// Writes operator.toml into its state directory: what the other commands need to reach it.
+    #[command(after_help = "Examples:\n  sluice orchestrator --state-dir /var/lib/sluice\n  \
+        sluice orchestrator --state-dir d --listen 0.0.0.0:7443 --advertise hub.example:7443\n\n\
+        SLUICE_LOG chooses what is logged, for example SLUICE_LOG=sluice=debug")]
+    Orchestrator(OrchestratorArgs),
+    /// Run an edge
+    #[command(after_help = "Examples:\n  sluice edge --state-dir d --name e1 --join @token.txt --label site=plant-7\n  \
+        sluice edge --state-dir d      # every later start\n\n\
+        SLUICE_LOG chooses what is logged, for example SLUICE_LOG=sluice=debug")]
+    Edge(EdgeCommand),
+    /// Join tokens for new edges
+    #[command(subcommand)]
+    Token(TokenCommand),
+    /// Deploy a pipeline: make a job, or a new version of it
+    #[command(after_help = "Examples:\n  sluice deploy pipeline.toml --dry-run\n  sluice deploy pipeline.toml --wait\n  \
+        sluice deploy pipeline.toml --wait=30s")]
+    Deploy(DeployArgs),
+    /// Nodes, jobs, and what waits and why, on one screen
+    #[command(after_help = "Examples:\n  sluice status\n  sluice status --output json | jq '.waiting[].reason'")]
+    Status,
+    /// Deployed pipelines
+    #[command(subcommand)]
+    Job(JobCommand),
+    /// Jobs on nodes
+    #[command(subcommand)]
+    Execution(ExecutionCommand),
+    /// Registered edges
+    #[command(subcommand)]
+    Node(NodeCommand),
+    /// Why each node does or does not run a job
+    #[command(after_help = "Examples:\n  sluice explain field-temps\n  sluice explain field-temps --output json")]
+    Explain {
+        /// The job
+        job: JobName,
+    },
+    /// The newest log lines of a job, read from its edges
+    #[command(after_help = "Examples:\n  sluice logs field-temps --tail 20\n  sluice logs field-temps --node e1")]
+    Logs(LogsArgs),
+    /// Components
+    #[command(subcommand)]
+    Plugin(PluginCommand),
+    /// Pipeline files
+    #[command(subcommand)]
+    Pipeline(PipelineCommand),
+    /// Completions for a shell
+    #[command(after_help = "Examples:\n  sluice completions bash > ~/.local/share/bash-completion/completions/sluice\n  \
+        sluice completions zsh > ~/.zfunc/_sluice")]
+    Completions {
+        /// The shell
+        shell: Shell,
+    },
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct DevArgs {
+    /// The pipeline file
+    #[arg(value_hint = ValueHint::FilePath)]
+    pub(crate) pipeline: PathBuf,
+    /// Keep state here and continue from it; without it nothing is kept
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub(crate) state_dir: Option<PathBuf>,
+    /// How the log is written
+    #[arg(long, value_enum, default_value_t = LogFormat::Human)]
+    pub(crate) log: LogFormat,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct OrchestratorArgs {
+    /// Where everything is kept; one orchestrator at a time
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub(crate) state_dir: PathBuf,
+    /// Where edges connect (UDP) [default: 127.0.0.1:7443]; a port 0, once assigned, is remembered
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub(crate) listen: Option<SocketAddr>,
+    /// Where operators connect (HTTPS) [default: 127.0.0.1:7480]; a port 0, once assigned, is remembered
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub(crate) api: Option<SocketAddr>,
+    /// Where edges are told to connect, repeatable [default: what --listen took]
+    #[arg(long, value_name = "HOST:PORT")]
+    pub(crate) advertise: Vec<String>,
+    /// Time between an edge's heartbeats; three missed ones disconnect it
+    #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = positive_duration)]
+    pub(crate) heartbeat: Duration,
+    /// A node that was away for this long is lost
+    #[arg(long, value_name = "DURATION", default_value = "10m", value_parser = positive_duration)]
+    pub(crate) lost_after: Duration,
+    /// How the log is written
+    #[arg(long, value_enum, default_value_t = LogFormat::Human)]
+    pub(crate) log: LogFormat,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct EdgeCommand {
+    #[command(flatten)]
+    pub(crate) edge: EdgeArgs,
+    /// How the log is written
+    #[arg(long, value_enum, default_value_t = LogFormat::Human)]
+    pub(crate) log: LogFormat,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum TokenCommand {
+    /// Make a token with which edges join, and print it
+    #[command(after_help = "Examples:\n  sluice token create > token.txt\n  sluice token create --uses 0 --ttl 24h\n  \
+        sluice token create --node e1      # e1 lost its disk and comes back to its work")]
+    Create(TokenCreateArgs),
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct TokenCreateArgs {
+    /// How long it can be used
+    #[arg(long, value_name = "DURATION", default_value = "1h", value_parser = positive_duration)]
+    pub(crate) ttl: Duration,
+    /// How many edges may join with it; 0 = any number until it expires
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub(crate) uses: u64,
+    /// Only for this node; one that lost its disk gets its id and its work back
+    #[arg(long, value_name = "NODE")]
+    pub(crate) node: Option<NodeName>,
+    /// For any registered node that lost its disk
+    #[arg(long)]
+    pub(crate) rejoin: bool,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct DeployArgs {
+    /// The pipeline file
+    #[arg(value_hint = ValueHint::FilePath)]
+    pub(crate) pipeline: PathBuf,
+    /// Wait until every connected node runs it [default: 2m]
+    #[arg(long, value_name = "DURATION", num_args = 0..=1, require_equals = true,
+          default_missing_value = "2m", value_parser = positive_duration)]
+    pub(crate) wait: Option<Duration>,
+    /// Say what would change, and change nothing
+    #[arg(long, conflicts_with = "wait")]
+    pub(crate) dry_run: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum JobCommand {
+    /// Every job
+    #[command(after_help = "Examples:\n  sluice job list\n  sluice job list --output json")]
+    List,
+    /// One job: its state, its executions, its pipeline
+    #[command(after_help = "Examples:\n  sluice job describe field-temps")]
+    Describe {
+        /// The job
+        job: JobName,
+    },
+    /// Start a stopped job
+    #[command(after_help = "Examples:\n  sluice job start field-temps")]
+    Start {
+        /// The job
+        job: JobName,
+    },
+    /// Stop a job and keep its state
+    #[command(after_help = "Examples:\n  sluice job stop field-temps")]
+    Stop {
+        /// The job
+        job: JobName,
+    },
+    /// Delete a job and its state on every edge
+    #[command(after_help = "Examples:\n  sluice job delete field-temps\n  sluice job delete field-temps --yes")]
+    Delete {
+        /// The job
+        job: JobName,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ExecutionCommand {
+    /// Executions, by job and node
+    #[command(after_help = "Examples:\n  sluice execution list --job field-temps\n  sluice execution list --node e1 --all")]
+    List {
+        /// Only of this job
+        #[arg(long, value_name = "JOB")]
+        job: Option<JobName>,
+        /// Only on this node
+        #[arg(long, value_name = "NODE")]
+        node: Option<NodeName>,
+        /// Also those that are stopped or being deleted
+        #[arg(long)]
+        all: bool,
+    },
+    /// One execution
+    #[command(after_help = "Examples:\n  sluice execution describe field-temps/e1")]
+    Describe {
+        /// Its id, or JOB/NODE
+        #[arg(value_name = "ID|JOB/NODE")]
+        execution: String,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum NodeCommand {
+    /// Every node
+    #[command(after_help = "Examples:\n  sluice node list\n  sluice node list --output json")]
+    List,
+    /// One node and what runs there
+    #[command(after_help = "Examples:\n  sluice node describe e1")]
+    Describe {
+        /// The node
+        node: NodeName,
+    },
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct LogsArgs {
+    /// The job
+    pub(crate) job: JobName,
+    /// Only from this node
+    #[arg(long, value_name = "NODE")]
+    pub(crate) node: Option<NodeName>,
+    /// The newest lines of each execution
+    #[arg(long, value_name = "N", default_value_t = sluice_api::LOG_TAIL_DEFAULT,
+          value_parser = clap::value_parser!(u32).range(0..=i64::from(sluice_api::LOG_TAIL_MAX)))]
+    pub(crate) tail: u32,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum PluginCommand {
+    /// Components that the orchestrator has, and who uses them
+    #[command(after_help = "Examples:\n  sluice plugin list")]
+    List,
+    /// Look into a component without running it
+    #[command(after_help = "Examples:\n  sluice plugin inspect plugins/dist/sshd_auth.wasm")]
+    Inspect {
+        /// The .wasm file
+        #[arg(value_hint = ValueHint::FilePath)]
+        file: PathBuf,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum PipelineCommand {
+    /// Check a pipeline file and its plugins, and report every problem
+    #[command(after_help = "Examples:\n  sluice pipeline validate pipeline.toml")]
+    Validate {
+        /// The pipeline file
+        #[arg(value_hint = ValueHint::FilePath)]
+        file: PathBuf,
+    },
+    /// The JSON Schema of pipeline files, for editors
+    #[command(after_help = "Examples:\n  sluice pipeline schema > pipeline.schema.json")]
+    Schema,
+    /// Run a pipeline here, without orchestrator and edge
+    ///
+    /// Records of `[output.stdout]` go to standard output, logs to standard error. Paths are those of this directory.
+    #[command(after_help = "Examples:\n  sluice pipeline run pipeline.toml\n  sluice pipeline run pipeline.toml < records.txt")]
+    Run {
+        /// The pipeline file
+        #[arg(value_hint = ValueHint::FilePath)]
+        file: PathBuf,
+    },
+}
+
+fn positive_duration(text: &str) -> Result<Duration, String> {
+    match parse_duration(text) {
+        Ok(Duration::ZERO) => Err("must be more than 0".to_owned()),
+        Ok(duration) => Ok(duration),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests;

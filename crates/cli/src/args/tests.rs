@@ -1,0 +1,119 @@
+//! Command lines that are right and that are wrong.
+
+#![allow(clippy::unwrap_used)]
+
+use clap::CommandFactory as _;
+
+use super::*;
+
+fn parsed(line: &str) -> Result<Args, clap::Error> {
+    Args::try_parse_from(line.split_whitespace())
+}
+
+#[test]
+fn every_command_of_this_version_parses() {
+    Args::command().debug_assert();
+    for line in [
+        "sluice dev p.toml",
+        "sluice dev p.toml --state-dir d --log json",
+        "sluice orchestrator --state-dir d",
+        "sluice orchestrator --state-dir d --listen 127.0.0.1:0 --api [::1]:0 --advertise a:1 --advertise b:2 \
+         --heartbeat 200ms --lost-after 2s --log json",
+        "sluice edge --state-dir d --name e1 --join @t --label a=b --label c=d --allow-path x --allow-path y",
+        "sluice edge --state-dir d",
+        "sluice token create",
+        "sluice token create --ttl 90m --uses 0 --node e1 --rejoin",
+        "sluice deploy p.toml",
+        "sluice deploy p.toml --wait",
+        "sluice deploy p.toml --wait=1s",
+        "sluice deploy --dry-run p.toml",
+        "sluice status --output json --quiet",
+        "sluice job list",
+        "sluice job describe a --context c.toml",
+        "sluice job start a",
+        "sluice job stop a",
+        "sluice job delete a --yes",
+        "sluice execution list --job a --node e1 --all",
+        "sluice execution describe a/e1",
+        "sluice node list",
+        "sluice node describe e1",
+        "sluice explain a",
+        "sluice logs a --tail 5 --node e1",
+        "sluice plugin list",
+        "sluice plugin inspect a.wasm",
+        "sluice pipeline validate p.toml",
+        "sluice pipeline schema",
+        "sluice pipeline run p.toml",
+        "sluice completions bash",
+        "sluice --output json --context c.toml status",
+    ] {
+        if let Err(error) = parsed(line) {
+            panic!("{line}: {error}");
+        }
+    }
+}
+
+#[test]
+fn what_is_wrong_is_usage_and_says_what_would_be_right() {
+    for (line, says) in [
+        ("sluice", "Usage"),
+        ("sluice jobs", "unrecognized subcommand"),
+        ("sluice job history a", "unrecognized subcommand"),
+        ("sluice node cordon e1", "unrecognized subcommand"),
+        ("sluice run launch a", "unrecognized subcommand"),
+        ("sluice plugin new a", "unrecognized subcommand"),
+        ("sluice token list", "unrecognized subcommand"),
+        ("sluice job describe", "JOB"),
+        ("sluice job describe Not_A_Name", "a-z, 0-9"),
+        ("sluice deploy", "PIPELINE"),
+        ("sluice deploy p --wait=soon", "is not a duration"),
+        ("sluice deploy p --wait=0s", "more than 0"),
+        ("sluice deploy p --wait --dry-run", "cannot be used with"),
+        ("sluice deploy p --wait 1s", "unexpected argument"),
+        ("sluice status --output yaml", "possible values: table, json"),
+        ("sluice orchestrator", "--state-dir"),
+        ("sluice orchestrator --state-dir d --listen nowhere", "invalid socket address"),
+        ("sluice orchestrator --state-dir d --heartbeat 5", "is not a duration"),
+        ("sluice edge --name e1", "--state-dir"),
+        ("sluice token create --uses -1", "unexpected argument"),
+        ("sluice token create --ttl 1y", "is not a duration"),
+        ("sluice logs a --tail 10001", "10001"),
+        ("sluice logs a --follow", "unexpected argument"),
+        ("sluice completions tcsh", "possible values"),
+    ] {
+        let error = parsed(line).unwrap_err();
+        assert!(error.use_stderr() && error.exit_code() == 2, "{line}");
+        let text = error.to_string();
+        assert!(text.contains(says), "{line}: {text}");
+    }
+}
+
+#[test]
+fn wait_has_a_default_and_takes_a_duration_after_an_equals_sign() {
+    let wait = |line| match parsed(line).unwrap().command {
+        Command::Deploy(args) => args.wait,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(wait("sluice deploy p"), None);
+    assert_eq!(wait("sluice deploy p --wait"), Some(Duration::from_secs(120)));
+    assert_eq!(wait("sluice deploy --wait p"), Some(Duration::from_secs(120)));
+    assert_eq!(wait("sluice deploy p --wait=90s"), Some(Duration::from_secs(90)));
+}
+
+#[test]
+fn every_command_shows_examples() {
+    fn leaves(command: &clap::Command, path: &str, without: &mut Vec<String>) {
+        let mut is_leaf = true;
+        for sub in command.get_subcommands().filter(|sub| sub.get_name() != "help") {
+            is_leaf = false;
+            leaves(sub, &format!("{path} {}", sub.get_name()), without);
+        }
+        let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+        if is_leaf && !help.contains(&format!("{path} ")) && !help.contains(&format!("{path}\n")) && !help.ends_with(path) {
+            without.push(path.to_owned());
+        }
+    }
+    let mut without = Vec::new();
+    leaves(&Args::command(), "sluice", &mut without);
+    assert_eq!(without, [""; 0], "commands without an example of themselves");
+}

@@ -1,0 +1,66 @@
+//! What each command does.
+
+use crate::args::{
+    Args, Command, ExecutionCommand, JobCommand, NodeCommand, PipelineCommand, PluginCommand,
+    TokenCommand,
+};
+use crate::client::Client;
+use crate::context;
+use crate::failure::Failure;
+use crate::hosts;
+use crate::out::Out;
+
+mod cluster;
+mod deploy;
+mod local;
+
+/// Does what the command line says.
+pub(crate) async fn execute(args: Args, out: &Out) -> Result<(), Failure> {
+    let connect = async || {
+        let home = std::env::var_os("HOME").filter(|home| !home.is_empty());
+        let home = home.as_ref().map(std::path::Path::new);
+        let (path, context) = context::find(args.global.context.as_deref(), home)?;
+        Client::open(path, context).await
+    };
+    match args.command {
+        Command::Dev(args) => hosts::dev(args, out).await,
+        Command::Orchestrator(args) => hosts::orchestrator(args).await,
+        Command::Edge(args) => hosts::edge(args).await,
+        Command::Token(TokenCommand::Create(args)) => {
+            cluster::create_token(&connect().await?, out, args).await
+        }
+        // Checks the file first: what is wrong with it shows without an orchestrator too.
+        Command::Deploy(args) => deploy::deploy(args, out, connect).await,
+        Command::Status => cluster::status(&connect().await?, out).await,
+        Command::Job(command) => {
+            let client = connect().await?;
+            match command {
+                JobCommand::List => cluster::jobs(&client, out).await,
+                JobCommand::Describe { job } => cluster::job(&client, out, &job).await,
+                JobCommand::Start { job } => cluster::start_job(&client, out, &job).await,
+                JobCommand::Stop { job } => cluster::stop_job(&client, out, &job).await,
+                JobCommand::Delete { job } => cluster::delete_job(&client, out, &job).await,
+            }
+        }
+        Command::Execution(ExecutionCommand::List { job, node, all }) => {
+            let filter = sluice_api::ExecutionFilter { job, node, all };
+            cluster::executions(&connect().await?, out, &filter).await
+        }
+        Command::Execution(ExecutionCommand::Describe { execution }) => {
+            let path = cluster::execution_path(&execution)?;
+            cluster::execution(&connect().await?, out, &path).await
+        }
+        Command::Node(NodeCommand::List) => cluster::nodes(&connect().await?, out).await,
+        Command::Node(NodeCommand::Describe { node }) => {
+            cluster::node(&connect().await?, out, &node).await
+        }
+        Command::Explain { job } => cluster::explain(&connect().await?, out, &job).await,
+        Command::Logs(args) => cluster::logs(&connect().await?, out, args).await,
+        Command::Plugin(PluginCommand::List) => cluster::plugins(&connect().await?, out).await,
+        Command::Plugin(PluginCommand::Inspect { file }) => local::inspect(&file, out),
+        Command::Pipeline(PipelineCommand::Validate { file }) => local::validate(&file, out),
+        Command::Pipeline(PipelineCommand::Schema) => local::schema(out),
+        Command::Pipeline(PipelineCommand::Run { file }) => local::run(&file, out).await,
+        Command::Completions { shell } => local::completions(shell, out),
+    }
+}

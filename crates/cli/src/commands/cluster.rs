@@ -1,0 +1,195 @@
+//! Commands that ask the orchestrator one thing and show the answer.
+
+use sluice_api::{
+    Execution, ExecutionFilter, Explain, Job, JobDetail, Logs, LogsQuery, Node, NodeDetail, Plugin,
+    Status, TokenCreate, TokenCreated, routes,
+};
+use sluice_model::{ExecutionId, JobName, NodeName};
+
+use crate::args::{Format, LogsArgs, TokenCreateArgs};
+use crate::client::Client;
+use crate::failure::Failure;
+use crate::out::Out;
+use crate::render;
+
+pub(super) async fn status(client: &Client, out: &Out) -> Result<(), Failure> {
+    let status: Status = client.get(routes::STATUS).await?;
+    out.show(&status, |style| render::status(style, &status))
+}
+
+pub(super) async fn nodes(client: &Client, out: &Out) -> Result<(), Failure> {
+    let nodes: Vec<Node> = client.get(routes::NODES).await?;
+    list(out, &nodes, "no node has joined yet", render::nodes)
+}
+
+pub(super) async fn node(client: &Client, out: &Out, name: &NodeName) -> Result<(), Failure> {
+    let detail: NodeDetail = client
+        .get(&routes::fill(routes::NODE, &[name.as_str()]))
+        .await?;
+    out.show(&detail, |style| render::node_detail(style, &detail))
+}
+
+pub(super) async fn jobs(client: &Client, out: &Out) -> Result<(), Failure> {
+    let jobs: Vec<Job> = client.get(routes::JOBS).await?;
+    list(out, &jobs, "no job is deployed", render::jobs)
+}
+
+pub(super) async fn job(client: &Client, out: &Out, name: &JobName) -> Result<(), Failure> {
+    let detail: JobDetail = client.get(&job_path(routes::JOB, name)).await?;
+    out.show(&detail, |style| render::job_detail(style, &detail))
+}
+
+pub(super) async fn start_job(client: &Client, out: &Out, name: &JobName) -> Result<(), Failure> {
+    let job: Job = client.post(&job_path(routes::JOB_START, name)).await?;
+    out.show(&job, |_| format!("{name} is started, it is {}\n", job.state))
+}
+
+pub(super) async fn stop_job(client: &Client, out: &Out, name: &JobName) -> Result<(), Failure> {
+    let job: Job = client.post(&job_path(routes::JOB_STOP, name)).await?;
+    out.show(&job, |_| {
+        format!("{name} is stopped; its state on the edges is kept\n")
+    })
+}
+
+pub(super) async fn delete_job(client: &Client, out: &Out, name: &JobName) -> Result<(), Failure> {
+    out.confirm(&format!(
+        "Delete {name}, with its checkpoints, dead letters and logs on every edge?"
+    ))?;
+    let job: Job = client.delete(&job_path(routes::JOB, name)).await?;
+    out.show(&job, |_| {
+        format!("{name} is deleted; edges that are away delete its state when they return\n")
+    })
+}
+
+pub(super) async fn executions(
+    client: &Client,
+    out: &Out,
+    filter: &ExecutionFilter,
+) -> Result<(), Failure> {
+    let executions: Vec<Execution> = client.get_with(routes::EXECUTIONS, filter).await?;
+    list(out, &executions, "no execution", render::executions)
+}
+
+/// The path that stands for `ID` or `JOB/NODE`.
+pub(super) fn execution_path(text: &str) -> Result<String, Failure> {
+    let wrong = || {
+        Failure::invalid(format!("`{text}` is neither an execution's id nor JOB/NODE"))
+            .with_help("`sluice execution list` shows both")
+    };
+    match text.split_once('/') {
+        Some((job, node)) => {
+            let job: JobName = job.parse().map_err(|_| wrong())?;
+            let node: NodeName = node.parse().map_err(|_| wrong())?;
+            let parts = [job.as_str(), node.as_str()];
+            Ok(routes::fill(routes::JOB_NODE_EXECUTION, &parts))
+        }
+        None => {
+            let id: ExecutionId = text.parse().map_err(|_| wrong())?;
+            Ok(routes::fill(routes::EXECUTION, &[&id.to_string()]))
+        }
+    }
+}
+
+pub(super) async fn execution(client: &Client, out: &Out, path: &str) -> Result<(), Failure> {
+    let execution: Execution = client.get(path).await?;
+    out.show(&execution, |_| render::execution_detail(&execution))
+}
+
+pub(super) async fn explain(client: &Client, out: &Out, name: &JobName) -> Result<(), Failure> {
+    let answer: Explain = client.get(&job_path(routes::JOB_EXPLAIN, name)).await?;
+    out.show(&answer, |style| render::explain(style, &answer))
+}
+
+pub(super) async fn logs(client: &Client, out: &Out, args: LogsArgs) -> Result<(), Failure> {
+    let query = LogsQuery {
+        node: args.node,
+        tail: Some(args.tail),
+    };
+    let logs: Logs = client
+        .get_with(&job_path(routes::JOB_LOGS, &args.job), &query)
+        .await?;
+    let lines = |_| {
+        let mut text = String::new();
+        for line in &logs.lines {
+            let stage = match &line.stage {
+                Some(stage) => format!(" {stage}:"),
+                None => String::new(),
+            };
+            text.push_str(&format!(
+                "{} {} {}{stage} {}\n",
+                line.at,
+                line.node,
+                line.level.as_str(),
+                render::clean(&line.message)
+            ));
+        }
+        text
+    };
+    out.show(&logs.lines, lines)?;
+    for absent in &logs.absent {
+        out.say(&format!(
+            "nothing from {}: {}",
+            absent.node,
+            render::clean(&absent.why)
+        ));
+    }
+    Ok(())
+}
+
+pub(super) async fn plugins(client: &Client, out: &Out) -> Result<(), Failure> {
+    let plugins: Vec<Plugin> = client.get(routes::PLUGINS).await?;
+    list(out, &plugins, "no component was uploaded yet", render::plugins)
+}
+
+pub(super) async fn create_token(
+    client: &Client,
+    out: &Out,
+    args: TokenCreateArgs,
+) -> Result<(), Failure> {
+    let request = TokenCreate {
+        ttl_ms: u64::try_from(args.ttl.as_millis()).unwrap_or(u64::MAX),
+        uses: args.uses,
+        node: args.node,
+        rejoin: args.rejoin,
+    };
+    let created: TokenCreated = client.post_json(routes::TOKENS, &request).await?;
+    out.show(&created, |_| format!("{}\n", created.token))
+}
+
+fn job_path(template: &str, name: &JobName) -> String {
+    routes::fill(template, &[name.as_str()])
+}
+
+/// A list: always an array in JSON, words on standard error where a table would have no row.
+fn list<T: serde::Serialize>(
+    out: &Out,
+    rows: &[T],
+    none: &str,
+    table: impl FnOnce(render::Style, &[T]) -> String,
+) -> Result<(), Failure> {
+    if rows.is_empty() && out.format == Format::Table {
+        out.say(none);
+        return Ok(());
+    }
+    out.show(&rows, |style| table(style, rows))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::failure::Exit;
+
+    #[test]
+    fn an_execution_is_named_by_id_or_by_place() {
+        assert_eq!(
+            execution_path("field-temps/e1"),
+            Ok("/v1/jobs/field-temps/executions/e1".to_owned())
+        );
+        let id = "0c5e3c0e-8d25-4a4c-b3a7-0f1f5a0a6b11";
+        assert_eq!(execution_path(id), Ok(format!("/v1/executions/{id}")));
+        for wrong in ["", "field-temps", "a/b/c", "/e1", "a/", "A/b", "../e1"] {
+            let failure = execution_path(wrong).expect_err(wrong);
+            assert_eq!(failure.exit, Exit::Invalid);
+        }
+    }
+}

@@ -1,0 +1,180 @@
+//! `sluice deploy`: check here, upload what is missing, deploy, say what changed, wait if asked.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+
+use sluice_api::{DeployOutcome, DeployReply, DeployRequest, MissingArtifacts, MissingReply, routes};
+use sluice_model::Digest;
+
+use crate::args::{DeployArgs, Format};
+use crate::client::Client;
+use crate::failure::Failure;
+use crate::out::Out;
+use crate::pipeline_file::{CheckError, ComponentFile, PipelineFile, check};
+use crate::render;
+use crate::wait;
+
+pub(super) async fn deploy(
+    args: DeployArgs,
+    out: &Out,
+    connect: impl AsyncFnOnce() -> Result<Client, Failure>,
+) -> Result<(), Failure> {
+    let file = read(args.pipeline)
+        .await?
+        .map_err(|error| error.into_failure(out.color_err))?;
+    let client = connect().await?;
+    let request = DeployRequest {
+        pipeline: file.text.clone(),
+        plugins: file
+            .plugins
+            .iter()
+            .filter(|plugin| plugin.file.is_some())
+            .map(|plugin| (plugin.stage.clone(), plugin.digest))
+            .collect(),
+        dry_run: args.dry_run,
+    };
+    let missing = missing(&client, &file).await?;
+    // A dry run changes nothing, so it cannot upload; the orchestrator is told what it would get.
+    if args.dry_run {
+        for (digest, component) in &missing {
+            out.say(&format!(
+                "would upload {} ({}, {digest})",
+                component.path.display(),
+                render::size(component.bytes.len() as u64)
+            ));
+        }
+    } else {
+        upload(&client, out, missing).await?;
+    }
+    let reply: DeployReply = client.post_json(routes::DEPLOY, &request).await?;
+    report(out, &reply)?;
+    match args.wait {
+        Some(wait) => {
+            let (job, nodes) = (&reply.job, &reply.matching_nodes);
+            wait::for_job(&client, out, job, reply.version, nodes, wait).await
+        }
+        None => Ok(()),
+    }
+}
+
+/// Reads and checks the file, away from the threads that serve the network.
+async fn read(path: PathBuf) -> Result<Result<PipelineFile, CheckError>, Failure> {
+    tokio::task::spawn_blocking(move || check(&path))
+        .await
+        .map_err(|error| {
+            Failure::new(crate::failure::Exit::Failed, "the check ended early").with_detail(error)
+        })
+}
+
+/// What the orchestrator lacks of the pipeline's files.
+async fn missing(
+    client: &Client,
+    file: &PipelineFile,
+) -> Result<BTreeMap<Digest, ComponentFile>, Failure> {
+    let mut files: BTreeMap<_, _> = file
+        .plugins
+        .iter()
+        .filter_map(|plugin| Some((plugin.digest, plugin.file.clone()?)))
+        .collect();
+    if files.is_empty() {
+        return Ok(files);
+    }
+    let question = MissingArtifacts {
+        digests: files.keys().copied().collect(),
+    };
+    let reply: MissingReply = client.post_json(routes::ARTIFACTS_MISSING, &question).await?;
+    let missing: BTreeSet<_> = reply.missing.into_iter().collect();
+    files.retain(|digest, _| missing.contains(digest));
+    Ok(files)
+}
+
+async fn upload(
+    client: &Client,
+    out: &Out,
+    missing: BTreeMap<Digest, ComponentFile>,
+) -> Result<(), Failure> {
+    for (digest, component) in missing {
+        let name = component.path.display().to_string();
+        let size = component.bytes.len() as u64;
+        let bar = out.bytes_bar(&format!("uploading {name}"), size);
+        let sent = client
+            .upload(digest, component.bytes.to_vec(), bar.clone())
+            .await;
+        bar.finish_and_clear();
+        sent.map_err(|mut failure| {
+            failure.message = format!("uploading {name}: {}", failure.message);
+            failure
+        })?;
+        out.say(&format!("uploaded {name} ({})", render::size(size)));
+    }
+    Ok(())
+}
+
+fn report(out: &Out, reply: &DeployReply) -> Result<(), Failure> {
+    if out.format == Format::Json {
+        return out.json(reply);
+    }
+    out.text(&report_text(reply))?;
+    if reply.matching_nodes.is_empty() {
+        out.say("no node matches now; it starts by itself on the first that does");
+    }
+    Ok(())
+}
+
+fn report_text(reply: &DeployReply) -> String {
+    let (job, version) = (&reply.job, reply.version);
+    let (would, is) = if reply.dry_run {
+        ("would be ", "would be")
+    } else {
+        ("", "is")
+    };
+    let mut text = match reply.outcome {
+        DeployOutcome::Created => format!("{job} {would}created at version {version}\n"),
+        DeployOutcome::Updated => format!("{job} {would}updated to version {version}\n"),
+        DeployOutcome::Unchanged => {
+            format!("{job} is unchanged at version {version}: this is what is deployed\n")
+        }
+        DeployOutcome::Started => {
+            format!("{job} is unchanged at version {version}, and {is} started\n")
+        }
+    };
+    for change in &reply.changes {
+        text.push_str(&format!("  {}\n", render::clean(change)));
+    }
+    if !reply.matching_nodes.is_empty() {
+        let names: Vec<_> = reply.matching_nodes.iter().map(|name| name.as_str()).collect();
+        text.push_str(&format!("on {}\n", names.join(", ")));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use sluice_model::Version;
+
+    use super::*;
+
+    #[test]
+    fn the_report_says_what_changed_and_where() {
+        let mut reply = DeployReply {
+            job: "field-temps".parse().unwrap(),
+            id: None,
+            version: Version(3),
+            outcome: DeployOutcome::Updated,
+            dry_run: false,
+            changes: vec!["stage `drop-debug`: config\u{1b}[2J".to_owned()],
+            matching_nodes: vec!["e1".parse().unwrap(), "e2".parse().unwrap()],
+        };
+        assert_eq!(
+            report_text(&reply),
+            "field-temps updated to version 3\n  stage `drop-debug`: config\\u{1b}[2J\non e1, e2\n"
+        );
+        reply.dry_run = true;
+        reply.changes.clear();
+        assert!(report_text(&reply).starts_with("field-temps would be updated to version 3\n"));
+        reply.outcome = DeployOutcome::Started;
+        assert!(report_text(&reply).contains("would be started"));
+    }
+}

@@ -1,0 +1,265 @@
+//! A pipeline file and its plugins, read and checked here before anything is sent or run.
+//!
+//! `model` checks the text; this adds what needs the disk: whether each plugin's file is there, is a component, is a
+//! stage, and imports only what is linked. Either way every problem is reported at once, with its place in the file.
+
+use std::collections::BTreeMap;
+use std::io::Read as _;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use sluice_component::{
+    COMPONENT_BYTES_MAX, GrantSet, ImportProblem, Inspection, check_imports, check_stage, inspect,
+};
+use sluice_model::pipeline::{
+    PIPELINE_BYTES_MAX, Pipeline, PluginRef, Problem, Problems, parse,
+};
+use sluice_model::{Digest, StageName};
+
+use crate::failure::Failure;
+
+/// A pipeline that may be deployed or run, as far as can be told here.
+#[derive(Debug)]
+pub(crate) struct PipelineFile {
+    pub(crate) text: String,
+    pub(crate) pipeline: Pipeline,
+    /// One for each stage, in order.
+    pub(crate) plugins: Vec<StagePlugin>,
+}
+
+/// What a stage runs.
+#[derive(Clone, Debug)]
+pub(crate) struct StagePlugin {
+    pub(crate) stage: StageName,
+    pub(crate) digest: Digest,
+    /// The file; `None` when the pipeline names the digest itself.
+    pub(crate) file: Option<ComponentFile>,
+}
+
+/// A component that was read and may be a stage.
+#[derive(Clone, Debug)]
+pub(crate) struct ComponentFile {
+    pub(crate) path: PathBuf,
+    pub(crate) bytes: Arc<Vec<u8>>,
+}
+
+/// Why a pipeline file cannot be used.
+#[derive(Debug)]
+pub(crate) enum CheckError {
+    /// It cannot be read at all.
+    Unreadable(Failure),
+    /// It says something wrong.
+    Problems {
+        name: String,
+        text: String,
+        problems: Problems,
+    },
+}
+
+impl CheckError {
+    /// For people: every problem with its picture.
+    pub(crate) fn into_failure(self, color: bool) -> Failure {
+        match self {
+            Self::Unreadable(failure) => failure,
+            Self::Problems {
+                name,
+                text,
+                problems,
+            } => {
+                let count = problems.count();
+                let s = if count == 1 { "" } else { "s" };
+                Failure::invalid(format!("{name} has {count} problem{s}"))
+                    .with_detail(problems.render(&name, &text, color))
+            }
+        }
+    }
+}
+
+/// Reads and checks the pipeline file at `path` and the plugins that it names. Blocking.
+pub(crate) fn check(path: &Path) -> Result<PipelineFile, CheckError> {
+    let text = read_text(path).map_err(CheckError::Unreadable)?;
+    let name = path.display().to_string();
+    let pipeline = match parse(&text) {
+        Ok(pipeline) => pipeline,
+        Err(problems) => {
+            return Err(CheckError::Problems {
+                name,
+                text,
+                problems,
+            });
+        }
+    };
+    let dir = path.parent().unwrap_or(Path::new(""));
+    let mut read = BTreeMap::new();
+    let mut plugins = Vec::new();
+    let mut found = Vec::new();
+    for (index, (stage, plugin)) in pipeline.plugins().enumerate() {
+        let checked = match plugin {
+            PluginRef::Path(path) => {
+                let path = dir.join(path);
+                let file = read
+                    .entry(path.clone())
+                    .or_insert_with(|| read_component(&path));
+                file.clone().map(|file| (Digest::of(&file.bytes), Some(file)))
+            }
+            PluginRef::Digest(digest) => Ok((*digest, None)),
+            PluginRef::Named { .. } => Err(vec![PluginProblem {
+                message: "plugins by `name@version` are not in this version".to_owned(),
+                help: Some("name the component's file, or its `sha256:...`".to_owned()),
+            }]),
+        };
+        match checked {
+            Ok((digest, file)) => plugins.push(StagePlugin {
+                stage: stage.clone(),
+                digest,
+                file,
+            }),
+            Err(problems) => {
+                let span = plugin_span(&text, index);
+                found.extend(problems.into_iter().map(|problem| Problem {
+                    span: span.clone(),
+                    message: format!("stage `{stage}`: {}", problem.message),
+                    label: String::new(),
+                    help: problem.help,
+                }));
+            }
+        }
+    }
+    match Problems::of(found) {
+        None => Ok(PipelineFile {
+            text,
+            pipeline,
+            plugins,
+        }),
+        Some(problems) => Err(CheckError::Problems {
+            name,
+            text,
+            problems,
+        }),
+    }
+}
+
+fn read_text(path: &Path) -> Result<String, Failure> {
+    let failed = |problem: &dyn std::fmt::Display| {
+        Failure::invalid(format!(
+            "cannot read the pipeline file {}: {problem}",
+            path.display()
+        ))
+    };
+    let mut bytes = Vec::new();
+    std::fs::File::open(path)
+        // One byte over the bound is enough to know.
+        .and_then(|file| {
+            file.take(PIPELINE_BYTES_MAX as u64 + 1)
+                .read_to_end(&mut bytes)
+        })
+        .map_err(|error| failed(&error))?;
+    String::from_utf8(bytes).map_err(|error| {
+        let offset = error.utf8_error().valid_up_to();
+        failed(&format!("it is not UTF-8 text (byte {offset})"))
+    })
+}
+
+/// What is wrong with one plugin.
+#[derive(Clone, Debug)]
+struct PluginProblem {
+    message: String,
+    help: Option<String>,
+}
+
+fn read_component(path: &Path) -> Result<ComponentFile, Vec<PluginProblem>> {
+    let shown = path.display();
+    let bytes = read_bytes(path).map_err(|error| {
+        vec![PluginProblem {
+            message: format!("the plugin file {shown} cannot be read: {error}"),
+            help: Some("build the plugin, or correct the path: it is relative to the pipeline file".to_owned()),
+        }]
+    })?;
+    let problems = match inspect(&bytes) {
+        Err(error) => vec![PluginProblem {
+            message: format!("the plugin file {shown} is not a component: {error}"),
+            help: None,
+        }],
+        Ok(inspection) => stage_problems(&inspection)
+            .into_iter()
+            .map(|problem| PluginProblem {
+                message: format!("{shown}: {}", problem.message),
+                help: problem.help,
+            })
+            .collect(),
+    };
+    if problems.is_empty() {
+        Ok(ComponentFile {
+            path: path.to_owned(),
+            bytes: Arc::new(bytes),
+        })
+    } else {
+        Err(problems)
+    }
+}
+
+fn stage_problems(inspection: &Inspection) -> Vec<PluginProblem> {
+    let stage = check_stage(inspection)
+        .err()
+        .into_iter()
+        .map(|problem| PluginProblem {
+            message: problem.to_string(),
+            help: None,
+        });
+    let imports = check_imports(inspection, &GrantSet::none())
+        .err()
+        .unwrap_or_default();
+    let imports = imports.iter().map(|problem: &ImportProblem| PluginProblem {
+        message: problem.to_string(),
+        help: problem
+            .grant_line()
+            .map(|line| format!("the line `{line}` below `[stage.grants]` would grant it, in a version that can; until then, build the plugin without it")),
+    });
+    stage.chain(imports).collect()
+}
+
+/// Why a deploy would refuse a component, in words.
+pub(crate) fn refusals(inspection: &Inspection) -> Vec<String> {
+    stage_problems(inspection)
+        .into_iter()
+        .map(|problem| problem.message)
+        .collect()
+}
+
+/// Reads a component's file, but not one that is too large to be one.
+pub(crate) fn read_bytes(path: &Path) -> std::io::Result<Vec<u8>> {
+    let file = std::fs::File::open(path)?;
+    let facts = file.metadata()?;
+    if facts.is_dir() {
+        return Err(std::io::ErrorKind::IsADirectory.into());
+    }
+    if facts.len() > COMPONENT_BYTES_MAX as u64 {
+        return Err(std::io::Error::other(format!(
+            "it has {} bytes, and a component may have {COMPONENT_BYTES_MAX} (64 MiB)",
+            facts.len()
+        )));
+    }
+    let mut bytes = Vec::new();
+    file.take(COMPONENT_BYTES_MAX as u64).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+/// Where the text says which plugin the stage has; the file's start if that cannot be found.
+fn plugin_span(text: &str, stage: usize) -> Range<usize> {
+    let span = || {
+        let document = toml_edit::Document::parse(text).ok()?;
+        let stages = document.as_table().get("stage")?;
+        match stages.as_array_of_tables() {
+            Some(tables) => tables.get(stage)?.get("plugin")?.span(),
+            None => {
+                let table = stages.as_array()?.get(stage)?.as_inline_table()?;
+                table.get("plugin")?.span()
+            }
+        }
+    };
+    span().unwrap_or(0..0)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,71 @@
+//! Components.
+
+use serde::Serialize;
+use sluice_api::Plugin;
+use sluice_model::Digest;
+
+use super::{Style, cell, fields, maybe, size, table};
+
+/// The orchestrator's components as a table.
+pub(crate) fn plugins(style: Style, plugins: &[Plugin]) -> String {
+    let header = ["DIGEST", "SIZE", "IMPORTS", "USED BY"];
+    let rows = plugins
+        .iter()
+        .map(|plugin| {
+            vec![
+                cell(plugin.digest),
+                cell(size(plugin.size)),
+                cell(plugin.imports.len()),
+                cell(plugin.used_by.join(", ")),
+            ]
+        })
+        .collect();
+    table(style, &header, rows)
+}
+
+/// What `plugin inspect` found.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Inspected {
+    /// The sha256 of its bytes.
+    pub(crate) digest: Digest,
+    /// In bytes.
+    pub(crate) size: u64,
+    /// The version of the stage contract that it exports, if any.
+    pub(crate) stage: Option<String>,
+    /// What it needs, in its own order.
+    pub(crate) imports: Vec<String>,
+    /// What it offers, in its own order.
+    pub(crate) exports: Vec<String>,
+    /// Linear memory that it starts with, in bytes.
+    pub(crate) memory_bytes_min: u64,
+    /// Functions with a body.
+    pub(crate) functions: u64,
+    /// Why a deploy would refuse it; empty when it would not.
+    pub(crate) problems: Vec<String>,
+}
+
+/// One component.
+pub(crate) fn inspected(found: &Inspected) -> String {
+    let mut text = fields(&[
+        ("digest", cell(found.digest)),
+        ("size", cell(size(found.size))),
+        ("stage contract", maybe(found.stage.as_deref())),
+        ("memory at start", cell(size(found.memory_bytes_min))),
+        ("functions", cell(found.functions)),
+    ]);
+    for (name, list) in [("imports", &found.imports), ("exports", &found.exports)] {
+        text.push_str(&format!("{name}:{}\n", if list.is_empty() { " none" } else { "" }));
+        for entry in list {
+            text.push_str(&format!("  {}\n", super::clean(entry)));
+        }
+    }
+    if found.problems.is_empty() {
+        text.push_str("a deploy would take it\n");
+    } else {
+        text.push_str("a deploy would refuse it:\n");
+        for problem in &found.problems {
+            text.push_str(&format!("  {}\n", super::clean(problem)));
+        }
+    }
+    text
+}

@@ -1,0 +1,29 @@
+//! One screen of everything.
+
+use sluice_api::Status;
+
+use super::{Style, executions, jobs, nodes};
+
+/// Nodes, jobs, and what does not run and why.
+pub(crate) fn status(style: Style, status: &Status) -> String {
+    let mut text = String::new();
+    if status.nodes.is_empty() {
+        text.push_str("No node has joined yet: `sluice token create` makes a token for one.\n");
+    } else {
+        text.push_str(&nodes(style, &status.nodes));
+    }
+    text.push('\n');
+    if status.jobs.is_empty() {
+        text.push_str("No job is deployed yet: `sluice deploy PIPELINE` makes one.\n");
+    } else {
+        text.push_str(&jobs(style, &status.jobs));
+        text.push('\n');
+        if status.waiting.is_empty() {
+            text.push_str("Nothing waits.\n");
+        } else {
+            text.push_str("What does not run, and why:\n");
+            text.push_str(&executions(style, &status.waiting));
+        }
+    }
+    text
+}

@@ -1,0 +1,207 @@
+//! What people and programs see, line by line.
+
+#![allow(clippy::unwrap_used)]
+
+use serde_json::Value;
+use sluice_api::Status;
+use sluice_model::{Digest, ExecutionState, JobState, NodeState};
+
+use super::*;
+
+const PLAIN: Style = Style {
+    terminal: false,
+    color: false,
+};
+
+#[test]
+fn plain_tables_are_columns_without_lines() {
+    let list = [
+        fixtures::node("e1", NodeState::Connected),
+        fixtures::node("edge-number-2", NodeState::Held),
+    ];
+    assert_eq!(
+        nodes(PLAIN, &list),
+        "NAME           STATE      EXECUTIONS  LABELS        LAST SEEN             NOTE\n\
+         e1             connected  1           site=plant-7  2026-11-22T10:00:00Z  -\n\
+         edge-number-2  held       1           site=plant-7  2026-11-22T10:00:00Z  it knows revision 9, and we are at 7\n"
+    );
+    assert_eq!(
+        jobs(PLAIN, &[fixtures::job("field-temps", JobState::Running)]),
+        "NAME         KIND    VERSION  STATE    DESIRED  RUNNING  WAITING  FAILED  COMPLETED  UPDATED\n\
+         field-temps  daemon  2        running  2        1        1        0       0          2026-11-22T10:00:00Z\n"
+    );
+    let list = [
+        fixtures::running("e1"),
+        fixtures::away("e2"),
+        fixtures::backing_off("e3"),
+    ];
+    assert_eq!(
+        executions(PLAIN, &list),
+        "JOB          NODE  VERSION  DESIRED  STATE                     IN    OUT  DEAD  REASON                                          NEXT\n\
+         field-temps  e1    2        run      running                   2000  520  3     -                                               -\n\
+         field-temps  e2    2        run      pending/waiting-for-node  0     0    0     e2 is disconnected since 09:58                  when e2 connects\n\
+         field-temps  e3    2        run      pending/backoff           2000  520  3     cannot open in.log: \\u{1b}[31mno such file      try again at 2026-11-22T10:00:05Z\n"
+    );
+    let text = plugins(PLAIN, &[fixtures::plugin()]);
+    assert!(text.contains("  120.6 KiB  1        a@1, b@2\n"), "{text}");
+}
+
+#[test]
+fn a_terminal_gets_lines_and_colours_only_when_it_wants_them() {
+    let list = [fixtures::node("e1", NodeState::Connected)];
+    let lines = Style {
+        terminal: true,
+        color: false,
+    };
+    let text = nodes(lines, &list);
+    assert!(text.contains('─'), "{text}");
+    assert!(!text.contains('\u{1b}'), "{text:?}");
+}
+
+#[test]
+fn explain_says_for_each_node_why_and_what_comes_next() {
+    let text = explain(PLAIN, &fixtures::explain());
+    let lines: Vec<_> = text.lines().collect();
+    assert_eq!(
+        lines[0],
+        "field-temps version 2 is running: it runs on every connected node that matches"
+    );
+    for (line, parts) in [
+        (
+            3,
+            ["e1 (connected)", "yes", "running", "revision 7 at 2026-11-22T10:00:00Z"].as_slice(),
+        ),
+        (
+            4,
+            &[
+                "e2 (disconnected)",
+                "pending/waiting-for-node",
+                "e2 is disconnected since 09:58",
+                "when e2 connects",
+                "7 is on its way",
+            ],
+        ),
+        (5, &["e3 (connected)", "no", "its label site is `plant-9`"]),
+    ] {
+        for part in parts {
+            assert!(lines[line].contains(part), "{part}: {text}");
+        }
+    }
+}
+
+#[test]
+fn one_thing_is_described_field_by_field() {
+    let text = execution_detail(&fixtures::backing_off("e3"));
+    for line in [
+        "state:      pending/backoff\n",
+        "reason:     cannot open in.log: \\u{1b}[31mno such file\n",
+        "next:       try again at 2026-11-22T10:00:05Z\n",
+        "records:    2000 in, 520 out, 3 dead letters\n",
+        "observed:   running (version 2, attempt 1) at 2026-11-22T10:00:00Z\n",
+        "assignment: revision 7, received: yes\n",
+    ] {
+        assert!(text.contains(line), "{line}: {text}");
+    }
+    let text = job_detail(PLAIN, &fixtures::job_detail());
+    assert!(text.contains("nodes:      site=plant-7|plant-8\n"), "{text}");
+    assert!(text.contains("stage: drop-debug, sha256:"), "{text}");
+    assert!(text.ends_with("\n  name = \"field-temps\"\n  [input.generate]\n"), "{text}");
+    let text = node_detail(PLAIN, &fixtures::node_detail());
+    assert!(text.contains("7, received 6 at 2026-11-22T10:00:00Z"), "{text}");
+    assert!(!text.contains("held because"), "{text}");
+}
+
+#[test]
+fn an_empty_cluster_says_what_to_do_first() {
+    let mut everything = Status {
+        version: "0.1.0".to_owned(),
+        nodes: Vec::new(),
+        jobs: Vec::new(),
+        waiting: Vec::new(),
+    };
+    let text = status(PLAIN, &everything);
+    assert!(text.contains("sluice token create"), "{text}");
+    assert!(text.contains("sluice deploy"), "{text}");
+    everything.jobs.push(fixtures::job("a", JobState::Running));
+    assert!(status(PLAIN, &everything).ends_with("Nothing waits.\n"));
+    everything.waiting.push(fixtures::away("e2"));
+    assert!(status(PLAIN, &everything).contains("e2 is disconnected since 09:58"));
+}
+
+#[test]
+fn an_inspected_component_says_whether_a_deploy_would_take_it() {
+    let mut found = Inspected {
+        digest: Digest::of(b"x"),
+        size: 10,
+        stage: Some("0.1.0".to_owned()),
+        imports: Vec::new(),
+        exports: vec!["sluice:pipeline/stage@0.1.0".to_owned()],
+        memory_bytes_min: 1 << 20,
+        functions: 3,
+        problems: Vec::new(),
+    };
+    let text = inspected(&found);
+    assert!(text.contains("imports: none\n"), "{text}");
+    assert!(text.contains("memory at start: 1.0 MiB\n"), "{text}");
+    assert!(text.ends_with("a deploy would take it\n"), "{text}");
+    found.problems.push("it imports `x`".to_owned());
+    assert!(inspected(&found).ends_with("would refuse it:\n  it imports `x`\n"));
+}
+
+/// The names that scripts outside the project rely on.
+#[test]
+fn json_has_the_fields_that_must_exist() {
+    let keys = |value: Value| -> Vec<String> {
+        value.as_object().unwrap().keys().cloned().collect()
+    };
+    let has = |value: Value, names: &str| {
+        let keys = keys(value);
+        for name in names.split_whitespace() {
+            assert!(keys.iter().any(|key| key == name), "{name} not in {keys:?}");
+        }
+    };
+    let node = fixtures::node("e1", NodeState::Connected);
+    let names = "name id state labels executions cordoned draining";
+    has(serde_json::to_value(&node).unwrap(), names);
+    has(serde_json::to_value(fixtures::node_detail()).unwrap(), names);
+    let job = fixtures::job("a", JobState::Running);
+    let names = "id name kind version state desired running waiting failed";
+    has(serde_json::to_value(&job).unwrap(), names);
+    has(serde_json::to_value(fixtures::job_detail()).unwrap(), names);
+
+    let execution = serde_json::to_value(fixtures::away("e1")).unwrap();
+    let names = "id job version node desired state reason_code reason next_action next_at attempt restarts \
+                 records_in records_out dead_letters observed";
+    has(execution.clone(), names);
+    assert_eq!(execution["reason_code"], "waiting-for-node");
+    assert_eq!(execution["version"], 2);
+    assert!(execution["observed"].is_null() && execution["next_at"].is_null());
+    let execution = serde_json::to_value(fixtures::running("e1")).unwrap();
+    has(execution["observed"].clone(), "version attempt state at");
+    assert_eq!(execution["observed"]["at"], "2026-11-22T10:00:00.000Z");
+    assert_eq!(execution["records_in"], 2000);
+    assert!(execution["reason_code"].is_null());
+
+    let failed = sluice_api::Execution {
+        state: ExecutionState::Failed,
+        reason_code: Some(sluice_model::FailReason::TimedOut.into()),
+        ..fixtures::running("e1")
+    };
+    let json = serde_json::to_string(&failed).unwrap();
+    let back: sluice_api::Execution = serde_json::from_str(&json).unwrap();
+    assert_eq!(back, failed);
+    let json = serde_json::to_string(&fixtures::explain()).unwrap();
+    assert_eq!(serde_json::from_str::<sluice_api::Explain>(&json).unwrap(), fixtures::explain());
+    let json = serde_json::to_string(&fixtures::job_detail()).unwrap();
+    assert_eq!(serde_json::from_str::<sluice_api::JobDetail>(&json).unwrap(), fixtures::job_detail());
+}
+
+#[test]
+fn text_from_elsewhere_cannot_steer_a_terminal() {
+    assert_eq!(clean("a\r\nb\tc\u{7}\u{9b}2J\n"), "a b c\\u{7}\\u{9b}2J");
+    assert_eq!(size(0), "0 B");
+    assert_eq!(size(1536), "1.5 KiB");
+    assert_eq!(size(64 << 20), "64.0 MiB");
+    assert_eq!(next(None, None), "");
+    assert_eq!(next(Some("when e1 connects"), None), "when e1 connects");
+}

@@ -1,0 +1,166 @@
+//! `deploy --wait`: has what was asked come about on every node that can be reached?
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use sluice_api::{Execution, JobDetail, Node, routes};
+use sluice_model::{Desired, ExecutionState, JobName, NodeName, NodeState, Version};
+use tokio::time::Instant;
+
+use crate::client::Client;
+use crate::failure::{Exit, Failure};
+use crate::out::Out;
+use crate::render;
+
+/// Time between two looks: short against a start, long against what one look costs.
+const LOOK_INTERVAL: Duration = Duration::from_millis(150);
+
+/// How it stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Verdict {
+    /// All executions on connected nodes, one at least, run or completed.
+    Done { absent: Vec<String> },
+    /// One failed or was quarantined: where and why.
+    Failed { where_and_why: Vec<String> },
+    /// Not yet: what is missing.
+    Waiting { missing: Vec<String> },
+}
+
+/// Waits until `version` of the job runs or has completed on every connected node, for at most `wait`.
+pub(crate) async fn for_job(
+    client: &Client,
+    out: &Out,
+    job: &JobName,
+    version: Version,
+    matching: &[NodeName],
+    wait: Duration,
+) -> Result<(), Failure> {
+    let deadline = Instant::now() + wait;
+    let spinner = out.spinner(&format!("waiting for {job} version {version}"));
+    let mut missing = vec!["the orchestrator said nothing yet".to_owned()];
+    loop {
+        match look(client, job).await {
+            Ok((detail, nodes)) => match judge(version, matching, &detail, &nodes) {
+                Verdict::Done { absent } => {
+                    spinner.finish_and_clear();
+                    for line in absent {
+                        out.say(&line);
+                    }
+                    out.say(&format!("{job} version {version} is {}", detail.job.state));
+                    return Ok(());
+                }
+                Verdict::Failed { where_and_why } => {
+                    spinner.finish_and_clear();
+                    return Err(Failure::new(Exit::Failed, format!("{job} version {version} failed"))
+                        .with_detail(where_and_why.join("\n"))
+                        .with_help(format!("`sluice logs {job}` shows what its stages said")));
+                }
+                Verdict::Waiting { missing: now } => missing = now,
+            },
+            // It may be restarting; what was asked is durable.
+            Err(failure) if failure.exit == Exit::Unreachable => missing = vec![failure.message],
+            Err(failure) => {
+                spinner.finish_and_clear();
+                return Err(failure);
+            }
+        }
+        if Instant::now() + LOOK_INTERVAL > deadline {
+            spinner.finish_and_clear();
+            return Err(Failure::new(
+                Exit::TimedOut,
+                format!("{job} version {version} did not run everywhere within {wait:?}; it stays deployed and goes on"),
+            )
+            .with_detail(missing.join("\n"))
+            .with_help(format!("`sluice explain {job}` says what each node waits for")));
+        }
+        tokio::time::sleep(LOOK_INTERVAL).await;
+    }
+}
+
+async fn look(client: &Client, job: &JobName) -> Result<(JobDetail, Vec<Node>), Failure> {
+    let detail = client.get(&routes::fill(routes::JOB, &[job.as_str()])).await?;
+    let nodes = client.get(routes::NODES).await?;
+    Ok((detail, nodes))
+}
+
+fn judge(version: Version, matching: &[NodeName], detail: &JobDetail, nodes: &[Node]) -> Verdict {
+    let states: BTreeMap<_, _> = nodes.iter().map(|node| (&node.name, node.state)).collect();
+    let is_connected = |name: &NodeName| states.get(name) == Some(&NodeState::Connected);
+    let runs: Vec<&Execution> = detail
+        .executions
+        .iter()
+        .filter(|execution| execution.desired == Desired::Run)
+        .collect();
+
+    let failed: Vec<_> = runs
+        .iter()
+        .filter(|execution| {
+            execution.version >= version
+                && matches!(
+                    execution.state,
+                    ExecutionState::Failed | ExecutionState::Quarantined
+                )
+        })
+        .map(|execution| line(execution))
+        .collect();
+    if !failed.is_empty() {
+        return Verdict::Failed {
+            where_and_why: failed,
+        };
+    }
+
+    let mut missing = Vec::new();
+    let mut arrived = 0_u32;
+    let planned: BTreeSet<_> = runs.iter().map(|execution| &execution.node).collect();
+    for node in matching {
+        if is_connected(node) && !planned.contains(node) {
+            missing.push(format!("{node}: not planned yet"));
+        }
+    }
+    for execution in runs.iter().filter(|execution| is_connected(&execution.node)) {
+        let is_there = matches!(
+            execution.state,
+            ExecutionState::Running | ExecutionState::Completed
+        );
+        if execution.version < version {
+            missing.push(format!("{}: not planned yet", execution.node));
+        } else if is_there {
+            arrived += 1;
+        } else {
+            missing.push(line(execution));
+        }
+    }
+    let absent: Vec<_> = runs
+        .iter()
+        .filter(|execution| !is_connected(&execution.node))
+        .map(|execution| line(execution))
+        .collect();
+    if missing.is_empty() && arrived > 0 {
+        return Verdict::Done { absent };
+    }
+    if missing.is_empty() && absent.is_empty() {
+        missing.push("no node matches yet".to_owned());
+    } else if missing.is_empty() {
+        missing.push("no matching node is connected".to_owned());
+    }
+    missing.extend(absent);
+    Verdict::Waiting { missing }
+}
+
+fn line(execution: &Execution) -> String {
+    let mut text = format!("{}: {}", execution.node, execution.state);
+    if let Some(code) = execution.reason_code {
+        text.push_str(&format!("/{}", code.as_str()));
+    }
+    if let Some(reason) = &execution.reason {
+        text.push_str(&format!(", {reason}"));
+    }
+    let next = render::next(execution.next_action.as_deref(), execution.next_at);
+    if !next.is_empty() {
+        text.push_str(&format!("; next: {next}"));
+    }
+    render::clean(&text)
+}
+
+#[cfg(test)]
+mod tests;

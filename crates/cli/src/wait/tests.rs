@@ -1,0 +1,142 @@
+//! The verdict of `--wait`, case by case.
+
+#![allow(clippy::unwrap_used)]
+
+use sluice_model::{FailReason, PendingReason};
+
+use super::*;
+use crate::render::fixtures;
+
+struct Case {
+    executions: Vec<Execution>,
+    /// Name and state of each node.
+    nodes: Vec<(&'static str, NodeState)>,
+    matching: Vec<&'static str>,
+}
+
+fn verdict(case: Case) -> Verdict {
+    let mut detail = fixtures::job_detail();
+    detail.executions = case.executions;
+    let nodes: Vec<_> = case
+        .nodes
+        .iter()
+        .map(|(name, state)| fixtures::node(name, *state))
+        .collect();
+    let matching: Vec<_> = case.matching.iter().map(|name| name.parse().unwrap()).collect();
+    judge(Version(2), &matching, &detail, &nodes)
+}
+
+const UP: NodeState = NodeState::Connected;
+const AWAY: NodeState = NodeState::Disconnected;
+
+fn at_version(version: u64, execution: Execution) -> Execution {
+    Execution {
+        version: Version(version),
+        ..execution
+    }
+}
+
+#[test]
+fn done_when_every_connected_node_runs_or_completed_it() {
+    let mut completed = fixtures::running("e2");
+    completed.state = ExecutionState::Completed;
+    let got = verdict(Case {
+        executions: vec![fixtures::running("e1"), completed, fixtures::away("e3")],
+        nodes: vec![("e1", UP), ("e2", UP), ("e3", AWAY), ("e4", UP)],
+        matching: vec!["e1", "e2", "e3"],
+    });
+    let Verdict::Done { absent } = got else {
+        panic!("{got:?}");
+    };
+    assert_eq!(absent.len(), 1);
+    assert!(absent[0].starts_with("e3: pending/waiting-for-node"), "{absent:?}");
+
+    // A newer version came meanwhile: what was asked is done and more.
+    let got = verdict(Case {
+        executions: vec![at_version(3, fixtures::running("e1"))],
+        nodes: vec![("e1", UP)],
+        matching: vec!["e1"],
+    });
+    assert_eq!(got, Verdict::Done { absent: vec![] });
+}
+
+#[test]
+fn failed_when_one_failed_or_was_quarantined_at_the_new_version() {
+    for state in [ExecutionState::Failed, ExecutionState::Quarantined] {
+        let mut bad = fixtures::running("e2");
+        bad.state = state;
+        bad.reason_code = (state == ExecutionState::Failed).then(|| FailReason::Configure.into());
+        bad.reason = Some("no such field".to_owned());
+        let case = |bad: Execution| Case {
+            executions: vec![fixtures::running("e1"), bad],
+            nodes: vec![("e1", UP), ("e2", UP)],
+            matching: vec!["e1", "e2"],
+        };
+        let got = verdict(case(bad.clone()));
+        let Verdict::Failed { where_and_why } = got else {
+            panic!("{got:?}");
+        };
+        assert!(where_and_why[0].contains("no such field"), "{where_and_why:?}");
+        // The version before failed; the new one is not planned yet.
+        assert!(matches!(verdict(case(at_version(1, bad))), Verdict::Waiting { .. }));
+    }
+}
+
+#[test]
+fn waiting_says_what_is_missing() {
+    let mut refused = fixtures::away("e1");
+    refused.reason_code = Some(PendingReason::Refused.into());
+    refused.reason = Some("no such connector".to_owned());
+    let mut stopping = fixtures::running("e1");
+    stopping.desired = Desired::Stop;
+    let table: Vec<(Case, &str)> = vec![
+        (
+            Case { executions: vec![], nodes: vec![], matching: vec![] },
+            "no node matches yet",
+        ),
+        (
+            Case { executions: vec![], nodes: vec![("e1", UP)], matching: vec!["e1"] },
+            "e1: not planned yet",
+        ),
+        (
+            Case {
+                executions: vec![fixtures::away("e1")],
+                nodes: vec![("e1", AWAY)],
+                matching: vec!["e1"],
+            },
+            "no matching node is connected",
+        ),
+        (
+            Case {
+                executions: vec![at_version(1, fixtures::running("e1"))],
+                nodes: vec![("e1", UP)],
+                matching: vec!["e1"],
+            },
+            "e1: not planned yet",
+        ),
+        (
+            Case { executions: vec![refused], nodes: vec![("e1", UP)], matching: vec!["e1"] },
+            "e1: pending/refused, no such connector",
+        ),
+        (
+            Case {
+                executions: vec![fixtures::running("e1"), fixtures::backing_off("e2")],
+                nodes: vec![("e1", UP), ("e2", UP)],
+                matching: vec!["e1", "e2"],
+            },
+            "e2: pending/backoff",
+        ),
+        // What is being stopped does not count.
+        (
+            Case { executions: vec![stopping], nodes: vec![("e1", UP)], matching: vec![] },
+            "no node matches yet",
+        ),
+    ];
+    for (case, says) in table {
+        let got = verdict(case);
+        let Verdict::Waiting { missing } = &got else {
+            panic!("{says}: {got:?}");
+        };
+        assert!(missing.join("\n").contains(says), "{says}: {missing:?}");
+    }
+}
