@@ -392,6 +392,11 @@ impl Agent {
         Some(execution.target.assignment.job_name.as_str())
     }
 
+    /// Whose preparing or instance a ticket names.
+    pub fn execution_of(&self, ticket: Ticket) -> Option<ExecutionId> {
+        self.cx.tickets.get(&ticket).copied()
+    }
+
     /// Every execution with its label, as the rows order.
     pub fn labels(&self) -> impl Iterator<Item = (ExecutionId, Label)> {
         self.executions
