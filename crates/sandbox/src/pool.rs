@@ -154,6 +154,7 @@ impl Drop for GuestPool {
         };
         self.shared.wake.notify_all();
         for slot in waiting {
+            slot.in_line.store(false, SeqCst);
             slot.refuse("the guest pool is closed");
         }
         for thread in self.threads.drain(..) {
@@ -272,6 +273,7 @@ impl Shared {
             line.closed
         };
         if refused {
+            slot.in_line.store(false, SeqCst);
             slot.refuse("the guest pool is closed");
         } else {
             self.wake.notify_one();
@@ -356,7 +358,6 @@ impl Slot {
             Err(reason) => {
                 state.broken = Some(reason.clone());
                 if !given_up {
-                    job.output.fail();
                     state.finish(job, Err(ChainFault::Host(reason)));
                 }
             }
@@ -382,7 +383,12 @@ impl Slot {
 
 impl SlotState {
     fn finish(&mut self, job: Job, result: Result<(), ChainFault>) {
-        let Job { input, output, .. } = job;
+        let Job {
+            input, mut output, ..
+        } = job;
+        if result.is_err() {
+            output.fail();
+        }
         self.done = Some(Processed {
             input,
             output,

@@ -7,7 +7,7 @@ use wasmtime::component::ResourceTableError;
 use wasmtime::{Store, Trap, WasmBacktrace};
 
 use crate::bindings::Transform;
-use crate::bindings::exports::sluice::pipeline::stage::{BatchParam, ColumnParam, Fault};
+use crate::bindings::exports::sluice::pipeline::stage::{BatchParam, ColumnParam, Fault, Output};
 use crate::engine::{Compiled, Engine};
 use crate::error::{CallError, ConfigureCause, ConfigureError, cut};
 use crate::limits::{REASON_BYTES_MAX, StageLimits};
@@ -167,8 +167,7 @@ impl Instance {
         &mut self,
         batch: &Batch,
         deadline: Duration,
-    ) -> wasmtime::Result<Result<crate::bindings::exports::sluice::pipeline::stage::Output, Fault>>
-    {
+    ) -> wasmtime::Result<Result<Output, Fault>> {
         let columns: Vec<ColumnParam<'_>> = batch
             .attributes
             .iter()
@@ -262,11 +261,12 @@ fn trap_reason(error: &wasmtime::Error, root: &str) -> String {
     if let Some(backtrace) = error.downcast_ref::<WasmBacktrace>() {
         // Only the whole backtrace's text has demangled names: one line a frame, `MODULE!NAME` at its end.
         let text = backtrace.to_string();
-        let names: Vec<&str> = text
+        let names = text
             .lines()
-            .filter_map(|line| Some(line.split_once('!')?.1))
-            .take(FRAMES_MAX)
-            .collect();
+            .filter_map(|line| Some(line.split_once('!')?.1));
+        // Stripped components have numbers only, which tell nobody anything.
+        let names = names.filter(|name| !name.starts_with("<wasm function"));
+        let names: Vec<&str> = names.take(FRAMES_MAX).collect();
         if !names.is_empty() {
             reason.push_str(" in ");
             reason.push_str(&names.join(" < "));

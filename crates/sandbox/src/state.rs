@@ -44,11 +44,15 @@ impl StageState {
     /// Called every tick while the guest runs.
     pub(crate) fn tick(&mut self) -> wasmtime::Result<UpdateDeadline> {
         if self.clock.is_over() {
-            return Err(self.exceed(CallError::DeadlineExceeded {
-                deadline: self.clock.deadline,
-            }));
+            return Err(self.exceed_deadline());
         }
         Ok(UpdateDeadline::Continue(1))
+    }
+
+    /// Ends the call for its deadline.
+    pub(crate) fn exceed_deadline(&mut self) -> wasmtime::Error {
+        let deadline = self.clock.deadline;
+        self.exceed(CallError::DeadlineExceeded { deadline })
     }
 
     /// Remembers which limit ended the call, and gives the error that stops the guest.

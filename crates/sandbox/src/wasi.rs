@@ -83,11 +83,17 @@ impl log::Host for StageState {
 }
 
 impl StageState {
-    /// Runs a host call that may wait, and counts the wait.
-    fn waiting<R>(&mut self, wait: impl FnOnce(&mut ResourceTable) -> R) -> R {
+    /// Runs a host call that may wait, and counts the wait. One that used up the deadline ends the call right here.
+    fn waiting<R>(
+        &mut self,
+        wait: impl FnOnce(&mut ResourceTable) -> wasmtime::Result<R>,
+    ) -> wasmtime::Result<R> {
         let started = Instant::now();
         let result = wait(&mut self.handles);
         self.clock.add_waited(started.elapsed());
+        if self.clock.left().is_zero() {
+            return Err(self.exceed_deadline());
+        }
         result
     }
 }

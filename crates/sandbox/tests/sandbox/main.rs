@@ -1,0 +1,11 @@
+//! The sandbox against real guests: the components in `plugins/dist/`, and some in text.
+
+#![allow(clippy::unwrap_used)]
+
+mod chains;
+mod guests;
+mod isolation;
+mod limits;
+mod load;
+mod pool;
+mod wasi;
