@@ -83,8 +83,10 @@ impl Checkpoint {
             .next()
             .and_then(|word| word.parse().ok())
             .ok_or(CheckpointError::Damaged)?;
-        if found > FORMAT {
-            return Err(CheckpointError::Newer { found });
+        match found {
+            FORMAT => {}
+            0 => return Err(CheckpointError::Damaged),
+            _ => return Err(CheckpointError::Newer { found }),
         }
         if words.next() != Some(Digest::of(body).to_hex().as_str()) {
             return Err(CheckpointError::Damaged);

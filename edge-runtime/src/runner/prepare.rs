@@ -49,10 +49,12 @@ pub fn prepare(
         Some(console) => StdoutTarget::Stream(Arc::clone(&console.stdout)),
         None => StdoutTarget::Log(Arc::new(log.clone())),
     };
-    let settings = settings(context, &plan)
-        .and_then(|settings| Ok((settings, chain(context, &plan, &log, phase)?)));
-    match settings {
-        Ok(((input, output), chain)) => {
+    let prepared = settings(context, &plan).and_then(|settings| {
+        let chain = chain(context, &plan, &settings.configs, &log, phase)?;
+        Ok((settings, chain))
+    });
+    match prepared {
+        Ok((Settings { input, output, .. }, chain)) => {
             let names = plan.pipeline.stages.iter().map(|stage| stage.name.clone());
             let stages = names
                 .zip(plan.components.iter().map(|(digest, _)| *digest))
@@ -88,19 +90,40 @@ impl Prepared {
     }
 }
 
+/// What the pipeline's text became on this node.
+struct Settings {
+    input: InputSettings,
+    output: OutputSettings,
+    /// For each stage, as JSON.
+    configs: Vec<String>,
+}
+
 /// Fills in the templates and checks what can be checked of paths without touching them.
-fn settings(
-    context: &RunnerContext,
-    plan: &ExecutionPlan,
-) -> Result<(InputSettings, OutputSettings), PrepareError> {
+fn settings(context: &RunnerContext, plan: &ExecutionPlan) -> Result<Settings, PrepareError> {
     let options = &context.inner.options;
-    let values = values(context, plan);
+    let values = TemplateContext {
+        node: &plan.node,
+        labels: &plan.labels,
+        job: &plan.job,
+        execution: plan.execution,
+        hostname: &options.hostname,
+    };
     let template = |error: TemplateError| PrepareError::Configure {
         stage: None,
         message: error.to_string(),
     };
     let input = InputSettings::resolve(&plan.pipeline.input, &values).map_err(template)?;
     let output = OutputSettings::resolve(&plan.pipeline.output, &values).map_err(template)?;
+    let mut configs = Vec::with_capacity(plan.pipeline.stages.len());
+    for stage in &plan.pipeline.stages {
+        let config = stage
+            .render_config(&values)
+            .map_err(|error| PrepareError::Configure {
+                stage: Some(stage.name.clone()),
+                message: format!("stage {}: {error}", stage.name),
+            })?;
+        configs.push(config.to_string());
+    }
     let refused = |error: PathError| PrepareError::Refused {
         message: error.to_string(),
     };
@@ -115,24 +138,18 @@ fn settings(
     if let OutputSettings::File { path, .. } = &output {
         options.allowed.check(path).map_err(refused)?;
     }
-    Ok((input, output))
-}
-
-/// What the variables of this execution's templates stand for.
-fn values<'a>(context: &'a RunnerContext, plan: &'a ExecutionPlan) -> TemplateContext<'a> {
-    TemplateContext {
-        node: &plan.node,
-        labels: &plan.labels,
-        job: &plan.job,
-        execution: plan.execution,
-        hostname: &context.inner.options.hostname,
-    }
+    Ok(Settings {
+        input,
+        output,
+        configs,
+    })
 }
 
 /// Loads and configures the stages.
 fn chain(
     context: &RunnerContext,
     plan: &ExecutionPlan,
+    configs: &[String],
     log: &Log,
     phase: &mut dyn FnMut(ObservedPhase),
 ) -> Result<Option<ChainHandle>, PrepareError> {
@@ -146,21 +163,21 @@ fn chain(
         return Err(PrepareError::Refused { message });
     }
     let mut specs = Vec::with_capacity(plan.components.len());
-    for (stage, (digest, file)) in plan.pipeline.stages.iter().zip(&plan.components) {
+    let stages = plan
+        .pipeline
+        .stages
+        .iter()
+        .zip(configs)
+        .zip(&plan.components);
+    for ((stage, config), (digest, file)) in stages {
         let loaded = context
             .inner
             .engine
             .load(digest.as_bytes(), || std::fs::read(file));
         let compiled = loaded.map_err(|error| load_error(stage, *digest, &error))?;
-        let config = stage
-            .render_config(&values(context, plan))
-            .map_err(|error| PrepareError::Configure {
-                stage: Some(stage.name.clone()),
-                message: error.to_string(),
-            })?;
         specs.push(StageSpec {
             name: stage.name.to_string(),
-            config_json: config.to_string(),
+            config_json: config.clone(),
             limits: StageLimits {
                 memory_bytes_max: stage.limits.memory_bytes_max,
                 deadline: stage.limits.deadline,
