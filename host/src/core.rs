@@ -234,6 +234,7 @@ pub struct Core<S> {
     last_tick: MonotonicMs,
     last_sweep: Option<MonotonicMs>,
     broken: Option<String>,
+    takes_local_pipelines: bool,
 }
 
 impl<S> std::fmt::Debug for Core<S> {
@@ -283,7 +284,12 @@ impl<S: Store> Core<S> {
                 return Err(error);
             }
         };
+        let nodes = store.nodes()?;
         store.commit()?;
+        let away = Absent {
+            since: now.mono,
+            lost: false,
+        };
         info!(
             event = "orchestrator.life",
             epoch = epoch.0,
@@ -297,13 +303,19 @@ impl<S: Store> Core<S> {
             random,
             sessions: BTreeMap::new(),
             live: BTreeMap::new(),
-            absent: BTreeMap::new(),
+            absent: nodes.into_iter().map(|node| (node.id, away)).collect(),
             counters: BTreeMap::new(),
             next_session: 1,
             last_tick: now.mono,
             last_sweep: None,
             broken: None,
+            takes_local_pipelines: false,
         })
+    }
+
+    /// Takes pipelines that run only in front of a person, too: this process hosts the edge as well.
+    pub fn take_local_pipelines(&mut self) {
+        self.takes_local_pipelines = true;
     }
 
     /// This life's epoch.
@@ -483,17 +495,10 @@ impl<S: Store> Core<S> {
                 reason: reason.to_owned(),
             });
         }
-        for node in self.store.nodes()? {
-            if self.live.contains_key(&node.id) {
-                continue;
-            }
-            let absent = self.absent.entry(node.id).or_insert(Absent {
-                since: now,
-                lost: false,
-            });
+        for (node, absent) in &mut self.absent {
             if !absent.lost && now.since(absent.since) >= self.config.lost_after {
                 absent.lost = true;
-                info!(event = "node.lost", node = %node.name, "not heard of for lost_after");
+                info!(event = "node.lost", node = %node, "not heard of for lost_after");
             }
         }
         if self

@@ -64,6 +64,9 @@ pub struct OrchestratorConfig {
     pub heartbeat: Duration,
     /// How long a node may be away before it counts as lost.
     pub lost_after: Duration,
+    /// Takes pipelines that run only in front of a person (`[input.stdin]`), too: for `dev`, whose edge is in this
+    /// process.
+    pub local_pipelines: bool,
 }
 
 impl OrchestratorConfig {
@@ -76,6 +79,7 @@ impl OrchestratorConfig {
             advertise: Vec::new(),
             heartbeat: Duration::from_secs(5),
             lost_after: Duration::from_secs(600),
+            local_pipelines: false,
         }
     }
 }
@@ -327,7 +331,11 @@ fn open_core(
         getrandom::fill(&mut bytes).expect("the generator worked when the process started");
         bytes
     });
-    Core::start(SqliteStore::open(path)?, core_config, random, now)
+    let mut core = Core::start(SqliteStore::open(path)?, core_config, random, now)?;
+    if config.local_pipelines {
+        core.take_local_pipelines();
+    }
+    Ok(core)
 }
 
 fn with_port(address: SocketAddr, remembered: Option<u16>) -> SocketAddr {

@@ -14,6 +14,8 @@ mod cluster;
 mod deploy;
 mod local;
 
+pub(crate) use deploy::deploy_file;
+
 /// Does what the command line says.
 pub(crate) async fn execute(args: Args, out: &Out) -> Result<(), Failure> {
     let connect = async || {

@@ -26,8 +26,7 @@ pub(crate) struct Out {
 impl Out {
     /// The process's streams, as they are connected now.
     pub(crate) fn of_process(global: &Global) -> Self {
-        let colors = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
-            && std::env::var_os("TERM").is_none_or(|term| term != "dumb");
+        let colors = colors();
         let (stdout, stderr) = (io::stdout().is_terminal(), io::stderr().is_terminal());
         Self {
             format: global.output,
@@ -139,6 +138,12 @@ impl Out {
         bar.set_style(style.expect("the template is ours and right"));
         bar.with_message(label.to_owned())
     }
+}
+
+/// Whether a terminal may get colours.
+pub(crate) fn colors() -> bool {
+    std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+        && std::env::var_os("TERM").is_none_or(|term| term != "dumb")
 }
 
 fn failure_text(failure: &Failure, color: bool) -> String {

@@ -309,7 +309,9 @@ impl<S: Store> Core<S> {
                 .with_detail(detail)));
             }
         };
-        if let Some(reason) = pipeline.local_only() {
+        if let Some(reason) = pipeline.local_only()
+            && !self.takes_local_pipelines
+        {
             return Ok(Err(ErrorBody::new(ErrorCode::Invalid, reason)
                 .with_help("run it with `sluice pipeline run` or `sluice dev`")));
         }
@@ -516,10 +518,18 @@ fn resolve(
                     .with_help("name a .wasm file or a sha256:... digest"));
                 }
             };
-            let size = *sizes.get(&digest).ok_or_else(|| {
-                invalid(format!("stage {}: the component {digest} is not on the orchestrator", stage.name))
-                    .with_help("upload it first; `sluice deploy` does")
-            })?;
+            let size = match sizes.get(&digest) {
+                Some(size) => *size,
+                // A dry run uploads nothing; a component that is not here makes a new version whatever its size is.
+                None if request.dry_run && matches!(stage.plugin, PluginRef::Path(_)) => 0,
+                None => {
+                    return Err(invalid(format!(
+                        "stage {}: the component {digest} is not on the orchestrator",
+                        stage.name
+                    ))
+                    .with_help("upload it first; `sluice deploy` does"));
+                }
+            };
             Ok(SpecComponent { stage: stage.name.clone(), digest, size })
         })
         .collect()

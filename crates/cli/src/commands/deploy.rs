@@ -23,30 +23,7 @@ pub(super) async fn deploy(
         .await?
         .map_err(|error| error.into_failure(out.color_err))?;
     let client = connect().await?;
-    let request = DeployRequest {
-        pipeline: file.text.clone(),
-        plugins: file
-            .plugins
-            .iter()
-            .filter(|plugin| plugin.file.is_some())
-            .map(|plugin| (plugin.stage.clone(), plugin.digest))
-            .collect(),
-        dry_run: args.dry_run,
-    };
-    let missing = missing(&client, &file).await?;
-    // A dry run changes nothing, so it cannot upload; the orchestrator is told what it would get.
-    if args.dry_run {
-        for (digest, component) in &missing {
-            out.say(&format!(
-                "would upload {} ({}, {digest})",
-                component.path.display(),
-                render::size(component.bytes.len() as u64)
-            ));
-        }
-    } else {
-        upload(&client, out, missing).await?;
-    }
-    let reply: DeployReply = client.post_json(routes::DEPLOY, &request).await?;
+    let reply = deploy_file(&client, &file, args.dry_run, out).await?;
     report(out, &reply)?;
     match args.wait {
         Some(wait) => {
@@ -55,6 +32,39 @@ pub(super) async fn deploy(
         }
         None => Ok(()),
     }
+}
+
+/// Uploads what the orchestrator lacks of a checked file and deploys it.
+pub(crate) async fn deploy_file(
+    client: &Client,
+    file: &PipelineFile,
+    dry_run: bool,
+    out: &Out,
+) -> Result<DeployReply, Failure> {
+    let request = DeployRequest {
+        pipeline: file.text.clone(),
+        plugins: file
+            .plugins
+            .iter()
+            .filter(|plugin| plugin.file.is_some())
+            .map(|plugin| (plugin.stage.clone(), plugin.digest))
+            .collect(),
+        dry_run,
+    };
+    let missing = missing(client, file).await?;
+    // A dry run changes nothing, so it uploads nothing; the orchestrator is told what it would get.
+    if dry_run {
+        for (digest, component) in &missing {
+            out.say(&format!(
+                "would upload {} ({}, {digest})",
+                component.path.display(),
+                render::size(component.bytes.len() as u64)
+            ));
+        }
+    } else {
+        upload(client, out, missing).await?;
+    }
+    client.post_json(routes::DEPLOY, &request).await
 }
 
 /// Reads and checks the file, away from the threads that serve the network.

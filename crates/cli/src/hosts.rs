@@ -1,0 +1,87 @@
+//! Commands that stay: the orchestrator, an edge, both in one process, and a pipeline without either.
+//!
+//! The libraries own no process globals; tracing, signals and the standard streams are set up here.
+
+use std::io;
+use std::sync::Arc;
+
+use sluice_edge_runtime::runner::{Console, LogLevel, LogLine};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+use crate::failure::{Exit, Failure};
+use crate::render;
+
+mod dev;
+mod edge;
+mod orchestrator;
+mod run;
+
+pub(crate) use dev::dev;
+pub(crate) use edge::edge;
+pub(crate) use orchestrator::orchestrator;
+pub(crate) use run::run_pipeline;
+
+/// Cancelled at the first SIGINT or SIGTERM; the second ends the process at once.
+fn stop_on_signals() -> Result<CancellationToken, Failure> {
+    let failed = |error: io::Error| {
+        Failure::new(Exit::Failed, format!("cannot listen for signals: {error}"))
+    };
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
+    let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
+    let stop = CancellationToken::new();
+    let stopping = stop.clone();
+    // Lives as long as the process: whoever is asked to stop may still hang.
+    tokio::spawn(async move {
+        for is_first in [true, false] {
+            tokio::select! {
+                _ = interrupt.recv() => {}
+                _ = terminate.recv() => {}
+            }
+            stopping.cancel();
+            if !is_first {
+                std::process::exit(Exit::Failed as i32);
+            }
+        }
+    });
+    Ok(stop)
+}
+
+/// The process's own streams for pipelines that run in front of a person.
+fn console() -> Console {
+    Console {
+        stdin: Arc::new(|| Box::new(io::stdin())),
+        stdout: Arc::new(|| Box::new(io::stdout())),
+        log: Arc::new(log),
+    }
+}
+
+/// A line of an execution's log, as an event of ours.
+fn log(line: &LogLine) {
+    let stage = line.stage.as_ref().map_or("", |stage| stage.as_str());
+    let message = render::clean(&line.message);
+    match line.level {
+        // Records go to standard output.
+        LogLevel::Record => {}
+        LogLevel::Debug => tracing::debug!(stage, "{message}"),
+        LogLevel::Info => tracing::info!(stage, "{message}"),
+        LogLevel::Warn => tracing::warn!(stage, "{message}"),
+        LogLevel::Error => tracing::error!(stage, "{message}"),
+    }
+}
+
+/// What a failed blocking task comes to: a bug of ours.
+fn ended_early(error: tokio::task::JoinError) -> Failure {
+    Failure::new(Exit::Failed, "a part of the program ended early").with_detail(error)
+}
+
+/// A directory that goes away with the value.
+fn temporary_dir() -> Result<tempfile::TempDir, Failure> {
+    tempfile::Builder::new()
+        .prefix("sluice-")
+        .tempdir()
+        .map_err(|error| {
+            Failure::new(Exit::Failed, format!("cannot make a temporary directory: {error}"))
+                .with_help("free some space, or point TMPDIR to another place")
+        })
+}

@@ -1,0 +1,197 @@
+//! `sluice dev`: a real orchestrator and a real edge in this process, on free loopback ports, for one pipeline.
+//!
+//! Nothing is short-circuited: the edge joins with a token, the pipeline is uploaded and deployed over HTTPS, and the
+//! assignment travels over QUIC. Only the standard streams are the process's own.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use sluice_api::{DeployOutcome, Execution, JobDetail, TokenCreate, TokenCreated, routes};
+use sluice_host::{Orchestrator, OrchestratorConfig, OrchestratorHandle};
+use sluice_model::pipeline::Pipeline;
+use sluice_model::{ExecutionState, Labels, NodeName, Version};
+use tokio_util::sync::CancellationToken;
+
+use super::edge::{self, RunningEdge};
+use super::{ended_early, stop_on_signals, temporary_dir};
+use crate::args::DevArgs;
+use crate::client::Client;
+use crate::commands::deploy_file;
+use crate::context;
+use crate::failure::{Exit, Failure};
+use crate::logging;
+use crate::out::Out;
+use crate::pipeline_file::{PipelineFile, check};
+use crate::render;
+
+/// Time between two looks at the job; a completed pipeline should end the program at once for a person.
+const LOOK_INTERVAL: Duration = Duration::from_millis(100);
+
+/// Heartbeats within one process are cheap.
+const HEARTBEAT: Duration = Duration::from_secs(1);
+
+/// Runs the pipeline until it completes, fails, or a signal comes.
+pub(crate) async fn dev(args: DevArgs, out: &Out) -> Result<(), Failure> {
+    logging::start(args.log);
+    let path = args.pipeline;
+    let file = tokio::task::spawn_blocking(move || check(&path))
+        .await
+        .map_err(ended_early)?
+        .map_err(|error| error.into_failure(out.color_err))?;
+    let stop = stop_on_signals()?;
+    // Kept until both have stopped.
+    let temporary = match &args.state_dir {
+        Some(_) => None,
+        None => Some(temporary_dir()?),
+    };
+    let dir = match (&args.state_dir, &temporary) {
+        (Some(dir), _) => dir.clone(),
+        (None, Some(temporary)) => temporary.path().to_owned(),
+        (None, None) => unreachable!("without a state directory a temporary one was made"),
+    };
+    let mut orchestrator = start_orchestrator(&dir).await?;
+    let result = with_orchestrator(&mut orchestrator, &dir, file, out, &stop).await;
+    orchestrator.shutdown().await;
+    result
+}
+
+async fn start_orchestrator(dir: &Path) -> Result<OrchestratorHandle, Failure> {
+    let loopback = SocketAddr::from(([127, 0, 0, 1], 0));
+    let mut config = OrchestratorConfig::new(dir.join("orchestrator"));
+    config.listen = loopback;
+    config.api = loopback;
+    config.heartbeat = HEARTBEAT;
+    config.local_pipelines = true;
+    Orchestrator::start(config)
+        .await
+        .map_err(super::orchestrator::not_started)
+}
+
+async fn with_orchestrator(
+    orchestrator: &mut OrchestratorHandle,
+    dir: &Path,
+    file: PipelineFile,
+    out: &Out,
+    stop: &CancellationToken,
+) -> Result<(), Failure> {
+    let (path, context) = context::find(Some(orchestrator.context_file()), None)?;
+    let client = Client::open(path, context).await?;
+    let node = DevNode::of(&file.pipeline)?;
+    let mut edge = start_edge(&client, dir, node).await?;
+    let result = tokio::select! {
+        result = run(&client, file, out) => result,
+        // Asked to stop: the pipeline did not fail.
+        () = stop.cancelled() => Ok(()),
+        problem = edge.broken() => Err(Failure::new(Exit::Failed, problem)),
+        problem = orchestrator.broken() => Err(Failure::new(
+            Exit::Failed,
+            format!("the orchestrator's store failed: {problem}"),
+        )),
+    };
+    edge.shutdown().await;
+    result
+}
+
+/// The name and labels that make the pipeline's selector match.
+struct DevNode {
+    name: NodeName,
+    labels: Labels,
+}
+
+impl DevNode {
+    fn of(pipeline: &Pipeline) -> Result<Self, Failure> {
+        let mut name = "dev".to_owned();
+        let mut labels = Labels::new();
+        for (key, values) in &pipeline.select.0 {
+            let Some(value) = values.first() else {
+                continue;
+            };
+            if key == "node" {
+                name = value.clone();
+            } else {
+                labels.insert(key.clone(), value.clone());
+            }
+        }
+        let name = name.parse().map_err(|error| {
+            Failure::invalid(format!("`[select]` wants a node named `{name}`: it {error}"))
+        })?;
+        Ok(Self { name, labels })
+    }
+}
+
+async fn start_edge(client: &Client, dir: &Path, node: DevNode) -> Result<RunningEdge, Failure> {
+    let request = TokenCreate {
+        ttl_ms: 10 * 60 * 1000,
+        uses: 1,
+        node: Some(node.name.clone()),
+        rejoin: false,
+    };
+    let created: TokenCreated = client.post_json(routes::TOKENS, &request).await?;
+    edge::start_in_process(edge::InProcess {
+        state_dir: dir.join("edge"),
+        name: node.name,
+        labels: node.labels,
+        token: created.token,
+    })
+    .await
+}
+
+async fn run(client: &Client, file: PipelineFile, out: &Out) -> Result<(), Failure> {
+    let reply = deploy_file(client, &file, false, out).await?;
+    let verb = match reply.outcome {
+        DeployOutcome::Created | DeployOutcome::Updated => "runs",
+        DeployOutcome::Started | DeployOutcome::Unchanged => "continues",
+    };
+    out.say(&format!("{} {verb}; Ctrl-C stops it", reply.job));
+    loop {
+        let detail: JobDetail = client
+            .get(&routes::fill(routes::JOB, &[reply.job.as_str()]))
+            .await?;
+        if let Some(result) = ended(&detail, reply.version, out) {
+            return result;
+        }
+        tokio::time::sleep(LOOK_INTERVAL).await;
+    }
+}
+
+/// How the pipeline ended, once it has.
+fn ended(detail: &JobDetail, version: Version, out: &Out) -> Option<Result<(), Failure>> {
+    let execution = detail
+        .executions
+        .iter()
+        .find(|execution| execution.version >= version)?;
+    match execution.state {
+        ExecutionState::Completed => {
+            out.say(&counts(execution));
+            Some(Ok(()))
+        }
+        ExecutionState::Failed | ExecutionState::Quarantined => {
+            let reason = execution.reason.as_deref().unwrap_or("without a reason");
+            let code = execution.reason_code.map_or("", |code| code.as_str());
+            Some(Err(Failure::new(
+                Exit::Failed,
+                format!("{} is {} ({code}): {}", execution.job, execution.state, render::clean(reason)),
+            )
+            .with_detail(counts(execution))))
+        }
+        ExecutionState::Pending
+        | ExecutionState::Running
+        | ExecutionState::Stopped
+        | ExecutionState::Lost => None,
+    }
+}
+
+fn counts(execution: &Execution) -> String {
+    format!(
+        "{}: {} records in, {} out, {} dead letters",
+        execution.job, execution.records_in, execution.records_out, execution.dead_letters
+    )
+}
+
+/// The working directory, in which a pipeline that runs in front of a person may read and write.
+pub(super) fn working_directory() -> Result<PathBuf, Failure> {
+    std::env::current_dir().map_err(|error| {
+        Failure::new(Exit::Failed, format!("cannot tell the working directory: {error}"))
+    })
+}

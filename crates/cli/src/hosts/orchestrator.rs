@@ -1,0 +1,96 @@
+//! `sluice orchestrator`.
+
+use sluice_host::{Orchestrator, OrchestratorConfig, StartError};
+
+use super::stop_on_signals;
+use crate::args::OrchestratorArgs;
+use crate::failure::{Exit, Failure, chain};
+use crate::logging;
+
+/// Runs until a signal, or until its store breaks.
+pub(crate) async fn orchestrator(args: OrchestratorArgs) -> Result<(), Failure> {
+    logging::start(args.log);
+    let config = config(args)?;
+    let stop = stop_on_signals()?;
+    let mut running = Orchestrator::start(config).await.map_err(not_started)?;
+    tracing::info!(
+        event = "orchestrator.context",
+        file = %running.context_file().display(),
+        "name this file with --context to operate it"
+    );
+    let broken = tokio::select! {
+        () = stop.cancelled() => None,
+        problem = running.broken() => Some(problem),
+    };
+    running.shutdown().await;
+    match broken {
+        None => Ok(()),
+        Some(problem) => Err(Failure::new(
+            Exit::Failed,
+            format!("the orchestrator's store failed: {problem}"),
+        )
+        .with_help("see to the disk, then start it again: what was confirmed is there, edges run on meanwhile")),
+    }
+}
+
+fn config(args: OrchestratorArgs) -> Result<OrchestratorConfig, Failure> {
+    let mut config = OrchestratorConfig::new(args.state_dir);
+    config.listen = args.listen.unwrap_or(config.listen);
+    config.api = args.api.unwrap_or(config.api);
+    config.heartbeat = args.heartbeat;
+    config.lost_after = args.lost_after;
+    for address in args.advertise {
+        let address = address
+            .parse()
+            .map_err(|error| Failure::invalid(format!("--advertise: {error}")))?;
+        config.advertise.push(address);
+    }
+    Ok(config)
+}
+
+pub(super) fn not_started(error: StartError) -> Failure {
+    let exit = match error {
+        StartError::Config { .. } => Exit::Invalid,
+        _ => Exit::Failed,
+    };
+    Failure::new(exit, format!("the orchestrator does not start: {}", chain(&error)))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use clap::Parser as _;
+
+    use super::*;
+    use crate::args::{Args, Command};
+
+    fn configured(line: &str) -> Result<OrchestratorConfig, Failure> {
+        match Args::try_parse_from(line.split_whitespace()).unwrap().command {
+            Command::Orchestrator(args) => config(args),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn options_reach_the_configuration_and_defaults_are_those_of_the_design() {
+        let config = configured("sluice orchestrator --state-dir d").unwrap();
+        assert_eq!(config.listen.to_string(), "127.0.0.1:7443");
+        assert_eq!(config.api.to_string(), "127.0.0.1:7480");
+        assert_eq!(config.heartbeat.as_secs(), 5);
+        assert_eq!(config.lost_after.as_secs(), 600);
+        let config = configured(
+            "sluice orchestrator --state-dir d --listen 0.0.0.0:0 --api [::1]:9 --advertise hub.example:1 \
+             --advertise 10.0.0.1:2 --heartbeat 200ms --lost-after 3s",
+        )
+        .unwrap();
+        assert_eq!(config.listen.to_string(), "0.0.0.0:0");
+        assert_eq!(config.api.to_string(), "[::1]:9");
+        let advertised: Vec<_> = config.advertise.iter().map(ToString::to_string).collect();
+        assert_eq!(advertised, ["hub.example:1", "10.0.0.1:2"]);
+        assert_eq!(config.heartbeat.as_millis(), 200);
+        let failure = configured("sluice orchestrator --state-dir d --advertise hub").unwrap_err();
+        assert_eq!(failure.exit, Exit::Invalid);
+        assert!(failure.message.contains("HOST:PORT"), "{}", failure.message);
+    }
+}
