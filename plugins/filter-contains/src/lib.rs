@@ -38,7 +38,8 @@ pub struct FilterContains {
 
 #[derive(Debug)]
 enum Test {
-    Contains(Finder<'static>),
+    // Boxed: with its tables it is many times the size of the other.
+    Contains(Box<Finder<'static>>),
     Matches(Regex),
 }
 
@@ -47,7 +48,7 @@ impl RecordStage for FilterContains {
 
     fn configure(config: Config) -> Result<Self, String> {
         let test = match (config.contains, config.matches) {
-            (Some(text), None) => Test::Contains(Finder::new(&text).into_owned()),
+            (Some(text), None) => Test::Contains(Box::new(Finder::new(&text).into_owned())),
             (None, Some(expression)) => {
                 Test::Matches(Regex::new(&expression).map_err(|error| {
                     format!("config: `matches` is no regular expression: {error}")

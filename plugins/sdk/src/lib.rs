@@ -116,13 +116,18 @@ macro_rules! stage {
                 fn process(
                     batch: $crate::Batch,
                 ) -> ::core::result::Result<$crate::Output, $crate::Fault> {
-            SLOT.with(|slot| slot.process(batch))
+                    SLOT.with(|slot| slot.process(batch))
                 }
             }
 
-            $crate::export_component!(Component with_types_in $crate::bindings);
+    $crate::export_component!(Component with_types_in $crate::bindings);
         };
         #[cfg(not(target_arch = "wasm32"))]
         const _: fn() = $crate::guest::is_stage::<$stage>;
     };
 }
+
+// The guide's examples compile.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct Guide;

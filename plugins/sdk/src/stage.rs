@@ -14,7 +14,7 @@ use std::fmt;
 use serde::de::DeserializeOwned;
 
 use crate::batch::offset;
-use crate::{Batch, Column, Fault, Outcome, Output, Record, Reject, Replacement};
+use crate::{Batch, Fault, Outcome, Output, Record, Reject, Replacement};
 
 /// Longest reason of a reject that the host takes, in bytes; what is longer is cut.
 pub const REASON_BYTES_MAX: usize = 1024;
@@ -184,35 +184,20 @@ impl Emit {
         }
     }
 
-    /// The new records with their origin, times and attributes.
-    fn into_replacement(self, batch: &Batch) -> Replacement {
-        let from = || self.origin.iter().map(|index| *index as usize);
-        let times = if batch.times.is_empty() {
-            Vec::new()
-        } else {
-            from().map(|index| batch.times[index]).collect()
-        };
-        let mut attributes = Vec::with_capacity(batch.attributes.len());
-        for column in &batch.attributes {
-            let mut new = Column {
-                name: column.name.clone(),
-                data: Vec::new(),
-                ends: Vec::with_capacity(self.ends.len()),
-            };
-            for index in from() {
-                new.data.extend_from_slice(column.value(index));
-                new.ends.push(offset(new.data.len()));
-            }
-            attributes.push(new);
-        }
-        let one_to_one =
-            self.origin.len() == batch.len() && from().enumerate().all(|(at, index)| at == index);
+    fn wrote_records(&self) -> bool {
+        self.ends.len() > self.committed.1
+    }
+
+    /// The new records with their origin. Times and attributes are left out: they inherit those of where they came from.
+    fn into_replacement(self, left: usize) -> Replacement {
+        // Ascending without a repeat, and as many as were not rejected: then it is one to one, which needs no list.
+        let one_to_one = self.origin.len() == left && self.origin.is_sorted_by(|a, b| a < b);
         Replacement {
             batch: Batch {
                 data: self.data,
                 ends: self.ends,
-                times,
-                attributes,
+                times: Vec::new(),
+                attributes: Vec::new(),
             },
             origin: if one_to_one { Vec::new() } else { self.origin },
         }
@@ -294,6 +279,9 @@ impl<S: RecordStage> BatchStage for S {
                 emit.push(bytes);
                 decision = Decision::Emitted;
             }
+            if matches!(decision, Decision::Emitted) && !emit.wrote_records() {
+                decision = Decision::Drop;
+            }
             match decision {
                 Decision::Keep => {
                     emit.rollback();
@@ -333,7 +321,7 @@ impl<S: RecordStage> BatchStage for S {
         let outcome = match shape {
             Shape::Keep => Outcome::Keep,
             Shape::Select(kept) => Outcome::Select(kept),
-            Shape::Replace => Outcome::Replace(emit.into_replacement(&batch)),
+            Shape::Replace => Outcome::Replace(emit.into_replacement(batch.len() - rejects.len())),
         };
         Ok(Output { outcome, rejects })
     }

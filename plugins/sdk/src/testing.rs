@@ -118,18 +118,23 @@ fn apply(batch: &Batch, output: Output) -> Processed {
             assert!(!kept.iter().any(rejected), "a rejected record is selected");
             kept.clone()
         }
-        Outcome::Replace(new) if new.origin.is_empty() && !new.batch.is_empty() => {
+        Outcome::Replace(new) if new.origin.is_empty() => {
+            let left: Vec<_> = all().filter(|index| !rejected(index)).collect();
             assert_eq!(
                 new.batch.len(),
-                batch.len(),
-                "no origin, and not one new record for each old one"
+                left.len(),
+                "no origin, and not one new record for each that was not rejected"
             );
-            all().collect()
+            left
         }
         Outcome::Replace(new) => new.origin.clone(),
     };
     let records = match &output.outcome {
         Outcome::Replace(new) => {
+            assert!(
+                !origin.iter().any(rejected),
+                "an origin is a rejected record"
+            );
             check_replacement(batch, &new.batch, &origin);
             new.batch.records().map(|record| record.to_vec()).collect()
         }

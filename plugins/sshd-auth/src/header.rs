@@ -49,7 +49,7 @@ pub fn read(line: &str) -> Result<(Header<'_>, &str), String> {
 fn time(line: &str) -> Option<(&str, &str)> {
     let end = if line.as_bytes().first()?.is_ascii_digit() {
         let end = line.find(' ')?;
-        iso(line[..end].as_bytes()).then_some(end)?
+        iso(&line.as_bytes()[..end]).then_some(end)?
     } else {
         // `Mmm dd hh:mm:ss`
         let end = 15;

@@ -359,7 +359,7 @@ proptest! {
         let place = place.index(record.len());
         if cut { record.truncate(place) } else { record[place] = byte }
         // A digit turned into an exponent makes a number beyond any float: that is an error to serde_json and none to us.
-        prop_assume!(byte.to_ascii_lowercase() != b'e');
+        prop_assume!(!byte.eq_ignore_ascii_case(&b'e'));
         agree(&record);
     }
 
