@@ -93,6 +93,11 @@ impl Outbox {
         self.acked
     }
 
+    /// Our newest position.
+    pub fn head(&self) -> Position {
+        self.head
+    }
+
     /// Whether the peer holds everything, as far as was heard.
     pub fn in_sync(&self) -> bool {
         self.acked == self.head.rev && !self.snapshot_wanted && self.in_flight.is_none()

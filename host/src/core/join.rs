@@ -9,7 +9,7 @@ use sluice_protocol::admission::RejectCode;
 use sluice_protocol::{JoinRequest, VERSIONS};
 use tracing::info;
 
-use super::{CloseWhy, Core, Handled, Output, Reply, RequestId, Step};
+use super::{Absent, CloseWhy, Core, Handled, Output, Reply, RequestId, Step};
 use crate::store::{NodeRecord, Store, StoreError, TokenRecord};
 
 /// Most labels of a node: they travel in every Hello and stand in every listing.
@@ -158,6 +158,8 @@ impl<S: Store> Core<S> {
                     versions: Vec::new(),
                     capabilities: Vec::new(),
                 })?;
+                let since = step.now.mono;
+                self.absent.insert(node, Absent { since, lost: false });
                 node
             }
         };

@@ -596,7 +596,7 @@ impl<S: Store> Core<S> {
                 && observed.rev == live.observed.rev
                 && observed.digest != live.observed.digest;
         }
-        let ours = live.observed;
+        let (head, ours) = (live.outbox.head(), live.observed);
         for counters in heartbeat.counters.iter().take(COUNTERS_MAX) {
             if let Some(execution) = ExecutionId::from_slice(&counters.execution)
                 && (self.counters.contains_key(&(node, execution))
@@ -621,10 +621,9 @@ impl<S: Store> Core<S> {
                 }),
             );
         }
-        let desired = self.store.desired_position(node)?;
         let ack = HeartbeatAck {
             seq: heartbeat.seq,
-            desired: desired.into(),
+            desired: head.into(),
             observed: ours.into(),
             server_time_ms: unix.0,
         };
