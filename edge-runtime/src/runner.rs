@@ -26,7 +26,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use sluice_connectors::AllowedPaths;
+pub use sluice_connectors::AllowedPaths;
 use sluice_model::pipeline::Pipeline;
 use sluice_model::{
     Attempt, Digest, ExecutionId, FailReason, JobName, Labels, NodeName, StageName, Version,

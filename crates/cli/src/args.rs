@@ -66,30 +66,40 @@ pub(crate) enum Command {
     /// Run a pipeline on an orchestrator and an edge within this process
     ///
     /// Records of `[output.stdout]` go to standard output, logs to standard error. Ends when the pipeline completes.
-    #[command(after_help = "Examples:\n  sluice dev pipelines/heartbeat/pipeline.toml\n  \
-        sluice dev my.toml --state-dir /tmp/my   # continues where it was")]
+    #[command(
+        after_help = "Examples:\n  sluice dev pipelines/heartbeat/pipeline.toml\n  \
+        sluice dev my.toml --state-dir /tmp/my   # continues where it was"
+    )]
     Dev(DevArgs),
     /// Run the orchestrator
     ///
     /// Writes operator.toml into its state directory: what the other commands need to reach it.
-    #[command(after_help = "Examples:\n  sluice orchestrator --state-dir /var/lib/sluice\n  \
+    #[command(
+        after_help = "Examples:\n  sluice orchestrator --state-dir /var/lib/sluice\n  \
         sluice orchestrator --state-dir d --listen 0.0.0.0:7443 --advertise hub.example:7443\n\n\
-        SLUICE_LOG chooses what is logged, for example SLUICE_LOG=sluice=debug")]
+        SLUICE_LOG chooses what is logged, for example SLUICE_LOG=sluice=debug"
+    )]
     Orchestrator(OrchestratorArgs),
     /// Run an edge
-    #[command(after_help = "Examples:\n  sluice edge --state-dir d --name e1 --join @token.txt --label site=plant-7\n  \
+    #[command(
+        after_help = "Examples:\n  sluice edge --state-dir d --name e1 --join @token.txt --label site=plant-7\n  \
         sluice edge --state-dir d      # every later start\n\n\
-        SLUICE_LOG chooses what is logged, for example SLUICE_LOG=sluice=debug")]
+        SLUICE_LOG chooses what is logged, for example SLUICE_LOG=sluice=debug"
+    )]
     Edge(EdgeCommand),
     /// Join tokens for new edges
     #[command(subcommand)]
     Token(TokenCommand),
     /// Deploy a pipeline: make a job, or a new version of it
-    #[command(after_help = "Examples:\n  sluice deploy pipeline.toml --dry-run\n  sluice deploy pipeline.toml --wait\n  \
-        sluice deploy pipeline.toml --wait=30s")]
+    #[command(
+        after_help = "Examples:\n  sluice deploy pipeline.toml --dry-run\n  sluice deploy pipeline.toml --wait\n  \
+        sluice deploy pipeline.toml --wait=30s"
+    )]
     Deploy(DeployArgs),
     /// Nodes, jobs, and what waits and why, on one screen
-    #[command(after_help = "Examples:\n  sluice status\n  sluice status --output json | jq '.waiting[].reason'")]
+    #[command(
+        after_help = "Examples:\n  sluice status\n  sluice status --output json | jq '.waiting[].reason'"
+    )]
     Status,
     /// Deployed pipelines
     #[command(subcommand)]
@@ -101,13 +111,17 @@ pub(crate) enum Command {
     #[command(subcommand)]
     Node(NodeCommand),
     /// Why each node does or does not run a job
-    #[command(after_help = "Examples:\n  sluice explain field-temps\n  sluice explain field-temps --output json")]
+    #[command(
+        after_help = "Examples:\n  sluice explain field-temps\n  sluice explain field-temps --output json"
+    )]
     Explain {
         /// The job
         job: JobName,
     },
     /// The newest log lines of a job, read from its edges
-    #[command(after_help = "Examples:\n  sluice logs field-temps --tail 20\n  sluice logs field-temps --node e1")]
+    #[command(
+        after_help = "Examples:\n  sluice logs field-temps --tail 20\n  sluice logs field-temps --node e1"
+    )]
     Logs(LogsArgs),
     /// Components
     #[command(subcommand)]
@@ -116,8 +130,10 @@ pub(crate) enum Command {
     #[command(subcommand)]
     Pipeline(PipelineCommand),
     /// Completions for a shell
-    #[command(after_help = "Examples:\n  sluice completions bash > ~/.local/share/bash-completion/completions/sluice\n  \
-        sluice completions zsh > ~/.zfunc/_sluice")]
+    #[command(
+        after_help = "Examples:\n  sluice completions bash > ~/.local/share/bash-completion/completions/sluice\n  \
+        sluice completions zsh > ~/.zfunc/_sluice"
+    )]
     Completions {
         /// The shell
         shell: Shell,
@@ -174,8 +190,10 @@ pub(crate) struct EdgeCommand {
 #[derive(Debug, Subcommand)]
 pub(crate) enum TokenCommand {
     /// Make a token with which edges join, and print it
-    #[command(after_help = "Examples:\n  sluice token create > token.txt\n  sluice token create --uses 0 --ttl 24h\n  \
-        sluice token create --node e1      # e1 lost its disk and comes back to its work")]
+    #[command(
+        after_help = "Examples:\n  sluice token create > token.txt\n  sluice token create --uses 0 --ttl 24h\n  \
+        sluice token create --node e1      # e1 lost its disk and comes back to its work"
+    )]
     Create(TokenCreateArgs),
 }
 
@@ -233,7 +251,9 @@ pub(crate) enum JobCommand {
         job: JobName,
     },
     /// Delete a job and its state on every edge
-    #[command(after_help = "Examples:\n  sluice job delete field-temps\n  sluice job delete field-temps --yes")]
+    #[command(
+        after_help = "Examples:\n  sluice job delete field-temps\n  sluice job delete field-temps --yes"
+    )]
     Delete {
         /// The job
         job: JobName,
@@ -243,7 +263,9 @@ pub(crate) enum JobCommand {
 #[derive(Debug, Subcommand)]
 pub(crate) enum ExecutionCommand {
     /// Executions, by job and node
-    #[command(after_help = "Examples:\n  sluice execution list --job field-temps\n  sluice execution list --node e1 --all")]
+    #[command(
+        after_help = "Examples:\n  sluice execution list --job field-temps\n  sluice execution list --node e1 --all"
+    )]
     List {
         /// Only of this job
         #[arg(long, value_name = "JOB")]
@@ -319,7 +341,9 @@ pub(crate) enum PipelineCommand {
     /// Run a pipeline here, without orchestrator and edge
     ///
     /// Records of `[output.stdout]` go to standard output, logs to standard error. Paths are those of this directory.
-    #[command(after_help = "Examples:\n  sluice pipeline run pipeline.toml\n  sluice pipeline run pipeline.toml < records.txt")]
+    #[command(
+        after_help = "Examples:\n  sluice pipeline run pipeline.toml\n  sluice pipeline run pipeline.toml < records.txt"
+    )]
     Run {
         /// The pipeline file
         #[arg(value_hint = ValueHint::FilePath)]

@@ -52,8 +52,9 @@ impl Client {
         };
         let ca = pem::parse(&context.ca)
             .map_err(|error| broken(format!("has a `ca` that is not PEM: {error}")))?;
-        let tls = api_client_config(ca.contents())
-            .map_err(|error| broken(format!("has a `ca` that cannot be used: {}", chain(&error))))?;
+        let tls = api_client_config(ca.contents()).map_err(|error| {
+            broken(format!("has a `ca` that cannot be used: {}", chain(&error)))
+        })?;
         let (host, port) = endpoint(&context.endpoint).ok_or_else(|| {
             broken(format!(
                 "has the endpoint `{}`, which is not https://HOST:PORT",
@@ -84,7 +85,10 @@ impl Client {
             .user_agent(concat!("sluice/", env!("CARGO_PKG_VERSION")))
             .build()
             .map_err(|error| {
-                Failure::new(Exit::Failed, format!("cannot set up HTTPS: {}", chain(&error)))
+                Failure::new(
+                    Exit::Failed,
+                    format!("cannot set up HTTPS: {}", chain(&error)),
+                )
             })?;
         Ok(Self {
             http,
@@ -106,7 +110,8 @@ impl Client {
         path: &str,
         query: &impl Serialize,
     ) -> Result<T, Failure> {
-        self.answer(self.request(Method::GET, path).query(query)).await
+        self.answer(self.request(Method::GET, path).query(query))
+            .await
     }
 
     /// `POST` without a body.
@@ -120,7 +125,8 @@ impl Client {
         path: &str,
         body: &impl Serialize,
     ) -> Result<T, Failure> {
-        self.answer(self.request(Method::POST, path).json(body)).await
+        self.answer(self.request(Method::POST, path).json(body))
+            .await
     }
 
     /// `DELETE`.
@@ -160,7 +166,10 @@ impl Client {
     }
 
     async fn answer<T: DeserializeOwned>(&self, request: RequestBuilder) -> Result<T, Failure> {
-        let response = request.send().await.map_err(|error| self.unreachable(&error))?;
+        let response = request
+            .send()
+            .await
+            .map_err(|error| self.unreachable(&error))?;
         let status = response.status();
         let bytes = self.body(response).await?;
         if status.is_success() {
@@ -299,7 +308,11 @@ mod tests {
 
     #[tokio::test]
     async fn a_context_with_a_broken_ca_is_invalid_input() {
-        for ca in ["", "nothing", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"] {
+        for ca in [
+            "",
+            "nothing",
+            "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n",
+        ] {
             let context = OperatorContext {
                 endpoint: "https://127.0.0.1:1".to_owned(),
                 ca: ca.to_owned(),
@@ -307,7 +320,11 @@ mod tests {
             };
             let failure = Client::open("c.toml".into(), context).await.unwrap_err();
             assert_eq!(failure.exit, Exit::Invalid, "{ca:?}");
-            assert!(failure.message.contains("c.toml has a `ca`"), "{}", failure.message);
+            assert!(
+                failure.message.contains("c.toml has a `ca`"),
+                "{}",
+                failure.message
+            );
         }
     }
 }

@@ -46,7 +46,8 @@ pub(crate) fn find(
         }
     };
     let context = parse(&text).map_err(|problem| {
-        Failure::invalid(format!("the context file {} {problem}", path.display())).with_help(WAY_OUT)
+        Failure::invalid(format!("the context file {} {problem}", path.display()))
+            .with_help(WAY_OUT)
     })?;
     Ok((path, context))
 }
@@ -120,11 +121,17 @@ mod tests {
         let large = "#".repeat(70_000);
         let table: [(Result<_, Failure>, &str); 8] = [
             (find(None, None), "no home directory"),
-            (find(None, Some(dir.path())), ".config/sluice/context.toml is not there"),
+            (
+                find(None, Some(dir.path())),
+                ".config/sluice/context.toml is not there",
+            ),
             (find(Some(&gone), None), "gone.toml"),
             (find(Some(dir.path()), None), "cannot read the context file"),
             (find(Some(&file("a = ")), None), "is not TOML"),
-            (find(Some(&file("ca = \"x\"\ntoken = \"y\"")), None), "has no `endpoint"),
+            (
+                find(Some(&file("ca = \"x\"\ntoken = \"y\"")), None),
+                "has no `endpoint",
+            ),
             (find(Some(&file("endpoint = 1")), None), "has no `endpoint"),
             (find(Some(&file(&large)), None), "70000 bytes"),
         ];

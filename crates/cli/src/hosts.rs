@@ -3,6 +3,7 @@
 //! The libraries own no process globals; tracing, signals and the standard streams are set up here.
 
 use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use sluice_edge_runtime::runner::{Console, LogLevel, LogLine};
@@ -81,7 +82,20 @@ fn temporary_dir() -> Result<tempfile::TempDir, Failure> {
         .prefix("sluice-")
         .tempdir()
         .map_err(|error| {
-            Failure::new(Exit::Failed, format!("cannot make a temporary directory: {error}"))
-                .with_help("free some space, or point TMPDIR to another place")
+            Failure::new(
+                Exit::Failed,
+                format!("cannot make a temporary directory: {error}"),
+            )
+            .with_help("free some space, or point TMPDIR to another place")
         })
+}
+
+/// The working directory, in which a pipeline that runs in front of a person may read and write.
+fn working_directory() -> Result<PathBuf, Failure> {
+    std::env::current_dir().map_err(|error| {
+        Failure::new(
+            Exit::Failed,
+            format!("cannot tell the working directory: {error}"),
+        )
+    })
 }

@@ -36,7 +36,11 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Err(error) => {
             // Help and version are answers, everything else is wrong usage; nobody reads a failure to say so.
             let _ = error.print();
-            let exit = if error.use_stderr() { Exit::Invalid } else { Exit::Done };
+            let exit = if error.use_stderr() {
+                Exit::Invalid
+            } else {
+                Exit::Done
+            };
             return exit.into();
         }
     };

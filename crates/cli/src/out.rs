@@ -65,7 +65,10 @@ impl Out {
     /// Writes text as it is to standard output. A reader that went away (`| head`) is no failure.
     pub(crate) fn text(&self, text: &str) -> Result<(), Failure> {
         let mut stdout = io::stdout().lock();
-        match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+        match stdout
+            .write_all(text.as_bytes())
+            .and_then(|()| stdout.flush())
+        {
             Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Failure::new(
                 Exit::Failed,
                 format!("cannot write to standard output: {error}"),
@@ -110,7 +113,9 @@ impl Out {
 
     /// A bar of `bytes`; invisible unless standard error is a terminal.
     pub(crate) fn bytes_bar(&self, label: &str, bytes: u64) -> ProgressBar {
-        let style = ProgressStyle::with_template("{msg} {bar:24} {bytes} of {total_bytes}, {bytes_per_sec}");
+        let style = ProgressStyle::with_template(
+            "{msg} {bar:24} {bytes} of {total_bytes}, {bytes_per_sec}",
+        );
         self.bar(ProgressBar::new(bytes), label, style)
     }
 

@@ -12,9 +12,7 @@ use std::sync::Arc;
 use sluice_component::{
     COMPONENT_BYTES_MAX, GrantSet, ImportProblem, Inspection, check_imports, check_stage, inspect,
 };
-use sluice_model::pipeline::{
-    PIPELINE_BYTES_MAX, Pipeline, PluginRef, Problem, Problems, parse,
-};
+use sluice_model::pipeline::{PIPELINE_BYTES_MAX, Pipeline, PluginRef, Problem, Problems, parse};
 use sluice_model::{Digest, StageName};
 
 use crate::failure::Failure;
@@ -101,7 +99,8 @@ pub(crate) fn check(path: &Path) -> Result<PipelineFile, CheckError> {
                 let file = read
                     .entry(path.clone())
                     .or_insert_with(|| read_component(&path));
-                file.clone().map(|file| (Digest::of(&file.bytes), Some(file)))
+                file.clone()
+                    .map(|file| (Digest::of(&file.bytes), Some(file)))
             }
             PluginRef::Digest(digest) => Ok((*digest, None)),
             PluginRef::Named { .. } => Err(vec![PluginProblem {
@@ -173,7 +172,10 @@ fn read_component(path: &Path) -> Result<ComponentFile, Vec<PluginProblem>> {
     let bytes = read_bytes(path).map_err(|error| {
         vec![PluginProblem {
             message: format!("the plugin file {shown} cannot be read: {error}"),
-            help: Some("build the plugin, or correct the path: it is relative to the pipeline file".to_owned()),
+            help: Some(
+                "build the plugin, or correct the path: it is relative to the pipeline file"
+                    .to_owned(),
+            ),
         }]
     })?;
     let problems = match inspect(&bytes) {
@@ -241,7 +243,8 @@ pub(crate) fn read_bytes(path: &Path) -> std::io::Result<Vec<u8>> {
         )));
     }
     let mut bytes = Vec::new();
-    file.take(COMPONENT_BYTES_MAX as u64).read_to_end(&mut bytes)?;
+    file.take(COMPONENT_BYTES_MAX as u64)
+        .read_to_end(&mut bytes)?;
     Ok(bytes)
 }
 

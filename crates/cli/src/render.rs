@@ -57,7 +57,11 @@ pub(crate) fn cell(text: impl std::fmt::Display) -> Cell {
 pub(crate) fn toned(text: impl std::fmt::Display, tone: Tone) -> Cell {
     let text = clean(&text.to_string());
     // An empty column would be taken for its neighbour by whoever splits at white space.
-    let text = if text.is_empty() { "-".to_owned() } else { text };
+    let text = if text.is_empty() {
+        "-".to_owned()
+    } else {
+        text
+    };
     Cell { text, tone }
 }
 

@@ -51,9 +51,12 @@ pub(crate) async fn for_job(
                 }
                 Verdict::Failed { where_and_why } => {
                     spinner.finish_and_clear();
-                    return Err(Failure::new(Exit::Failed, format!("{job} version {version} failed"))
-                        .with_detail(where_and_why.join("\n"))
-                        .with_help(format!("`sluice logs {job}` shows what its stages said")));
+                    return Err(Failure::new(
+                        Exit::Failed,
+                        format!("{job} version {version} failed"),
+                    )
+                    .with_detail(where_and_why.join("\n"))
+                    .with_help(format!("`sluice logs {job}` shows what its stages said")));
                 }
                 Verdict::Waiting { missing: now } => missing = now,
             },
@@ -78,7 +81,9 @@ pub(crate) async fn for_job(
 }
 
 async fn look(client: &Client, job: &JobName) -> Result<(JobDetail, Vec<Node>), Failure> {
-    let detail = client.get(&routes::fill(routes::JOB, &[job.as_str()])).await?;
+    let detail = client
+        .get(&routes::fill(routes::JOB, &[job.as_str()]))
+        .await?;
     let nodes = client.get(routes::NODES).await?;
     Ok((detail, nodes))
 }
@@ -117,7 +122,10 @@ fn judge(version: Version, matching: &[NodeName], detail: &JobDetail, nodes: &[N
             missing.push(format!("{node}: not planned yet"));
         }
     }
-    for execution in runs.iter().filter(|execution| is_connected(&execution.node)) {
+    for execution in runs
+        .iter()
+        .filter(|execution| is_connected(&execution.node))
+    {
         let is_there = matches!(
             execution.state,
             ExecutionState::Running | ExecutionState::Completed

@@ -70,10 +70,19 @@ fn what_is_wrong_is_usage_and_says_what_would_be_right() {
         ("sluice deploy p --wait=0s", "more than 0"),
         ("sluice deploy p --wait --dry-run", "cannot be used with"),
         ("sluice deploy p --wait 1s", "unexpected argument"),
-        ("sluice status --output yaml", "possible values: table, json"),
+        (
+            "sluice status --output yaml",
+            "possible values: table, json",
+        ),
         ("sluice orchestrator", "--state-dir"),
-        ("sluice orchestrator --state-dir d --listen nowhere", "invalid socket address"),
-        ("sluice orchestrator --state-dir d --heartbeat 5", "is not a duration"),
+        (
+            "sluice orchestrator --state-dir d --listen nowhere",
+            "invalid socket address",
+        ),
+        (
+            "sluice orchestrator --state-dir d --heartbeat 5",
+            "is not a duration",
+        ),
         ("sluice edge --name e1", "--state-dir"),
         ("sluice token create --uses -1", "unexpected argument"),
         ("sluice token create --ttl 1y", "is not a duration"),
@@ -95,25 +104,47 @@ fn wait_has_a_default_and_takes_a_duration_after_an_equals_sign() {
         other => panic!("{other:?}"),
     };
     assert_eq!(wait("sluice deploy p"), None);
-    assert_eq!(wait("sluice deploy p --wait"), Some(Duration::from_secs(120)));
-    assert_eq!(wait("sluice deploy --wait p"), Some(Duration::from_secs(120)));
-    assert_eq!(wait("sluice deploy p --wait=90s"), Some(Duration::from_secs(90)));
+    assert_eq!(
+        wait("sluice deploy p --wait"),
+        Some(Duration::from_secs(120))
+    );
+    assert_eq!(
+        wait("sluice deploy --wait p"),
+        Some(Duration::from_secs(120))
+    );
+    assert_eq!(
+        wait("sluice deploy p --wait=90s"),
+        Some(Duration::from_secs(90))
+    );
 }
 
 #[test]
 fn every_command_shows_examples() {
     fn leaves(command: &clap::Command, path: &str, without: &mut Vec<String>) {
         let mut is_leaf = true;
-        for sub in command.get_subcommands().filter(|sub| sub.get_name() != "help") {
+        for sub in command
+            .get_subcommands()
+            .filter(|sub| sub.get_name() != "help")
+        {
             is_leaf = false;
             leaves(sub, &format!("{path} {}", sub.get_name()), without);
         }
-        let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
-        if is_leaf && !help.contains(&format!("{path} ")) && !help.contains(&format!("{path}\n")) && !help.ends_with(path) {
+        let help = command
+            .get_after_help()
+            .map(ToString::to_string)
+            .unwrap_or_default();
+        if is_leaf
+            && !help.contains(&format!("{path} "))
+            && !help.contains(&format!("{path}\n"))
+            && !help.ends_with(path)
+        {
             without.push(path.to_owned());
         }
     }
     let mut without = Vec::new();
     leaves(&Args::command(), "sluice", &mut without);
-    assert_eq!(without, [""; 0], "commands without an example of themselves");
+    assert_eq!(
+        without, [""; 0],
+        "commands without an example of themselves"
+    );
 }

@@ -41,7 +41,9 @@ pub(super) async fn job(client: &Client, out: &Out, name: &JobName) -> Result<()
 
 pub(super) async fn start_job(client: &Client, out: &Out, name: &JobName) -> Result<(), Failure> {
     let job: Job = client.post(&job_path(routes::JOB_START, name)).await?;
-    out.show(&job, |_| format!("{name} is started, it is {}\n", job.state))
+    out.show(&job, |_| {
+        format!("{name} is started, it is {}\n", job.state)
+    })
 }
 
 pub(super) async fn stop_job(client: &Client, out: &Out, name: &JobName) -> Result<(), Failure> {
@@ -73,8 +75,10 @@ pub(super) async fn executions(
 /// The path that stands for `ID` or `JOB/NODE`.
 pub(super) fn execution_path(text: &str) -> Result<String, Failure> {
     let wrong = || {
-        Failure::invalid(format!("`{text}` is neither an execution's id nor JOB/NODE"))
-            .with_help("`sluice execution list` shows both")
+        Failure::invalid(format!(
+            "`{text}` is neither an execution's id nor JOB/NODE"
+        ))
+        .with_help("`sluice execution list` shows both")
     };
     match text.split_once('/') {
         Some((job, node)) => {
@@ -138,7 +142,12 @@ pub(super) async fn logs(client: &Client, out: &Out, args: LogsArgs) -> Result<(
 
 pub(super) async fn plugins(client: &Client, out: &Out) -> Result<(), Failure> {
     let plugins: Vec<Plugin> = client.get(routes::PLUGINS).await?;
-    list(out, &plugins, "no component was uploaded yet", render::plugins)
+    list(
+        out,
+        &plugins,
+        "no component was uploaded yet",
+        render::plugins,
+    )
 }
 
 pub(super) async fn create_token(

@@ -3,7 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
-use sluice_api::{DeployOutcome, DeployReply, DeployRequest, MissingArtifacts, MissingReply, routes};
+use sluice_api::{
+    DeployOutcome, DeployReply, DeployRequest, MissingArtifacts, MissingReply, routes,
+};
 use sluice_model::Digest;
 
 use crate::args::{DeployArgs, Format};
@@ -92,7 +94,9 @@ async fn missing(
     let question = MissingArtifacts {
         digests: files.keys().copied().collect(),
     };
-    let reply: MissingReply = client.post_json(routes::ARTIFACTS_MISSING, &question).await?;
+    let reply: MissingReply = client
+        .post_json(routes::ARTIFACTS_MISSING, &question)
+        .await?;
     let missing: BTreeSet<_> = reply.missing.into_iter().collect();
     files.retain(|digest, _| missing.contains(digest));
     Ok(files)
@@ -152,7 +156,11 @@ fn report_text(reply: &DeployReply) -> String {
         text.push_str(&format!("  {}\n", render::clean(change)));
     }
     if !reply.matching_nodes.is_empty() {
-        let names: Vec<_> = reply.matching_nodes.iter().map(|name| name.as_str()).collect();
+        let names: Vec<_> = reply
+            .matching_nodes
+            .iter()
+            .map(|name| name.as_str())
+            .collect();
         text.push_str(&format!("on {}\n", names.join(", ")));
     }
     text

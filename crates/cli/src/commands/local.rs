@@ -25,8 +25,16 @@ pub(super) fn inspect(file: &Path, out: &Out) -> Result<(), Failure> {
         digest: Digest::of(&bytes),
         size: bytes.len() as u64,
         stage: found.stage_version().map(str::to_owned),
-        imports: found.imports.iter().map(|import| import.name.clone()).collect(),
-        exports: found.exports.iter().map(|export| export.name.clone()).collect(),
+        imports: found
+            .imports
+            .iter()
+            .map(|import| import.name.clone())
+            .collect(),
+        exports: found
+            .exports
+            .iter()
+            .map(|export| export.name.clone())
+            .collect(),
         memory_bytes_min: found.core.memory_bytes_min,
         functions: u64::from(found.core.functions),
         problems: pipeline_file::refusals(&found),

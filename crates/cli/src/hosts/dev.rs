@@ -4,16 +4,17 @@
 //! assignment travels over QUIC. Only the standard streams are the process's own.
 
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use sluice_api::{DeployOutcome, Execution, JobDetail, TokenCreate, TokenCreated, routes};
+use sluice_edge_runtime::{EdgeHandle, SHUTDOWN_WITHIN};
 use sluice_host::{Orchestrator, OrchestratorConfig, OrchestratorHandle};
 use sluice_model::pipeline::Pipeline;
 use sluice_model::{ExecutionState, Labels, NodeName, Version};
 use tokio_util::sync::CancellationToken;
 
-use super::edge::{self, RunningEdge};
+use super::edge::{self, InProcess};
 use super::{ended_early, stop_on_signals, temporary_dir};
 use crate::args::DevArgs;
 use crate::client::Client;
@@ -40,18 +41,24 @@ pub(crate) async fn dev(args: DevArgs, out: &Out) -> Result<(), Failure> {
         .map_err(ended_early)?
         .map_err(|error| error.into_failure(out.color_err))?;
     let stop = stop_on_signals()?;
-    // Kept until both have stopped.
-    let temporary = match &args.state_dir {
-        Some(_) => None,
-        None => Some(temporary_dir()?),
-    };
-    let dir = match (&args.state_dir, &temporary) {
-        (Some(dir), _) => dir.clone(),
-        (None, Some(temporary)) => temporary.path().to_owned(),
-        (None, None) => unreachable!("without a state directory a temporary one was made"),
-    };
-    let mut orchestrator = start_orchestrator(&dir).await?;
-    let result = with_orchestrator(&mut orchestrator, &dir, file, out, &stop).await;
+    match args.state_dir {
+        Some(dir) => both(&dir, file, out, &stop).await,
+        None => {
+            // Goes away when both have stopped.
+            let dir = temporary_dir()?;
+            both(dir.path(), file, out, &stop).await
+        }
+    }
+}
+
+async fn both(
+    dir: &Path,
+    file: PipelineFile,
+    out: &Out,
+    stop: &CancellationToken,
+) -> Result<(), Failure> {
+    let mut orchestrator = start_orchestrator(dir).await?;
+    let result = with_orchestrator(&mut orchestrator, dir, file, out, stop).await;
     orchestrator.shutdown().await;
     result
 }
@@ -83,14 +90,14 @@ async fn with_orchestrator(
         result = run(&client, file, out) => result,
         // Asked to stop: the pipeline did not fail.
         () = stop.cancelled() => Ok(()),
-        problem = edge.broken() => Err(Failure::new(Exit::Failed, problem)),
+        ended = edge.wait() => ended.map_err(|error| edge::not_running(&error)),
         problem = orchestrator.broken() => Err(Failure::new(
             Exit::Failed,
             format!("the orchestrator's store failed: {problem}"),
         )),
     };
-    edge.shutdown().await;
-    result
+    let stopped = edge.shutdown(SHUTDOWN_WITHIN).await;
+    result.and(stopped.map_err(|error| edge::not_running(&error)))
 }
 
 /// The name and labels that make the pipeline's selector match.
@@ -114,13 +121,15 @@ impl DevNode {
             }
         }
         let name = name.parse().map_err(|error| {
-            Failure::invalid(format!("`[select]` wants a node named `{name}`: it {error}"))
+            Failure::invalid(format!(
+                "`[select]` wants a node named `{name}`: it {error}"
+            ))
         })?;
         Ok(Self { name, labels })
     }
 }
 
-async fn start_edge(client: &Client, dir: &Path, node: DevNode) -> Result<RunningEdge, Failure> {
+async fn start_edge(client: &Client, dir: &Path, node: DevNode) -> Result<EdgeHandle, Failure> {
     let request = TokenCreate {
         ttl_ms: 10 * 60 * 1000,
         uses: 1,
@@ -128,7 +137,7 @@ async fn start_edge(client: &Client, dir: &Path, node: DevNode) -> Result<Runnin
         rejoin: false,
     };
     let created: TokenCreated = client.post_json(routes::TOKENS, &request).await?;
-    edge::start_in_process(edge::InProcess {
+    edge::start_in_process(InProcess {
         state_dir: dir.join("edge"),
         name: node.name,
         labels: node.labels,
@@ -171,7 +180,12 @@ fn ended(detail: &JobDetail, version: Version, out: &Out) -> Option<Result<(), F
             let code = execution.reason_code.map_or("", |code| code.as_str());
             Some(Err(Failure::new(
                 Exit::Failed,
-                format!("{} is {} ({code}): {}", execution.job, execution.state, render::clean(reason)),
+                format!(
+                    "{} is {} ({code}): {}",
+                    execution.job,
+                    execution.state,
+                    render::clean(reason)
+                ),
             )
             .with_detail(counts(execution))))
         }
@@ -187,11 +201,4 @@ fn counts(execution: &Execution) -> String {
         "{}: {} records in, {} out, {} dead letters",
         execution.job, execution.records_in, execution.records_out, execution.dead_letters
     )
-}
-
-/// The working directory, in which a pipeline that runs in front of a person may read and write.
-pub(super) fn working_directory() -> Result<PathBuf, Failure> {
-    std::env::current_dir().map_err(|error| {
-        Failure::new(Exit::Failed, format!("cannot tell the working directory: {error}"))
-    })
 }

@@ -53,7 +53,10 @@ pub(super) fn not_started(error: StartError) -> Failure {
         StartError::Config { .. } => Exit::Invalid,
         _ => Exit::Failed,
     };
-    Failure::new(exit, format!("the orchestrator does not start: {}", chain(&error)))
+    Failure::new(
+        exit,
+        format!("the orchestrator does not start: {}", chain(&error)),
+    )
 }
 
 #[cfg(test)]
@@ -66,7 +69,10 @@ mod tests {
     use crate::args::{Args, Command};
 
     fn configured(line: &str) -> Result<OrchestratorConfig, Failure> {
-        match Args::try_parse_from(line.split_whitespace()).unwrap().command {
+        match Args::try_parse_from(line.split_whitespace())
+            .unwrap()
+            .command
+        {
             Command::Orchestrator(args) => config(args),
             other => panic!("{other:?}"),
         }

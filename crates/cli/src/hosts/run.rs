@@ -1,11 +1,11 @@
 //! `sluice pipeline run`: one pipeline in this process, with no cluster at all.
 
 use sluice_edge_runtime::runner::{
-    End, ExecutionPlan, PrepareError, RunnerContext, RunnerOptions, run_local,
+    AllowedPaths, End, ExecutionPlan, PrepareError, RunnerContext, RunnerOptions, run_local,
 };
 use sluice_model::{Attempt, Digest, ExecutionId, Labels, NodeName, Version};
 
-use super::{console, ended_early, stop_on_signals, temporary_dir};
+use super::{console, ended_early, stop_on_signals, temporary_dir, working_directory};
 use crate::args::LogFormat;
 use crate::failure::{Exit, Failure, chain};
 use crate::logging;
@@ -19,9 +19,15 @@ pub(crate) async fn run_pipeline(file: PipelineFile, out: &Out) -> Result<(), Fa
     let dir = temporary_dir()?;
     let name = file.pipeline.name.clone();
     let plan = plan(file, dir.path())?;
+    let allowed = AllowedPaths::new([working_directory()?]).map_err(|error| {
+        Failure::new(
+            Exit::Failed,
+            format!("cannot use the working directory: {error}"),
+        )
+    })?;
     let options = RunnerOptions {
         cache_dir: dir.path().join("cache"),
-        allowed: super::edge::working_directory()?,
+        allowed,
         console: Some(console()),
         hostname: sluice_edge_runtime::hostname(),
     };
@@ -29,7 +35,9 @@ pub(crate) async fn run_pipeline(file: PipelineFile, out: &Out) -> Result<(), Fa
         .await
         .map_err(ended_early)?
         .map_err(|error| Failure::new(Exit::Failed, chain(&error)))?;
-    let (end, counters) = run_local(&context, plan, stop).await.map_err(not_prepared)?;
+    let (end, counters) = run_local(&context, plan, stop)
+        .await
+        .map_err(not_prepared)?;
     out.say(&format!(
         "{name}: {} records in, {} out, {} dead letters",
         counters.records_in, counters.records_out, counters.dead_letters
@@ -51,7 +59,10 @@ fn plan(file: PipelineFile, dir: &std::path::Path) -> Result<ExecutionPlan, Fail
     }
     let mut id = [0; 16];
     getrandom::fill(&mut id).map_err(|error| {
-        Failure::new(Exit::Failed, format!("this machine gives no random numbers: {error}"))
+        Failure::new(
+            Exit::Failed,
+            format!("this machine gives no random numbers: {error}"),
+        )
     })?;
     let node: NodeName = "local".parse().expect("a good name");
     Ok(ExecutionPlan {

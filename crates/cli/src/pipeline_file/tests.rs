@@ -92,7 +92,11 @@ fn every_plugin_that_is_wrong_is_named_with_its_line() {
     .map(|(name, plugin)| stage(name, plugin))
     .collect();
     let failure = dir.failure(&pipeline(&stages));
-    assert!(failure.message.ends_with("p.toml has 8 problems"), "{}", failure.message);
+    assert!(
+        failure.message.ends_with("p.toml has 8 problems"),
+        "{}",
+        failure.message
+    );
     let detail = failure.detail.unwrap();
     for part in [
         "stage `gone`: the plugin file",
@@ -132,11 +136,19 @@ fn a_file_that_cannot_be_read_or_is_wrong_is_invalid_input() {
     let gone = check(&dir.0.path().join("gone.toml")).unwrap_err();
     let gone = gone.into_failure(false);
     assert_eq!(gone.exit, Exit::Invalid);
-    assert!(gone.message.contains("gone.toml: No such file"), "{}", gone.message);
+    assert!(
+        gone.message.contains("gone.toml: No such file"),
+        "{}",
+        gone.message
+    );
 
     let path = dir.put("bytes.toml", b"name = \"\xff\"");
     let bytes = check(&path).unwrap_err().into_failure(false);
-    assert!(bytes.message.contains("not UTF-8 text (byte 8)"), "{}", bytes.message);
+    assert!(
+        bytes.message.contains("not UTF-8 text (byte 8)"),
+        "{}",
+        bytes.message
+    );
 
     let failure = dir.failure("nam = \"p\"\nkind = 1\n");
     assert!(failure.message.contains("problems"), "{}", failure.message);

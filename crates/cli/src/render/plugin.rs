@@ -54,7 +54,10 @@ pub(crate) fn inspected(found: &Inspected) -> String {
         ("functions", cell(found.functions)),
     ]);
     for (name, list) in [("imports", &found.imports), ("exports", &found.exports)] {
-        text.push_str(&format!("{name}:{}\n", if list.is_empty() { " none" } else { "" }));
+        text.push_str(&format!(
+            "{name}:{}\n",
+            if list.is_empty() { " none" } else { "" }
+        ));
         for entry in list {
             text.push_str(&format!("  {}\n", super::clean(entry)));
         }

@@ -69,7 +69,13 @@ fn explain_says_for_each_node_why_and_what_comes_next() {
     for (line, parts) in [
         (
             3,
-            ["e1 (connected)", "yes", "running", "revision 7 at 2026-11-22T10:00:00Z"].as_slice(),
+            [
+                "e1 (connected)",
+                "yes",
+                "running",
+                "revision 7 at 2026-11-22T10:00:00Z",
+            ]
+            .as_slice(),
         ),
         (
             4,
@@ -103,11 +109,20 @@ fn one_thing_is_described_field_by_field() {
         assert!(text.contains(line), "{line}: {text}");
     }
     let text = job_detail(PLAIN, &fixtures::job_detail());
-    assert!(text.contains("nodes:      site=plant-7|plant-8\n"), "{text}");
+    assert!(
+        text.contains("nodes:      site=plant-7|plant-8\n"),
+        "{text}"
+    );
     assert!(text.contains("stage: drop-debug, sha256:"), "{text}");
-    assert!(text.ends_with("\n  name = \"field-temps\"\n  [input.generate]\n"), "{text}");
+    assert!(
+        text.ends_with("\n  name = \"field-temps\"\n  [input.generate]\n"),
+        "{text}"
+    );
     let text = node_detail(PLAIN, &fixtures::node_detail());
-    assert!(text.contains("7, received 6 at 2026-11-22T10:00:00Z"), "{text}");
+    assert!(
+        text.contains("7, received 6 at 2026-11-22T10:00:00Z"),
+        "{text}"
+    );
     assert!(!text.contains("held because"), "{text}");
 }
 
@@ -151,9 +166,8 @@ fn an_inspected_component_says_whether_a_deploy_would_take_it() {
 /// The names that scripts outside the project rely on.
 #[test]
 fn json_has_the_fields_that_must_exist() {
-    let keys = |value: Value| -> Vec<String> {
-        value.as_object().unwrap().keys().cloned().collect()
-    };
+    let keys =
+        |value: Value| -> Vec<String> { value.as_object().unwrap().keys().cloned().collect() };
     let has = |value: Value, names: &str| {
         let keys = keys(value);
         for name in names.split_whitespace() {
@@ -163,7 +177,10 @@ fn json_has_the_fields_that_must_exist() {
     let node = fixtures::node("e1", NodeState::Connected);
     let names = "name id state labels executions cordoned draining";
     has(serde_json::to_value(&node).unwrap(), names);
-    has(serde_json::to_value(fixtures::node_detail()).unwrap(), names);
+    has(
+        serde_json::to_value(fixtures::node_detail()).unwrap(),
+        names,
+    );
     let job = fixtures::job("a", JobState::Running);
     let names = "id name kind version state desired running waiting failed";
     has(serde_json::to_value(&job).unwrap(), names);
@@ -191,9 +208,15 @@ fn json_has_the_fields_that_must_exist() {
     let back: sluice_api::Execution = serde_json::from_str(&json).unwrap();
     assert_eq!(back, failed);
     let json = serde_json::to_string(&fixtures::explain()).unwrap();
-    assert_eq!(serde_json::from_str::<sluice_api::Explain>(&json).unwrap(), fixtures::explain());
+    assert_eq!(
+        serde_json::from_str::<sluice_api::Explain>(&json).unwrap(),
+        fixtures::explain()
+    );
     let json = serde_json::to_string(&fixtures::job_detail()).unwrap();
-    assert_eq!(serde_json::from_str::<sluice_api::JobDetail>(&json).unwrap(), fixtures::job_detail());
+    assert_eq!(
+        serde_json::from_str::<sluice_api::JobDetail>(&json).unwrap(),
+        fixtures::job_detail()
+    );
 }
 
 #[test]

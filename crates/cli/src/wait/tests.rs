@@ -22,7 +22,11 @@ fn verdict(case: Case) -> Verdict {
         .iter()
         .map(|(name, state)| fixtures::node(name, *state))
         .collect();
-    let matching: Vec<_> = case.matching.iter().map(|name| name.parse().unwrap()).collect();
+    let matching: Vec<_> = case
+        .matching
+        .iter()
+        .map(|name| name.parse().unwrap())
+        .collect();
     judge(Version(2), &matching, &detail, &nodes)
 }
 
@@ -49,7 +53,10 @@ fn done_when_every_connected_node_runs_or_completed_it() {
         panic!("{got:?}");
     };
     assert_eq!(absent.len(), 1);
-    assert!(absent[0].starts_with("e3: pending/waiting-for-node"), "{absent:?}");
+    assert!(
+        absent[0].starts_with("e3: pending/waiting-for-node"),
+        "{absent:?}"
+    );
 
     // A newer version came meanwhile: what was asked is done and more.
     let got = verdict(Case {
@@ -76,9 +83,15 @@ fn failed_when_one_failed_or_was_quarantined_at_the_new_version() {
         let Verdict::Failed { where_and_why } = got else {
             panic!("{got:?}");
         };
-        assert!(where_and_why[0].contains("no such field"), "{where_and_why:?}");
+        assert!(
+            where_and_why[0].contains("no such field"),
+            "{where_and_why:?}"
+        );
         // The version before failed; the new one is not planned yet.
-        assert!(matches!(verdict(case(at_version(1, bad))), Verdict::Waiting { .. }));
+        assert!(matches!(
+            verdict(case(at_version(1, bad))),
+            Verdict::Waiting { .. }
+        ));
     }
 }
 
@@ -91,11 +104,19 @@ fn waiting_says_what_is_missing() {
     stopping.desired = Desired::Stop;
     let table: Vec<(Case, &str)> = vec![
         (
-            Case { executions: vec![], nodes: vec![], matching: vec![] },
+            Case {
+                executions: vec![],
+                nodes: vec![],
+                matching: vec![],
+            },
             "no node matches yet",
         ),
         (
-            Case { executions: vec![], nodes: vec![("e1", UP)], matching: vec!["e1"] },
+            Case {
+                executions: vec![],
+                nodes: vec![("e1", UP)],
+                matching: vec!["e1"],
+            },
             "e1: not planned yet",
         ),
         (
@@ -115,7 +136,11 @@ fn waiting_says_what_is_missing() {
             "e1: not planned yet",
         ),
         (
-            Case { executions: vec![refused], nodes: vec![("e1", UP)], matching: vec!["e1"] },
+            Case {
+                executions: vec![refused],
+                nodes: vec![("e1", UP)],
+                matching: vec!["e1"],
+            },
             "e1: pending/refused, no such connector",
         ),
         (
@@ -128,7 +153,11 @@ fn waiting_says_what_is_missing() {
         ),
         // What is being stopped does not count.
         (
-            Case { executions: vec![stopping], nodes: vec![("e1", UP)], matching: vec![] },
+            Case {
+                executions: vec![stopping],
+                nodes: vec![("e1", UP)],
+                matching: vec![],
+            },
             "no node matches yet",
         ),
     ];
