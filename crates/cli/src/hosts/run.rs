@@ -82,7 +82,9 @@ fn plan(file: PipelineFile, dir: &std::path::Path) -> Result<ExecutionPlan, Fail
 fn not_prepared(error: PrepareError) -> Failure {
     let exit = match error {
         PrepareError::Configure { .. } => Exit::Invalid,
-        PrepareError::Refused { .. } | PrepareError::Retry { .. } => Exit::Failed,
+        PrepareError::Refused { .. }
+        | PrepareError::Retry { .. }
+        | PrepareError::Corrupt { .. } => Exit::Failed,
     };
     Failure::new(exit, chain(&error))
 }
