@@ -211,6 +211,11 @@ impl EdgeCore {
         &self.state.agent
     }
 
+    /// Whether something that happened here could not be written down yet, because the disk is full.
+    pub fn waits_for_room(&self) -> bool {
+        self.retry_at.is_some()
+    }
+
     /// The components that may still be needed.
     pub fn components_in_use(&self) -> std::collections::BTreeSet<Digest> {
         self.state.agent.components_in_use()

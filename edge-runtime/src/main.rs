@@ -1,2 +1,90 @@
-//! The `sluice-edge` program.
-fn main() {}
+//! The `sluice-edge` program: an edge alone, without the rest of the command line.
+
+use std::io::{IsTerminal as _, Write as _};
+use std::process::ExitCode;
+
+use clap::{Parser, ValueEnum};
+use sluice_edge_runtime::args::{EdgeArgs, run};
+use tokio::signal::unix::{SignalKind, signal};
+use tracing_subscriber::EnvFilter;
+
+/// What is logged unless `SLUICE_LOG` says otherwise.
+const FILTER_DEFAULT: &str = "warn,sluice=info";
+
+/// Runs the pipelines that an orchestrator gives this machine
+#[derive(Debug, Parser)]
+#[command(name = "sluice-edge", version)]
+struct Command {
+    #[command(flatten)]
+    edge: EdgeArgs,
+    /// How the log is written
+    #[arg(long, value_enum, default_value_t = LogFormat::Human)]
+    log: LogFormat,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum LogFormat {
+    /// For people
+    Human,
+    /// One JSON object a line
+    Json,
+}
+
+fn main() -> ExitCode {
+    let command = Command::parse();
+    start_log(command.log);
+    let runtime = match tokio::runtime::Runtime::new() {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(1, &format!("cannot start: {error}")),
+    };
+    let ended = runtime.block_on(async {
+        let stop = async {
+            let (Ok(mut terminate), Ok(mut interrupt)) = (
+                signal(SignalKind::terminate()),
+                signal(SignalKind::interrupt()),
+            ) else {
+                // Without handlers the signals still end the process, only less politely.
+                return std::future::pending().await;
+            };
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+        };
+        run(command.edge, stop).await
+    });
+    runtime.shutdown_timeout(std::time::Duration::from_secs(2));
+    match ended {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let code = error.exit_code() as u8;
+            fail(code, &format!("{:#}", anyhow::Error::new(error)))
+        }
+    }
+}
+
+fn fail(code: u8, message: &str) -> ExitCode {
+    // Nobody to tell when standard error is closed; the exit code still says it.
+    let _ = writeln!(std::io::stderr(), "error: {message}");
+    ExitCode::from(code)
+}
+
+fn start_log(format: LogFormat) {
+    let wanted = std::env::var("SLUICE_LOG").unwrap_or_default();
+    let wanted = if wanted.is_empty() {
+        FILTER_DEFAULT
+    } else {
+        &wanted
+    };
+    let filter = EnvFilter::try_new(wanted).unwrap_or_else(|_| EnvFilter::new(FILTER_DEFAULT));
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr);
+    match format {
+        LogFormat::Human => builder
+            .with_ansi(std::io::stderr().is_terminal())
+            .with_target(false)
+            .init(),
+        LogFormat::Json => builder.json().flatten_event(true).init(),
+    }
+}

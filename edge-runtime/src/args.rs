@@ -1,0 +1,149 @@
+//! The edge's options on a command line, the same for `sluice edge` and `sluice-edge`.
+
+use std::future::Future;
+use std::path::PathBuf;
+
+use clap::Args;
+use sluice_model::{Labels, NodeName, check_label_key, check_label_value};
+
+use crate::config::{EdgeConfig, LABELS_MAX};
+use crate::edge::{Edge, SHUTDOWN_WITHIN};
+use crate::error::EdgeError;
+
+/// Longest token file that is read: a token has some hundred bytes.
+const TOKEN_FILE_BYTES_MAX: u64 = 64 * 1024;
+
+/// How to start an edge. Later starts need only the directory.
+#[derive(Args, Clone, Debug)]
+pub struct EdgeArgs {
+    /// Directory for everything that this edge keeps
+    #[arg(long, value_name = "DIR")]
+    pub state_dir: PathBuf,
+    /// The node's name: a-z, 0-9 and `-` (first start)
+    #[arg(long, value_name = "NAME")]
+    pub name: Option<NodeName>,
+    /// Token from `sluice token create`, or @FILE that holds it (first start; ignored later)
+    #[arg(
+        long,
+        value_name = "TOKEN|@FILE",
+        env = "SLUICE_JOIN_TOKEN",
+        hide_env_values = true
+    )]
+    pub join: Option<String>,
+    /// A label that pipelines can select by; may be repeated
+    #[arg(long = "label", value_name = "K=V", value_parser = parse_label)]
+    pub labels: Vec<(String, String)>,
+    /// A directory that inputs and outputs may use; may be repeated, and relative paths resolve against the first
+    #[arg(long = "allow-path", value_name = "DIR")]
+    pub allow_paths: Vec<PathBuf>,
+}
+
+fn parse_label(text: &str) -> Result<(String, String), String> {
+    let (key, value) = text
+        .split_once('=')
+        .ok_or("expected KEY=VALUE, for example site=plant-7")?;
+    if key == "node" {
+        return Err("`node` stands for the node's name; choose another key".to_owned());
+    }
+    check_label_key(key).map_err(|error| format!("the key {error}"))?;
+    check_label_value(value).map_err(|error| format!("the value {error}"))?;
+    Ok((key.to_owned(), value.to_owned()))
+}
+
+impl EdgeArgs {
+    /// The options as a configuration; reads the token's file, unless this directory has joined already.
+    pub fn into_config(self) -> Result<EdgeConfig, EdgeError> {
+        let joined = self.state_dir.join(crate::join::IDENTITY_FILE).exists();
+        let join = match self.join.filter(|_| !joined) {
+            Some(text) => Some(match text.strip_prefix('@') {
+                Some(path) => read_token(path.into())?,
+                None => text,
+            }),
+            None => None,
+        };
+        let labels: Labels = self.labels.into_iter().collect();
+        if labels.len() > LABELS_MAX {
+            return Err(EdgeError::Usage {
+                problem: format!("more than {LABELS_MAX} labels"),
+            });
+        }
+        Ok(EdgeConfig {
+            name: self.name,
+            join,
+            labels,
+            allow_paths: self.allow_paths,
+            ..EdgeConfig::new(self.state_dir)
+        })
+    }
+}
+
+fn read_token(path: PathBuf) -> Result<String, EdgeError> {
+    use std::io::Read as _;
+    let mut text = String::new();
+    std::fs::File::open(&path)
+        .and_then(|file| file.take(TOKEN_FILE_BYTES_MAX).read_to_string(&mut text))
+        .map_err(|error| EdgeError::file("read the join token in", path, error))?;
+    Ok(text)
+}
+
+/// Runs an edge until `stop` is ready, then shuts it down in steps; or until it breaks. Installs no signal handler and
+/// no logger: that is the program's.
+pub async fn run(args: EdgeArgs, stop: impl Future<Output = ()>) -> Result<(), EdgeError> {
+    let config = args.into_config()?;
+    tokio::pin!(stop);
+    let mut handle = tokio::select! {
+        started = Edge::start(config) => started?,
+        () = &mut stop => return Ok(()),
+    };
+    tokio::select! {
+        ended = handle.wait() => ended,
+        () = &mut stop => handle.shutdown(SHUTDOWN_WITHIN).await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    #[test]
+    fn labels_are_checked_where_they_are_written() {
+        assert_eq!(
+            parse_label("a/b.c=x-Y_1").unwrap(),
+            ("a/b.c".to_owned(), "x-Y_1".to_owned())
+        );
+        assert_eq!(parse_label("a=").unwrap().1, "");
+        for (wrong, said) in [
+            ("site", "KEY=VALUE"),
+            ("=x", "the key"),
+            ("a b=x", "the key"),
+            ("a=x y", "the value"),
+            ("node=e1", "the node's name"),
+        ] {
+            let error = parse_label(wrong).unwrap_err();
+            assert!(error.contains(said), "{wrong}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_token_file_is_read_and_a_missing_one_is_named() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("token");
+        let args = |join: String| EdgeArgs {
+            state_dir: directory.path().join("state"),
+            name: None,
+            join: Some(join),
+            labels: Vec::new(),
+            allow_paths: Vec::new(),
+        };
+        let at = format!("@{}", file.display());
+        let error = args(at.clone()).into_config().unwrap_err();
+        assert!(error.to_string().contains("token"), "{error}");
+        std::fs::write(&file, "sluice1-abc\n").unwrap();
+        assert_eq!(
+            args(at).into_config().unwrap().join.unwrap(),
+            "sluice1-abc\n"
+        );
+    }
+}

@@ -1,0 +1,305 @@
+//! The artifact cache: components by digest in `STATE_DIR/artifacts`, pulled from the orchestrator when they lack.
+//!
+//! ```text
+//!   HEX.wasm   whole: its sha256 is its name, checked each time before it is used
+//!   HEX.part   what has come so far; a pull continues at its end, also after a crash
+//! ```
+//!
+//! A part becomes whole by fsync, hash and rename, in this order, so that no crash leaves a wrong file under a right
+//! name. Only the pull task of a digest touches its files.
+
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::io::{self, Read as _};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use sha2::{Digest as _, Sha256};
+use sluice_component::COMPONENT_BYTES_MAX;
+use sluice_model::Digest;
+use sluice_protocol::{PullReply, PullRequest, StreamRequest, stream_request};
+use sluice_transport::{Reply, Session};
+use tokio::io::AsyncWriteExt as _;
+use tokio::sync::watch;
+use tokio::time::timeout;
+
+use crate::error::EdgeError;
+
+/// Read from the stream at once.
+const READ_BYTES: usize = 64 * 1024;
+
+/// How long nothing may come: longer than any link that still works is silent.
+const SILENT_MAX: Duration = Duration::from_secs(30);
+
+/// How long a component that no row names is kept: a rollback within a week pulls nothing.
+const UNNAMED_KEPT: Duration = Duration::from_secs(7 * 24 * 3600);
+
+/// The session that pulls go over, if one has begun.
+pub(crate) type CurrentSession = watch::Receiver<Option<Session>>;
+
+/// The cache. Cheap to clone.
+#[derive(Clone, Debug)]
+pub(crate) struct Artifacts {
+    directory: PathBuf,
+}
+
+impl Artifacts {
+    /// Opens or makes the cache's directory.
+    pub(crate) fn open(state_dir: &Path) -> Result<Self, EdgeError> {
+        let directory = state_dir.join("artifacts");
+        std::fs::create_dir_all(&directory)
+            .map_err(|error| EdgeError::file("make", &directory, error))?;
+        Ok(Self { directory })
+    }
+
+    /// Where a component is once it is here.
+    pub(crate) fn path(&self, digest: Digest) -> PathBuf {
+        self.directory.join(format!("{}.wasm", digest.to_hex()))
+    }
+
+    fn part(&self, digest: Digest) -> PathBuf {
+        self.directory.join(format!("{}.part", digest.to_hex()))
+    }
+
+    /// Makes sure that a component is here and whole. The error says for people why it is not.
+    pub(crate) async fn ensure(
+        &self,
+        digest: Digest,
+        size: u64,
+        session: &CurrentSession,
+    ) -> Result<(), String> {
+        if size > COMPONENT_BYTES_MAX as u64 {
+            return Err(format!(
+                "the component {digest} has {size} bytes, the most is {COMPONENT_BYTES_MAX}"
+            ));
+        }
+        let path = self.path(digest);
+        match blocking(move || hash_file(&path)).await {
+            Ok(found) if found == digest => return Ok(()),
+            Ok(_) => {
+                tracing::warn!(%digest, "artifact.damaged: the cached component is not what it was; pulling it again");
+                remove(&self.path(digest)).map_err(|error| disk("remove", &error))?;
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(disk("read", &error)),
+        }
+        let session = session.borrow().clone();
+        let Some(session) = session else {
+            return Err(format!(
+                "the component {digest} is not on this edge, and the orchestrator is not in reach"
+            ));
+        };
+        self.pull(digest, size, &session).await?;
+        tracing::info!(%digest, size, "artifact.pulled");
+        Ok(())
+    }
+
+    async fn pull(&self, digest: Digest, size: u64, session: &Session) -> Result<(), String> {
+        let part = self.part(digest);
+        let mut file = tokio::fs::File::options()
+            .append(true)
+            .create(true)
+            .open(&part)
+            .await
+            .map_err(|error| disk("write", &error))?;
+        let mut have = file
+            .metadata()
+            .await
+            .map_err(|error| disk("read", &error))?
+            .len();
+        if have > size {
+            file.set_len(0)
+                .await
+                .map_err(|error| disk("write", &error))?;
+            have = 0;
+        }
+        if have < size || size == 0 {
+            let mut reply = self.ask(digest, size, have, session).await?;
+            while let Some(bytes) = next(reply.read(READ_BYTES)).await? {
+                have += bytes.len() as u64;
+                if have > size {
+                    break;
+                }
+                file.write_all(&bytes)
+                    .await
+                    .map_err(|error| disk("write", &error))?;
+            }
+        }
+        file.flush().await.map_err(|error| disk("write", &error))?;
+        file.sync_all()
+            .await
+            .map_err(|error| disk("write", &error))?;
+        drop(file);
+        if have < size {
+            return Err(format!(
+                "pulling the component {digest} ended at {have} of {size} bytes"
+            ));
+        }
+        let hashed = part.clone();
+        let found = blocking(move || hash_file(&hashed))
+            .await
+            .map_err(|error| disk("read", &error))?;
+        if have > size || found != digest {
+            remove(&part).map_err(|error| disk("remove", &error))?;
+            return Err(format!(
+                "what came as the component {digest} is something else; it was thrown away"
+            ));
+        }
+        let (path, directory) = (self.path(digest), self.directory.clone());
+        blocking(move || {
+            std::fs::rename(&part, &path)?;
+            File::open(&directory)?.sync_all()
+        })
+        .await
+        .map_err(|error| disk("write", &error))
+    }
+
+    async fn ask(
+        &self,
+        digest: Digest,
+        size: u64,
+        offset: u64,
+        session: &Session,
+    ) -> Result<Reply, String> {
+        let request = StreamRequest {
+            kind: Some(stream_request::Kind::Pull(PullRequest {
+                digest: digest.as_bytes().to_vec(),
+                offset,
+            })),
+        };
+        let frame = sluice_protocol::encode(&request);
+        let mut reply = next(session.open_request(frame)).await?;
+        let frame = next(reply.recv()).await?;
+        let answer: PullReply = frame
+            .as_deref()
+            .and_then(|frame| sluice_protocol::decode(frame).ok())
+            .ok_or("the orchestrator's answer to a pull makes no sense")?;
+        if let Some(reject) = answer.reject {
+            return Err(format!(
+                "the orchestrator does not give the component {digest} ({}): {}",
+                reject.code, reject.message
+            ));
+        }
+        if answer.size != size {
+            return Err(format!(
+                "the component {digest} should have {size} bytes, the orchestrator's has {}",
+                answer.size
+            ));
+        }
+        Ok(reply)
+    }
+
+    /// Deletes what no row has named for a week, and old parts. Blocking.
+    pub(crate) fn sweep(&self, used: &BTreeSet<Digest>, now: SystemTime) -> io::Result<usize> {
+        let used: BTreeSet<String> = used.iter().map(Digest::to_hex).collect();
+        let mut swept = 0;
+        for entry in std::fs::read_dir(&self.directory)? {
+            let entry = entry?;
+            let name = entry.file_name();
+            let stem = Path::new(&name).file_stem().and_then(|stem| stem.to_str());
+            let age = now.duration_since(entry.metadata()?.modified()?);
+            let old = age.is_ok_and(|age| age > UNNAMED_KEPT);
+            if old && !stem.is_some_and(|stem| used.contains(stem)) {
+                std::fs::remove_file(entry.path())?;
+                swept += 1;
+            }
+        }
+        Ok(swept)
+    }
+}
+
+async fn next<T>(
+    step: impl Future<Output = Result<T, sluice_transport::SessionError>>,
+) -> Result<T, String> {
+    match timeout(SILENT_MAX, step).await {
+        Ok(Ok(value)) => Ok(value),
+        Ok(Err(error)) => Err(format!("pulling a component was cut off: {error}")),
+        Err(_) => Err(format!(
+            "pulling a component was cut off: nothing came for {SILENT_MAX:?}"
+        )),
+    }
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> io::Result<T> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .unwrap_or_else(|error| Err(io::Error::other(error)))
+}
+
+fn hash_file(path: &Path) -> io::Result<Digest> {
+    let mut file = File::open(path)?;
+    let mut hasher = Sha256::new();
+    let mut buffer = vec![0; READ_BYTES];
+    loop {
+        let read = file.read(&mut buffer)?;
+        if read == 0 {
+            let hash: [u8; 32] = hasher.finalize().into();
+            return Digest::from_slice(&hash)
+                .ok_or_else(|| io::Error::other("a SHA-256 has 32 bytes"));
+        }
+        hasher.update(&buffer[..read]);
+    }
+}
+
+fn remove(path: &Path) -> io::Result<()> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+fn disk(action: &str, error: &io::Error) -> String {
+    if error.kind() == io::ErrorKind::StorageFull {
+        "the disk that holds the state directory is full".to_owned()
+    } else {
+        format!("cannot {action} a file of the artifact cache: {error}")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    fn no_session() -> CurrentSession {
+        watch::channel(None).1
+    }
+
+    #[tokio::test]
+    async fn case_48_a_damaged_component_is_noticed_by_its_hash() {
+        let directory = tempfile::tempdir().unwrap();
+        let cache = Artifacts::open(directory.path()).unwrap();
+        let digest = Digest::of(b"component");
+        let error = cache.ensure(digest, 9, &no_session()).await.unwrap_err();
+        assert!(error.contains("not in reach"), "{error}");
+        std::fs::write(cache.path(digest), b"component").unwrap();
+        cache.ensure(digest, 9, &no_session()).await.unwrap();
+        std::fs::write(cache.path(digest), b"componenT").unwrap();
+        cache.ensure(digest, 9, &no_session()).await.unwrap_err();
+        assert!(!cache.path(digest).exists(), "swept");
+        let error = cache
+            .ensure(digest, 1 << 40, &no_session())
+            .await
+            .unwrap_err();
+        assert!(error.contains("the most is"), "{error}");
+    }
+
+    #[test]
+    fn the_sweep_keeps_what_is_named_or_young() {
+        let directory = tempfile::tempdir().unwrap();
+        let cache = Artifacts::open(directory.path()).unwrap();
+        let (named, unnamed) = (Digest::of(b"a"), Digest::of(b"b"));
+        for digest in [named, unnamed] {
+            std::fs::write(cache.path(digest), b"x").unwrap();
+            std::fs::write(cache.part(digest), b"x").unwrap();
+        }
+        let used = BTreeSet::from([named]);
+        assert_eq!(cache.sweep(&used, SystemTime::now()).unwrap(), 0);
+        let later = SystemTime::now() + UNNAMED_KEPT + Duration::from_secs(60);
+        assert_eq!(cache.sweep(&used, later).unwrap(), 2);
+        assert!(cache.path(named).exists() && !cache.path(unnamed).exists());
+    }
+}

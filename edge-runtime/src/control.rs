@@ -1,0 +1,679 @@
+//! The control thread: one loop that owns the core and its store, and carries out what the core wants.
+//!
+//! The loop takes whatever waits, up to a bound, hands it to the core as one transaction, and carries the outputs out
+//! after the commit. Whatever takes time (pulling, compiling, deleting) happens elsewhere and comes back as an input.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use sluice_agent::{Assignment, Ending, Now, PrepareFailure, Ticket};
+use sluice_model::{Digest, ExecutionId, Labels, MonotonicMs, NodeName, UnixMs, pipeline};
+use sluice_protocol::Spec;
+use sluice_transport::{CloseCode, Session};
+use tokio::runtime::Handle;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::Instant;
+
+use crate::artifacts::Artifacts;
+use crate::core::{CloseWhy, ConnectionId, EdgeCore, Event, Input, Output, Redial};
+use crate::error::EdgeError;
+use crate::link::unix_now;
+use crate::runner::{
+    Counters, End, ExecutionPlan, PrepareError, Prepared, RunnerContext, RunnerEvent,
+    RunningExecution, prepare, purge_state,
+};
+
+/// Inputs that may wait: every execution of a large edge at once, and a snapshot in all its parts.
+const INPUTS_MAX: usize = 4096;
+
+/// Inputs in one transaction: bounds how long the first of them waits for its answer.
+const ROUND_MAX: usize = 512;
+
+/// Between two ticks at least: a deadline that stays in the past must not spin.
+const TICK_MIN: Duration = Duration::from_millis(5);
+
+/// How often components that nothing names are looked for.
+const SWEEP_EVERY: Duration = Duration::from_secs(6 * 3600);
+
+/// Bytes kept free by a file that is given up when the disk is full, so that outcomes can still be written.
+const RESERVE_BYTES: u64 = 256 * 1024;
+
+/// How often the reserve is made again after it was given up.
+const RESERVE_EVERY: Duration = Duration::from_secs(60);
+
+/// What a connection's writer does next.
+#[derive(Debug)]
+pub(crate) enum Outgoing {
+    Frame(Bytes),
+    Begun { server_time: UnixMs },
+    Certificate(Vec<u8>),
+    Close { code: CloseCode, why: CloseWhy },
+}
+
+enum Message {
+    Input(Input),
+    Connected {
+        connection: ConnectionId,
+        frames: mpsc::Sender<Outgoing>,
+        session: Session,
+    },
+    Prepared {
+        ticket: Ticket,
+        result: Result<Box<Prepared>, PrepareError>,
+    },
+    Stop {
+        within: Duration,
+    },
+}
+
+/// A handle to the control thread. Cheap to clone; when the thread has ended, what it is told is dropped.
+#[derive(Clone)]
+pub(crate) struct Control {
+    messages: mpsc::Sender<Message>,
+}
+
+/// What the thread needs of its surroundings.
+pub(crate) struct Surroundings {
+    pub(crate) runtime: Handle,
+    pub(crate) runner: RunnerContext,
+    pub(crate) artifacts: Artifacts,
+    pub(crate) state_dir: PathBuf,
+    pub(crate) node: NodeName,
+    pub(crate) labels: Labels,
+}
+
+impl Control {
+    /// Starts the thread. The receiver hears once how it ended.
+    pub(crate) fn spawn(
+        core: EdgeCore,
+        first: Vec<Output>,
+        clock: Clock,
+        around: Surroundings,
+    ) -> std::io::Result<(Self, oneshot::Receiver<Result<(), EdgeError>>)> {
+        let (messages, inbox) = mpsc::channel(INPUTS_MAX);
+        let (ended, on_end) = oneshot::channel();
+        let control = Self { messages };
+        // The thread's own tasks must not keep it alive: it ends when everybody else has gone.
+        let own = control.messages.downgrade();
+        std::thread::Builder::new()
+            .name("edge-control".to_owned())
+            .spawn(move || {
+                let result = Loop::new(core, clock, around, inbox, own).run(first);
+                // Nobody listens any more when the edge was dropped.
+                let _ = ended.send(result);
+            })?;
+        Ok((control, on_end))
+    }
+
+    /// Something happened. Waits while too much else does; false when the thread has ended.
+    pub(crate) async fn input(&self, input: Input) -> bool {
+        self.messages.send(Message::Input(input)).await.is_ok()
+    }
+
+    /// A connection is up.
+    pub(crate) async fn connected(
+        &self,
+        connection: ConnectionId,
+        frames: mpsc::Sender<Outgoing>,
+        session: Session,
+    ) -> bool {
+        let message = Message::Connected {
+            connection,
+            frames,
+            session,
+        };
+        self.messages.send(message).await.is_ok()
+    }
+
+    /// Asks the thread to stop everything and end.
+    pub(crate) async fn stop(&self, within: Duration) {
+        // A thread that has ended needs no asking.
+        let _ = self.messages.send(Message::Stop { within }).await;
+    }
+
+    /// Whether the thread has ended.
+    pub(crate) fn is_gone(&self) -> bool {
+        self.messages.is_closed()
+    }
+}
+
+/// The two clocks of this process.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Clock {
+    start: Instant,
+}
+
+impl Clock {
+    pub(crate) fn start() -> Self {
+        Self {
+            start: Instant::now(),
+        }
+    }
+
+    pub(crate) fn now(self) -> Now {
+        let since = self.start.elapsed();
+        Now {
+            mono: MonotonicMs(u64::try_from(since.as_millis()).unwrap_or(u64::MAX)),
+            unix: unix_now(),
+        }
+    }
+
+    fn instant(self, at: MonotonicMs) -> Instant {
+        self.start
+            .checked_add(Duration::from_millis(at.0))
+            .unwrap_or_else(|| self.start + Duration::from_secs(365 * 24 * 3600))
+    }
+}
+
+struct Connection {
+    id: ConnectionId,
+    frames: mpsc::Sender<Outgoing>,
+    session: Session,
+}
+
+struct Running {
+    ticket: Ticket,
+    execution: RunningExecution,
+}
+
+struct Loop {
+    core: EdgeCore,
+    clock: Clock,
+    around: Surroundings,
+    inbox: mpsc::Receiver<Message>,
+    own: mpsc::WeakSender<Message>,
+    events: mpsc::Receiver<RunnerEvent>,
+    events_to: mpsc::Sender<RunnerEvent>,
+    connection: Option<Connection>,
+    session: watch::Sender<Option<Session>>,
+    prepared: BTreeMap<Ticket, Box<Prepared>>,
+    running: BTreeMap<ExecutionId, Running>,
+    ticked_at: Instant,
+    sweep_at: Instant,
+    reserve_at: Instant,
+    /// What the carrying out of outputs itself found out.
+    found: Vec<Input>,
+    stopping: Option<Instant>,
+}
+
+/// What the loop waited for.
+enum Woken {
+    Message(Option<Message>),
+    Event(RunnerEvent),
+    Time,
+}
+
+impl Loop {
+    fn new(
+        core: EdgeCore,
+        clock: Clock,
+        around: Surroundings,
+        inbox: mpsc::Receiver<Message>,
+        own: mpsc::WeakSender<Message>,
+    ) -> Self {
+        let (events_to, events) = mpsc::channel(INPUTS_MAX);
+        let now = Instant::now();
+        Self {
+            core,
+            clock,
+            around,
+            inbox,
+            own,
+            events,
+            events_to,
+            connection: None,
+            session: watch::Sender::new(None),
+            prepared: BTreeMap::new(),
+            running: BTreeMap::new(),
+            ticked_at: now,
+            sweep_at: now,
+            reserve_at: now,
+            found: Vec::new(),
+            stopping: None,
+        }
+    }
+
+    fn run(mut self, first: Vec<Output>) -> Result<(), EdgeError> {
+        self.carry_out(first);
+        loop {
+            let mut inputs = std::mem::take(&mut self.found);
+            if inputs.is_empty() {
+                match self.wait() {
+                    Woken::Message(Some(message)) => self.take(message, &mut inputs),
+                    // Everybody has gone without a word: the edge was dropped.
+                    Woken::Message(None) => return Ok(()),
+                    Woken::Event(event) => self.take_event(event, &mut inputs),
+                    Woken::Time => {}
+                }
+            }
+            while inputs.len() < ROUND_MAX {
+                if let Ok(message) = self.inbox.try_recv() {
+                    self.take(message, &mut inputs);
+                } else if let Ok(event) = self.events.try_recv() {
+                    self.take_event(event, &mut inputs);
+                } else {
+                    break;
+                }
+            }
+            self.tick(&mut inputs);
+            let outputs = self.core.handle(inputs, self.clock.now())?;
+            self.carry_out(outputs);
+            self.keep_house();
+            if let Some(deadline) = self.stopping
+                && (self.running.is_empty() || Instant::now() >= deadline)
+                && self.found.is_empty()
+            {
+                self.say_goodbye();
+                return Ok(());
+            }
+        }
+    }
+
+    fn wait(&mut self) -> Woken {
+        let due = self.core.next_deadline().map(|at| self.clock.instant(at));
+        let due = due.map(|due| due.max(self.ticked_at + TICK_MIN));
+        let until = [due, Some(self.sweep_at), self.stopping];
+        let until = until.into_iter().flatten().min();
+        let until = until.unwrap_or(self.sweep_at);
+        let (inbox, events) = (&mut self.inbox, &mut self.events);
+        self.around.runtime.block_on(async {
+            tokio::select! {
+                message = inbox.recv() => Woken::Message(message),
+                Some(event) = events.recv() => Woken::Event(event),
+                () = tokio::time::sleep_until(until) => Woken::Time,
+            }
+        })
+    }
+
+    fn take(&mut self, message: Message, inputs: &mut Vec<Input>) {
+        match message {
+            Message::Input(input) => {
+                if let Input::Disconnected { connection, .. } = &input {
+                    self.forget(*connection);
+                }
+                inputs.push(input);
+            }
+            Message::Connected {
+                connection,
+                frames,
+                session,
+            } => {
+                self.session.send_replace(None);
+                self.connection = Some(Connection {
+                    id: connection,
+                    frames,
+                    session,
+                });
+                inputs.push(Input::Connected { connection });
+            }
+            Message::Prepared { ticket, result } => {
+                let result = match result {
+                    Ok(prepared) => {
+                        self.prepared.insert(ticket, prepared);
+                        Ok(())
+                    }
+                    Err(PrepareError::Configure { message, .. }) => {
+                        Err(PrepareFailure::Configure(message))
+                    }
+                    Err(PrepareError::Refused { message }) => Err(PrepareFailure::Refused(message)),
+                    // The next try begins with fetching, which notices by the hash what is on the disk.
+                    Err(
+                        PrepareError::Retry { message } | PrepareError::Corrupt { message, .. },
+                    ) => Err(PrepareFailure::Retry(message)),
+                };
+                inputs.push(Input::Prepared { ticket, result });
+            }
+            Message::Stop { within } => {
+                inputs.push(Input::ShuttingDown);
+                self.prepared.clear();
+                for running in self.running.values() {
+                    running.execution.stop();
+                }
+                self.stopping = Some(Instant::now() + within);
+            }
+        }
+    }
+
+    fn take_event(&mut self, event: RunnerEvent, inputs: &mut Vec<Input>) {
+        match event {
+            RunnerEvent::Running { execution, .. } => {
+                if let Some(running) = self.running.get(&execution) {
+                    let ticket = running.ticket;
+                    inputs.push(Input::Running { ticket });
+                }
+            }
+            RunnerEvent::Ended {
+                execution,
+                end,
+                counters,
+                ..
+            } => {
+                if let Some(running) = self.running.remove(&execution) {
+                    inputs.push(Input::Ended {
+                        ticket: running.ticket,
+                        ending: ending_of(end),
+                        counters,
+                    });
+                }
+            }
+        }
+    }
+
+    /// Adds the tick, when it is due, and what it should tell.
+    fn tick(&mut self, inputs: &mut Vec<Input>) {
+        let now = self.clock.now();
+        if self.core.next_deadline().is_none_or(|due| due > now.mono) {
+            return;
+        }
+        self.ticked_at = Instant::now();
+        if self.core.session().is_some() {
+            let counters = self
+                .running
+                .iter()
+                .map(|(id, running)| (*id, running.execution.counters()));
+            inputs.push(Input::Counters(counters.collect()));
+        }
+        inputs.push(Input::Tick);
+    }
+
+    fn carry_out(&mut self, outputs: Vec<Output>) {
+        for output in outputs {
+            match output {
+                Output::SendFrame { connection, frame } => {
+                    self.write(connection, Outgoing::Frame(frame));
+                }
+                Output::CloseSession { connection, why } => self.close(connection, why),
+                Output::SessionBegun {
+                    connection,
+                    server_time,
+                } => {
+                    if let Some(current) = self.connection.as_ref().filter(|it| it.id == connection)
+                    {
+                        self.session.send_replace(Some(current.session.clone()));
+                    }
+                    self.write(connection, Outgoing::Begun { server_time });
+                }
+                Output::Certificate { der } => {
+                    if let Some(connection) = self.connection.as_ref().map(|it| it.id) {
+                        self.write(connection, Outgoing::Certificate(der));
+                    }
+                }
+                Output::Fetch { digest, size } => self.fetch(digest, size),
+                Output::Prepare {
+                    ticket,
+                    assignment,
+                    spec,
+                } => self.prepare(ticket, assignment, spec),
+                Output::Discard { ticket } => drop(self.prepared.remove(&ticket)),
+                Output::Start { ticket, assignment } => self.start(ticket, &assignment),
+                Output::Stop { execution, .. } => {
+                    if let Some(running) = self.running.get(&execution) {
+                        running.execution.stop();
+                    }
+                }
+                Output::Purge { execution } => self.purge(execution),
+                Output::Event(event) => tell(&event),
+            }
+        }
+    }
+
+    fn write(&mut self, id: ConnectionId, outgoing: Outgoing) {
+        let Some(connection) = self.connection.as_ref().filter(|it| it.id == id) else {
+            return;
+        };
+        let why = match connection.frames.try_send(outgoing) {
+            Ok(()) => return,
+            Err(mpsc::error::TrySendError::Full(_)) => "the link takes no more frames",
+            Err(mpsc::error::TrySendError::Closed(_)) => "the session is over",
+        };
+        connection.session.close(CloseCode::STALLED, why);
+        let why = why.to_owned();
+        self.forget(id);
+        let connection = id;
+        self.found.push(Input::Disconnected { connection, why });
+    }
+
+    fn close(&mut self, id: ConnectionId, why: CloseWhy) {
+        let code = match why.code {
+            "refused" => CloseCode::DONE,
+            "silent" => CloseCode::STALLED,
+            "protocol" => CloseCode::PROTOCOL,
+            "superseded" => CloseCode::SUPERSEDED,
+            _ => CloseCode::ABANDONED,
+        };
+        let Some(connection) = self.connection.take_if(|it| it.id == id) else {
+            return;
+        };
+        self.session.send_replace(None);
+        let message = why.message.clone();
+        if connection
+            .frames
+            .try_send(Outgoing::Close { code, why })
+            .is_err()
+        {
+            connection.session.close(code, &message);
+        }
+    }
+
+    fn forget(&mut self, id: ConnectionId) {
+        if self.connection.take_if(|it| it.id == id).is_some() {
+            self.session.send_replace(None);
+        }
+    }
+
+    /// Runs something elsewhere; what it returns comes back as a message.
+    fn spawn(&self, work: impl Future<Output = Message> + Send + 'static) {
+        let own = self.own.clone();
+        self.around.runtime.spawn(async move {
+            let message = work.await;
+            if let Some(messages) = own.upgrade() {
+                // The thread has ended: nobody waits for this any more.
+                let _ = messages.send(message).await;
+            }
+        });
+    }
+
+    fn fetch(&self, digest: Digest, size: u64) {
+        let artifacts = self.around.artifacts.clone();
+        let session = self.session.subscribe();
+        self.spawn(async move {
+            let result = artifacts.ensure(digest, size, &session).await;
+            Message::Input(Input::Fetched { digest, result })
+        });
+    }
+
+    fn prepare(&self, ticket: Ticket, assignment: Assignment, spec: Bytes) {
+        let plan = self.plan(assignment, &spec);
+        let runner = self.around.runner.clone();
+        let own = self.own.clone();
+        self.spawn(async move {
+            let worked = tokio::task::spawn_blocking(move || {
+                let mut phase = |phase| {
+                    if let Some(messages) = own.upgrade() {
+                        // Only shown to people; a busy thread may miss one.
+                        let _ = messages.try_send(Message::Input(Input::Phase { ticket, phase }));
+                    }
+                };
+                prepare(&runner, plan?, &mut phase).map(Box::new)
+            });
+            let result = worked.await.unwrap_or_else(|_| {
+                Err(PrepareError::Retry {
+                    message: "preparing it crashed; this is a bug".to_owned(),
+                })
+            });
+            Message::Prepared { ticket, result }
+        });
+    }
+
+    /// Reads the spec's text as this edge's program understands it.
+    fn plan(&self, assignment: Assignment, spec: &[u8]) -> Result<ExecutionPlan, PrepareError> {
+        let refused = |message: String| PrepareError::Refused { message };
+        let spec = Spec::decode(spec).map_err(|error| refused(error.to_string()))?;
+        let pipeline = pipeline::parse(&spec.pipeline).map_err(|problems| {
+            refused(format!(
+                "this edge's program cannot read the pipeline: {problems}"
+            ))
+        })?;
+        let named = spec.components.iter().map(|it| &it.stage);
+        if !named.eq(pipeline.stages.iter().map(|stage| &stage.name)) {
+            let message = "the pipeline's stages and its components do not fit together";
+            return Err(refused(message.to_owned()));
+        }
+        let components = spec.components.iter();
+        Ok(ExecutionPlan {
+            execution: assignment.execution,
+            version: assignment.label.version,
+            attempt: assignment.label.attempt,
+            spec_digest: assignment.spec,
+            job: assignment.job_name,
+            node: self.around.node.clone(),
+            labels: self.around.labels.clone(),
+            components: components
+                .map(|it| (it.digest, self.around.artifacts.path(it.digest)))
+                .collect(),
+            pipeline,
+            state_dir: self.state_of(assignment.execution),
+        })
+    }
+
+    fn state_of(&self, execution: ExecutionId) -> PathBuf {
+        let executions = self.around.state_dir.join("executions");
+        executions.join(execution.to_string())
+    }
+
+    fn start(&mut self, ticket: Ticket, assignment: &Assignment) {
+        let Some(prepared) = self.prepared.remove(&ticket) else {
+            let message = "what was prepared is gone; this is a bug".to_owned();
+            self.found.push(Input::Ended {
+                ticket,
+                ending: Ending::Crashed(message),
+                counters: Counters::default(),
+            });
+            return;
+        };
+        let execution = prepared.start(&self.around.runtime, self.events_to.clone());
+        let running = Running { ticket, execution };
+        self.running.insert(assignment.execution, running);
+    }
+
+    fn purge(&self, execution: ExecutionId) {
+        let directory = self.state_of(execution);
+        self.spawn(async move {
+            let purged = tokio::task::spawn_blocking(move || purge_state(&directory)).await;
+            let result = match purged {
+                Ok(result) => result.map_err(|error| error.to_string()),
+                Err(error) => Err(error.to_string()),
+            };
+            Message::Input(Input::Purged { execution, result })
+        });
+    }
+
+    /// Sweeps the cache now and then, and keeps the reserve.
+    fn keep_house(&mut self) {
+        let now = Instant::now();
+        if now >= self.sweep_at {
+            self.sweep_at = now + SWEEP_EVERY;
+            let artifacts = self.around.artifacts.clone();
+            let used = self.core.components_in_use();
+            self.around.runtime.spawn_blocking(move || {
+                match artifacts.sweep(&used, SystemTime::now()) {
+                    Ok(0) => {}
+                    Ok(swept) => tracing::info!(swept, "artifact.swept"),
+                    Err(error) => tracing::warn!(%error, "artifact.sweep_failed"),
+                }
+            });
+        }
+        let reserve = self.around.state_dir.join("reserve");
+        if self.core.waits_for_room() {
+            // Gone already, or not to be had: then there is nothing to give up.
+            let _ = std::fs::remove_file(reserve);
+            self.reserve_at = now + RESERVE_EVERY;
+        } else if now >= self.reserve_at {
+            self.reserve_at = now + RESERVE_EVERY;
+            if let Err(error) = make_reserve(&reserve) {
+                tracing::debug!(%error, "store.no_reserve");
+            }
+        }
+    }
+
+    fn say_goodbye(&mut self) {
+        self.session.send_replace(None);
+        if let Some(connection) = self.connection.take() {
+            let why = CloseWhy {
+                code: "stopping",
+                message: "the edge is stopping".to_owned(),
+                redial: Redial::Soon,
+            };
+            let code = CloseCode::SHUTDOWN;
+            if connection
+                .frames
+                .try_send(Outgoing::Close { code, why })
+                .is_err()
+            {
+                connection.session.close(code, "the edge is stopping");
+            }
+        }
+    }
+}
+
+fn make_reserve(path: &std::path::Path) -> std::io::Result<()> {
+    if std::fs::metadata(path).is_ok_and(|found| found.len() == RESERVE_BYTES) {
+        return Ok(());
+    }
+    let file = std::fs::File::create(path)?;
+    let flags = rustix::fs::FallocateFlags::empty();
+    rustix::fs::fallocate(&file, flags, 0, RESERVE_BYTES)?;
+    Ok(())
+}
+
+fn ending_of(end: End) -> Ending {
+    match end {
+        End::Completed => Ending::Completed,
+        End::Stopped => Ending::Stopped,
+        End::Failed { reason, message } => Ending::Failed { reason, message },
+        End::Backoff { message } => Ending::Backoff(message),
+        End::Crashed { message } => Ending::Crashed(message),
+    }
+}
+
+/// One line of the program's log, under the stable names.
+fn tell(event: &Event) {
+    match event {
+        Event::SessionOpen {
+            session,
+            epoch,
+            node,
+            held,
+        } => {
+            let node = node.as_ref().map(NodeName::as_str).unwrap_or_default();
+            tracing::info!(%session, %epoch, node, held, "session.open");
+        }
+        Event::SessionClose { why } => tracing::info!(why, "session.close"),
+        Event::SessionRefused { code, message } => {
+            tracing::warn!(code, message, "session.refused");
+        }
+        Event::LedgerReceived {
+            rev,
+            upserts,
+            removed,
+            snapshot,
+        } => tracing::info!(%rev, upserts, removed, snapshot, "ledger.received"),
+        Event::LedgerObserved { rev } => tracing::debug!(%rev, "ledger.observed"),
+        Event::LedgerResync { from, why } => {
+            tracing::warn!(from = from.map(|rev| rev.0), why, "ledger.resync");
+        }
+        Event::ExecutionState {
+            execution,
+            job,
+            version,
+            attempt,
+            phase,
+            reason,
+        } => {
+            tracing::info!(%execution, job, version, attempt, %phase, reason, "execution.state");
+        }
+        Event::StoreTrouble { message } => tracing::error!(message, "store.trouble"),
+    }
+}

@@ -1,0 +1,248 @@
+//! Starting and stopping a whole edge.
+
+use std::path::Path;
+use std::time::Duration;
+
+use rustix::fs::Mode;
+use sluice_connectors::AllowedPaths;
+use sluice_model::{NodeId, NodeName};
+use sluice_transport::identity::NodeIdentity;
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use crate::artifacts::Artifacts;
+use crate::config::{EdgeConfig, Kept, absolute};
+use crate::control::{Clock, Control, Surroundings};
+use crate::core::{CoreOptions, EdgeCore};
+use crate::error::EdgeError;
+use crate::join::{IDENTITY_FILE, join_cluster, keep};
+use crate::link::Link;
+use crate::lock::DirectoryLock;
+use crate::runner::{RunnerContext, RunnerOptions};
+use crate::store::Store;
+
+/// How long a shutdown may take: executions drain for at most 10 s, and then save their checkpoints.
+pub const SHUTDOWN_WITHIN: Duration = Duration::from_secs(15);
+
+/// How long the link may take to say goodbye.
+const GOODBYE_WITHIN: Duration = Duration::from_secs(4);
+
+/// An edge that can be started.
+#[derive(Debug)]
+pub enum Edge {}
+
+impl Edge {
+    /// Starts an edge on the current tokio runtime (multi-threaded): takes the directory, joins if that has not been
+    /// done, loads what is on disk, starts what should run, and dials the orchestrator for ever. It does not wait for
+    /// a session: a joined edge starts without an orchestrator in reach.
+    pub async fn start(config: EdgeConfig) -> Result<EdgeHandle, EdgeError> {
+        let state_dir = std::path::absolute(&config.state_dir)
+            .map_err(|error| EdgeError::file("find", &config.state_dir, error))?;
+        make_private(&state_dir)?;
+        let lock = DirectoryLock::take(&state_dir)?;
+        let (kept, identity) = identify(&state_dir, &config).await?;
+
+        let allowed = allowed_paths(&state_dir, &kept)?;
+        let store = Store::open(&state_dir.join("edge.db"))?;
+        let runner = RunnerContext::open(RunnerOptions {
+            cache_dir: state_dir.join("compiled"),
+            allowed,
+            console: config.console.clone(),
+            hostname: crate::hostname(),
+        })?;
+        let artifacts = Artifacts::open(&state_dir)?;
+
+        let node = identity.facts().node;
+        let clock = Clock::start();
+        let options = CoreOptions {
+            boot_nonce: random()?,
+            seed: random()?,
+            program: env!("CARGO_PKG_VERSION").to_owned(),
+            labels: kept.labels.clone(),
+            capabilities: capabilities(),
+            node: Some((node, kept.name.clone())),
+        };
+        let (core, first) = EdgeCore::open(store, options, clock.now())?;
+        let time_floor = core.meta().server_time;
+        let around = Surroundings {
+            runtime: tokio::runtime::Handle::current(),
+            runner,
+            artifacts,
+            state_dir: state_dir.clone(),
+            node: kept.name.clone(),
+            labels: kept.labels,
+        };
+        let (control, ended) =
+            Control::spawn(core, first, clock, around).map_err(|source| EdgeError::Machine {
+                what: "start a thread",
+                source,
+            })?;
+        let stop = CancellationToken::new();
+        let link = Link {
+            control: control.clone(),
+            identity,
+            addresses: kept.orchestrator,
+            time_floor,
+            state_dir,
+            stop: stop.clone(),
+        };
+        Ok(EdgeHandle {
+            node,
+            name: kept.name,
+            control,
+            ended,
+            link: tokio::spawn(link.run()),
+            stop,
+            _lock: lock,
+        })
+    }
+}
+
+/// A running edge. Dropping it ends it as a crash would.
+pub struct EdgeHandle {
+    node: NodeId,
+    name: NodeName,
+    control: Control,
+    ended: oneshot::Receiver<Result<(), EdgeError>>,
+    link: JoinHandle<Result<(), EdgeError>>,
+    stop: CancellationToken,
+    _lock: DirectoryLock,
+}
+
+impl EdgeHandle {
+    /// This edge's node id.
+    pub fn node_id(&self) -> NodeId {
+        self.node
+    }
+
+    /// This edge's name, as it joined.
+    pub fn node_name(&self) -> &NodeName {
+        &self.name
+    }
+
+    /// Waits until the edge ends by itself, which it does only when it cannot go on.
+    pub async fn wait(&mut self) -> Result<(), EdgeError> {
+        tokio::select! {
+            ended = &mut self.ended => ended.unwrap_or(Err(EdgeError::Broken)),
+            link = &mut self.link => match link {
+                Ok(Err(error)) => Err(error),
+                Ok(Ok(())) | Err(_) => Err(EdgeError::Broken),
+            },
+        }
+    }
+
+    /// Stops in steps: nothing new is started, what runs drains and saves its state within `within`, the session is
+    /// closed, and what is left is cut.
+    pub async fn shutdown(self, within: Duration) -> Result<(), EdgeError> {
+        self.control.stop(within).await;
+        let ended = self.ended.await;
+        self.stop.cancel();
+        let mut link = self.link;
+        if tokio::time::timeout(GOODBYE_WITHIN, &mut link)
+            .await
+            .is_err()
+        {
+            link.abort();
+        }
+        ended.unwrap_or(Err(EdgeError::Broken))
+    }
+}
+
+impl std::fmt::Debug for EdgeHandle {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("EdgeHandle")
+            .field("node", &self.node)
+            .field("name", &self.name)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Who this edge is: from its directory, or by joining.
+async fn identify(
+    state_dir: &Path,
+    config: &EdgeConfig,
+) -> Result<(Kept, NodeIdentity), EdgeError> {
+    if let Some(identity) = NodeIdentity::load(&state_dir.join(IDENTITY_FILE))? {
+        let Some(kept) = Kept::load(state_dir)? else {
+            let lost = std::io::Error::from(std::io::ErrorKind::NotFound);
+            return Err(EdgeError::file("read", state_dir.join("edge.toml"), lost));
+        };
+        let current = kept.clone().with(config)?;
+        if current != kept {
+            current.save(state_dir)?;
+        }
+        return Ok((current, identity));
+    }
+    let Some(token) = &config.join else {
+        let path = state_dir.to_owned();
+        return Err(EdgeError::NotJoined { path });
+    };
+    let Some(name) = &config.name else {
+        let problem = "the first start needs --name NAME, the node's name in the cluster";
+        return Err(EdgeError::Usage {
+            problem: problem.to_owned(),
+        });
+    };
+    let allow_paths = absolute(&config.allow_paths)?;
+    let joined = join_cluster(state_dir, token, name, &config.labels).await?;
+    let kept = Kept {
+        name: name.clone(),
+        orchestrator: joined.addresses.clone(),
+        allow_paths,
+        labels: config.labels.clone(),
+    };
+    kept.save(state_dir)?;
+    keep(state_dir, &joined)?;
+    tracing::info!(node = %joined.identity.facts().node, name = %kept.name, "edge.joined");
+    Ok((kept, joined.identity))
+}
+
+fn make_private(state_dir: &Path) -> Result<(), EdgeError> {
+    std::fs::create_dir_all(state_dir)
+        .map_err(|error| EdgeError::file("make", state_dir, error))?;
+    // Keys and records are nobody else's business.
+    rustix::fs::chmod(state_dir, Mode::RWXU)
+        .map_err(|errno| EdgeError::file("protect", state_dir, errno.into()))
+}
+
+fn allowed_paths(state_dir: &Path, kept: &Kept) -> Result<AllowedPaths, EdgeError> {
+    let mut directories = kept.allow_paths.clone();
+    if directories.is_empty() {
+        let files = state_dir.join("files");
+        std::fs::create_dir_all(&files).map_err(|error| EdgeError::file("make", &files, error))?;
+        directories.push(files);
+    }
+    AllowedPaths::new(directories.clone()).map_err(|source| {
+        let path = directories.iter().find(|path| !path.is_dir());
+        let path = path.or(directories.first()).cloned().unwrap_or_default();
+        EdgeError::file("allow (--allow-path)", path, source)
+    })
+}
+
+/// What this program can run, as Hello tells it.
+fn capabilities() -> Vec<String> {
+    let connectors = [
+        "input.generate",
+        "input.file",
+        "output.stdout",
+        "output.file",
+        "output.discard",
+    ];
+    let mut all: Vec<String> = connectors
+        .iter()
+        .map(|it| format!("connector:{it}"))
+        .collect();
+    all.push("world:transform@0.1".to_owned());
+    all.push(format!("arch:{}", std::env::consts::ARCH));
+    all
+}
+
+fn random<const N: usize>() -> Result<[u8; N], EdgeError> {
+    let mut bytes = [0; N];
+    getrandom::fill(&mut bytes).map_err(|error| EdgeError::Machine {
+        what: "draw random numbers",
+        source: std::io::Error::other(error),
+    })?;
+    Ok(bytes)
+}

@@ -1,0 +1,359 @@
+//! The link: dials the orchestrator for ever, and moves frames between a session and the control thread.
+//!
+//! It decides one thing: when to dial again. What a frame means, and when a session is over, the core decides.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use bytes::Bytes;
+use sluice_model::UnixMs;
+use sluice_protocol::{StreamRequest, stream_request};
+use sluice_transport::identity::NodeIdentity;
+use sluice_transport::{
+    Address, Client, CloseCode, ControlReceiver, ControlSender, Established, RequestAcceptor,
+    Session, Timing,
+};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep, sleep_until};
+use tokio_util::sync::CancellationToken;
+
+use crate::control::{Control, Outgoing};
+use crate::core::{ConnectionId, Input, Redial};
+use crate::error::EdgeError;
+use crate::join::IDENTITY_FILE;
+use crate::logs;
+
+/// The first delay before dialling again.
+const REDIAL_MIN: Duration = Duration::from_millis(250);
+
+/// The longest delay: what a node is away for after an outage, at most, besides the dialling itself.
+const REDIAL_MAX: Duration = Duration::from_secs(30);
+
+/// How often a node that may not speak any more asks again: a person has to act first.
+const REDIAL_SELDOM: Duration = Duration::from_secs(60);
+
+/// The longest that an orchestrator can send us away for.
+const REDIAL_AFTER_MAX: Duration = Duration::from_secs(3600);
+
+/// Frames waiting for one connection: a change in all its parts, and some acks. More means that the link is stuck.
+pub(crate) const OUTGOING_MAX: usize = 2048;
+
+/// Log requests answered at once: they are for people.
+const LOG_ANSWERS_MAX: usize = 4;
+
+/// How often it is looked whether the certificate should be renewed, and how long after asking it is asked again.
+const RENEWAL_CHECK: Duration = Duration::from_secs(600);
+
+/// How dialling goes on.
+pub(crate) struct Link {
+    pub(crate) control: Control,
+    pub(crate) identity: NodeIdentity,
+    pub(crate) addresses: Vec<Address>,
+    pub(crate) time_floor: UnixMs,
+    pub(crate) state_dir: PathBuf,
+    pub(crate) stop: CancellationToken,
+}
+
+/// What ended a session, as far as dialling again is concerned.
+struct Ended {
+    begun: bool,
+    redial: Redial,
+}
+
+impl Link {
+    /// Dials until told to stop.
+    pub(crate) async fn run(mut self) -> Result<(), EdgeError> {
+        let mut client = Client::new(&self.identity, Timing::default(), self.time_floor)?;
+        let mut failures: u32 = 0;
+        let mut last_error = String::new();
+        let mut connection = ConnectionId(0);
+        loop {
+            let dialled = tokio::select! {
+                dialled = client.connect(&self.addresses) => dialled,
+                () = self.stop.cancelled() => return Ok(()),
+            };
+            let mut delay = match dialled {
+                Ok(established) => {
+                    last_error.clear();
+                    connection = ConnectionId(connection.0 + 1);
+                    let ended = self.serve(connection, established, &mut client).await?;
+                    if ended.begun {
+                        failures = 0;
+                    }
+                    redial_delay(ended.redial, failures)?
+                }
+                Err(error) => {
+                    let error = error.to_string();
+                    // The same failure again is no news: an outage of days is one line.
+                    if error == last_error {
+                        tracing::debug!(error, "session.unreachable");
+                    } else {
+                        tracing::warn!(error, "session.unreachable");
+                        last_error = error;
+                    }
+                    redial_delay(Redial::Soon, failures)?
+                }
+            };
+            failures = failures.saturating_add(1);
+            if self.control.is_gone() {
+                delay = Duration::ZERO;
+            }
+            tokio::select! {
+                () = sleep(delay) => {}
+                () = self.stop.cancelled() => return Ok(()),
+            }
+            if self.control.is_gone() {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Moves frames until the session is over.
+    async fn serve(
+        &mut self,
+        connection: ConnectionId,
+        established: Established,
+        client: &mut Client,
+    ) -> Result<Ended, EdgeError> {
+        let Established {
+            session,
+            sender,
+            mut receiver,
+            mut requests,
+            ..
+        } = established;
+        let (frames, outgoing) = mpsc::channel(OUTGOING_MAX);
+        let (notes, mut noted) = mpsc::channel(8);
+        let mut ended = Ended {
+            begun: false,
+            redial: Redial::Soon,
+        };
+        if !self
+            .control
+            .connected(connection, frames, session.clone())
+            .await
+        {
+            session.close(CloseCode::SHUTDOWN, "the edge is stopping");
+            return Ok(ended);
+        }
+        let mut tasks = JoinSet::new();
+        tasks.spawn(write(sender, outgoing, session.clone(), notes));
+        let mut answers = JoinSet::new();
+        let executions: Arc<std::path::Path> = self.state_dir.join("executions").into();
+        let mut renewal_at = Instant::now();
+        let why = loop {
+            tokio::select! {
+                received = receive(&mut receiver) => match received {
+                    Ok(frame) => {
+                        let input = Input::Frame { connection, frame };
+                        if !self.control.input(input).await {
+                            break "the edge is stopping".to_owned();
+                        }
+                    }
+                    Err(why) => break why,
+                },
+                request = next_request(&mut requests), if answers.len() < LOG_ANSWERS_MAX => match request {
+                    Ok((Some(request), responder)) => {
+                        let executions = Arc::clone(&executions);
+                        answers.spawn(async move {
+                            // An asker that went away is no news.
+                            let _ = logs::answer(&executions, &request, responder).await;
+                        });
+                    }
+                    Ok((None, responder)) => responder.abort(CloseCode::PROTOCOL),
+                    Err(why) => break why,
+                },
+                Some(_) = answers.join_next() => {}
+                Some(note) = noted.recv() => match note {
+                    Note::Begun { server_time } => {
+                        ended.begun = true;
+                        client.raise_time_floor(server_time);
+                        self.time_floor = self.time_floor.max(server_time);
+                    }
+                    Note::Certificate(der) => self.renewed(der, client)?,
+                    Note::Closed(redial) => {
+                        ended.redial = redial;
+                        break String::new();
+                    }
+                },
+                () = sleep_until(renewal_at), if ended.begun => {
+                    renewal_at = Instant::now() + RENEWAL_CHECK;
+                    if self.renewal_is_due() {
+                        let csr = self.identity.key().csr()?;
+                        self.control.input(Input::Renew { csr }).await;
+                    }
+                }
+            }
+        };
+        if !why.is_empty() {
+            self.control
+                .input(Input::Disconnected { connection, why })
+                .await;
+        }
+        session.close(CloseCode::DONE, "");
+        session.flushed().await;
+        Ok(ended)
+    }
+
+    fn renewed(&mut self, der: Vec<u8>, client: &mut Client) -> Result<(), EdgeError> {
+        let renewed = match self.identity.renewed(der) {
+            Ok(renewed) => renewed,
+            Err(error) => {
+                tracing::warn!(%error, "identity.renewal_failed");
+                return Ok(());
+            }
+        };
+        if let Err(error) = renewed.save(&self.state_dir.join(IDENTITY_FILE)) {
+            // The old one is still good for a third of its life; it is asked for again.
+            tracing::warn!(%error, "identity.renewal_failed");
+            return Ok(());
+        }
+        self.identity = renewed;
+        *client = Client::new(&self.identity, Timing::default(), self.time_floor)?;
+        tracing::info!(until = %self.identity.facts().not_after, "identity.renewed");
+        Ok(())
+    }
+
+    /// Whether two thirds of the certificate's life are over.
+    fn renewal_is_due(&self) -> bool {
+        let facts = self.identity.facts();
+        let now = unix_now().0.max(self.time_floor.0).max(facts.not_before.0);
+        let life = facts.not_after.0.saturating_sub(facts.not_before.0);
+        now.saturating_sub(facts.not_before.0) >= life / 3 * 2
+    }
+}
+
+/// What the writer hears from the control thread besides frames.
+enum Note {
+    Begun { server_time: UnixMs },
+    Certificate(Vec<u8>),
+    Closed(Redial),
+}
+
+/// Sends what the control thread gives out, until it gives out no more.
+async fn write(
+    mut sender: ControlSender,
+    mut outgoing: mpsc::Receiver<Outgoing>,
+    session: Session,
+    notes: mpsc::Sender<Note>,
+) {
+    while let Some(next) = outgoing.recv().await {
+        let note = match next {
+            Outgoing::Frame(frame) => {
+                if sender.send(frame).await.is_err() {
+                    // The reader hears of it, too, and says why.
+                    return;
+                }
+                continue;
+            }
+            Outgoing::Begun { server_time } => Note::Begun { server_time },
+            Outgoing::Certificate(der) => Note::Certificate(der),
+            Outgoing::Close { code, why } => {
+                // Nothing that was said before may be lost by the goodbye.
+                let _ = sender.finish();
+                let _ = tokio::time::timeout(REDIAL_MIN, sender.taken()).await;
+                session.close(code, &why.message);
+                Note::Closed(why.redial)
+            }
+        };
+        if notes.send(note).await.is_err() {
+            return;
+        }
+    }
+}
+
+async fn receive(receiver: &mut ControlReceiver) -> Result<Bytes, String> {
+    match receiver.recv().await {
+        Ok(Some(frame)) => Ok(frame),
+        Ok(None) => Err("the orchestrator ended the session".to_owned()),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+async fn next_request(
+    requests: &mut RequestAcceptor,
+) -> Result<
+    (
+        Option<sluice_protocol::LogRequest>,
+        sluice_transport::Responder,
+    ),
+    String,
+> {
+    let (frame, responder) = requests.next().await.map_err(|error| error.to_string())?;
+    let request = match sluice_protocol::decode::<StreamRequest>(&frame) {
+        Ok(StreamRequest {
+            kind: Some(stream_request::Kind::Logs(request)),
+        }) => Some(request),
+        _ => None,
+    };
+    Ok((request, responder))
+}
+
+/// When to dial again: doubling from [`REDIAL_MIN`] to [`REDIAL_MAX`], and then anything below that by chance, so that
+/// a fleet that was cut off together does not come back together. After a session that had begun, at once.
+fn redial_delay(redial: Redial, failures: u32) -> Result<Duration, EdgeError> {
+    let jittered = |most: Duration| -> Result<Duration, EdgeError> {
+        let most_ms = u64::try_from(most.as_millis()).unwrap_or(u64::MAX);
+        Ok(Duration::from_millis(random_u64()? % (most_ms + 1)))
+    };
+    let growing = REDIAL_MIN
+        .saturating_mul(1 << failures.min(16))
+        .min(REDIAL_MAX);
+    match redial {
+        Redial::Soon => jittered(growing),
+        Redial::AfterMs(ms) => {
+            let least = Duration::from_millis(ms).min(REDIAL_AFTER_MAX);
+            Ok(least + jittered(growing)?)
+        }
+        Redial::Seldom => Ok(REDIAL_SELDOM + jittered(REDIAL_SELDOM / 4)?),
+    }
+}
+
+fn random_u64() -> Result<u64, EdgeError> {
+    getrandom::u64().map_err(|error| EdgeError::Machine {
+        what: "draw random numbers",
+        source: std::io::Error::other(error),
+    })
+}
+
+/// The wall clock.
+pub(crate) fn unix_now() -> UnixMs {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    UnixMs(since.map_or(0, |since| {
+        i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    #[test]
+    fn delays_double_from_a_quarter_second_to_half_a_minute() {
+        for (failures, most) in [
+            (0, 250),
+            (1, 500),
+            (4, 4000),
+            (7, 30_000),
+            (u32::MAX, 30_000),
+        ] {
+            let delays: Vec<_> = (0..200)
+                .map(|_| redial_delay(Redial::Soon, failures).unwrap().as_millis())
+                .collect();
+            let longest = *delays.iter().max().unwrap();
+            assert!(
+                longest <= most && longest > most / 2,
+                "{failures}: {longest}"
+            );
+        }
+        let sent_away = redial_delay(Redial::AfterMs(5000), 0).unwrap();
+        assert!(sent_away >= Duration::from_secs(5) && sent_away < Duration::from_secs(6));
+        let for_ever = redial_delay(Redial::AfterMs(u64::MAX), 0).unwrap();
+        assert!(for_ever <= REDIAL_AFTER_MAX + REDIAL_MIN);
+        assert!(redial_delay(Redial::Seldom, 0).unwrap() >= REDIAL_SELDOM);
+    }
+}
