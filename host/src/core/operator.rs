@@ -159,7 +159,7 @@ impl<S: Store> Core<S> {
                     let shown = self.show_one_job(&job, now)?;
                     self.store.delete_job(job.id)?;
                     self.evaluate_job(job.id, now)?;
-                    info!(event = "job.delete", job = %name);
+                    info!(job = %name, "job.delete");
                     Ok(Reply::Job(Box::new(shown)))
                 }
                 None => Err(no_job(&name)),
@@ -262,7 +262,11 @@ impl<S: Store> Core<S> {
         if job.stopped != stopped {
             self.store.set_stopped(job.id, stopped)?;
             self.evaluate_job(job.id, step.now.unix)?;
-            info!(event = if stopped { "job.stop" } else { "job.start" }, job = %name);
+            if stopped {
+                info!(job = %name, "job.stop");
+            } else {
+                info!(job = %name, "job.start");
+            }
         }
         let job = JobRecord { stopped, ..job };
         Ok(Ok(Reply::Job(Box::new(
@@ -414,7 +418,7 @@ impl<S: Store> Core<S> {
             }
         };
         self.evaluate_job(id, now)?;
-        info!(event = "job.deploy", job = %name, version = version.0, outcome = outcome.as_str());
+        info!(job = %name, version = version.0, outcome = outcome.as_str(), "job.deploy");
         Ok(id)
     }
 

@@ -178,7 +178,7 @@ impl<S: Store> Core<S> {
         what: &str,
         step: &mut Step,
     ) -> Result<Handled, StoreError> {
-        warn!(event = "session.close", reason = what);
+        warn!(reason = what, "session.close");
         if let Some(node) = self.drop_session(conn, step.now) {
             self.store.record_seen(node, step.now.unix)?;
         }
@@ -197,7 +197,7 @@ impl<S: Store> Core<S> {
         message: String,
         step: &mut Step,
     ) -> Handled {
-        info!(event = "session.refused", code = code.as_str(), reason = %message);
+        info!(code = code.as_str(), reason = %message, "session.refused");
         let retry_after_ms = u64::try_from(RETRY_AFTER.as_millis()).expect("seconds fit");
         let reject = Reject {
             code: code.as_str().to_owned(),
@@ -254,7 +254,7 @@ impl<S: Store> Core<S> {
         let known = self.known(&node, &caller)?;
         let admission = admission::admit(&caller, &known);
         if let Admission::Reject(code) = admission {
-            warn!(event = "session.refused", node = %node.name, code = code.as_str(), "two processes speak as one node");
+            warn!(node = %node.name, code = code.as_str(), detail = "two processes speak as one node", "session.refused");
             let message = format!(
                 "another process speaks as {} right now; two machines must not share one state directory: give this one \
                  a directory and a name of its own",
@@ -411,7 +411,7 @@ impl<S: Store> Core<S> {
                 .clone()
                 .unwrap_or_else(|| reason.describe().to_owned());
             if reason != HeldReason::Before {
-                warn!(event = "ledger.held", node = %node.name, reason = %why);
+                warn!(node = %node.name, reason = %why, "ledger.held");
             }
             self.store.hold_node(node.id, &why)?;
             node.held = Some(why);
@@ -481,16 +481,13 @@ impl<S: Store> Core<S> {
         if let Some(session) = self.sessions.get_mut(&conn) {
             session.state = State::Live(Box::new(live));
         }
-        info!(
-            event = "session.open",
-            node = %node.name,
+        info!(node = %node.name,
             session = welcomed.session.0,
             address = %peer.address,
             rev = welcomed.caller.desired.rev.0,
-            held,
-        );
+            held, "session.open");
         if differs && !held && !minted {
-            info!(event = "ledger.resync", node = %node.name, "the reports differ from their digest");
+            info!(node = %node.name, detail = "the reports differ from their digest", "ledger.resync");
             let epoch = self.epoch.0;
             send(
                 step,
@@ -541,7 +538,7 @@ impl<S: Store> Core<S> {
         let acked = live.outbox.acked();
         self.store.record_received(node, acked, step.now.unix)?;
         self.store.forget_removals(node, acked)?;
-        info!(event = "ledger.received", node = %node, rev = acked.0);
+        info!(node = %node, rev = acked.0, "ledger.received");
         step.touched.insert(node);
         Ok(Handled::Keep)
     }
@@ -565,7 +562,7 @@ impl<S: Store> Core<S> {
         if let Err(violation) = live.outbox.handle_ask(ask) {
             return self.violation(conn, &violation.to_string(), step);
         }
-        info!(event = "ledger.resync", node = %node, ask = ?ask);
+        info!(node = %node, ask = ?ask, "ledger.resync");
         step.touched.insert(node);
         Ok(Handled::Keep)
     }
@@ -589,7 +586,7 @@ impl<S: Store> Core<S> {
         let mut resync = false;
         if !live.held && heartbeat.epoch == epoch.0 {
             if live.outbox.handle_peer_position(desired) {
-                info!(event = "ledger.resync", node = %node, rev = desired.rev.0, "assignments differ from their digest");
+                info!(node = %node, rev = desired.rev.0, detail = "assignments differ from their digest", "ledger.resync");
                 step.touched.insert(node);
             }
             resync = live.collecting.is_none()
@@ -611,7 +608,7 @@ impl<S: Store> Core<S> {
             }
         }
         if resync {
-            info!(event = "ledger.resync", node = %node, rev = ours.rev.0, "reports differ from their digest");
+            info!(node = %node, rev = ours.rev.0, detail = "reports differ from their digest", "ledger.resync");
             send(
                 step,
                 conn,
@@ -668,7 +665,7 @@ impl<S: Store> Core<S> {
             }
             Verdict::Apply => {
                 if !self.apply_reports(node, &whole, to, step)? {
-                    info!(event = "ledger.resync", node = %node, rev = to.rev.0, "reports did not add up");
+                    info!(node = %node, rev = to.rev.0, detail = "reports did not add up", "ledger.resync");
                     send(
                         step,
                         conn,
@@ -793,14 +790,11 @@ impl<S: Store> Core<S> {
             ),
         };
         let parts = self.parts(base, head, change)?;
-        info!(
-            event = "ledger.sent",
-            node = %node,
+        info!(node = %node,
             session = session.0,
             base = base.map(|base| base.0),
             rev = head.rev.0,
-            parts = parts.len(),
-        );
+            parts = parts.len(), "ledger.sent");
         for part in parts {
             send(step, conn, orchestrator_message::Kind::Rows(part));
         }
@@ -930,12 +924,9 @@ fn read_caller(hello: &Hello) -> Option<Caller> {
 }
 
 fn log_state(report: &ObservedRow) {
-    info!(
-        event = "execution.state",
-        execution = %report.execution,
+    info!(execution = %report.execution,
         version = report.version.0,
         attempt = report.attempt.0,
         state = %report.phase,
-        reason = %report.reason,
-    );
+        reason = %report.reason, "execution.state");
 }
