@@ -77,7 +77,7 @@ impl Artifacts {
         match blocking(move || hash_file(&path)).await {
             Ok(found) if found == digest => return Ok(()),
             Ok(_) => {
-                tracing::warn!(%digest, "artifact.damaged: the cached component is not what it was; pulling it again");
+                tracing::warn!(event = "artifact.damaged", %digest, "the cached component is not what it was; pulling it again");
                 remove(&self.path(digest)).map_err(|error| disk("remove", &error))?;
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
@@ -90,7 +90,7 @@ impl Artifacts {
             ));
         };
         self.pull(digest, size, &session).await?;
-        tracing::info!(%digest, size, "artifact.pulled");
+        tracing::info!(event = "artifact.pulled", %digest, size);
         Ok(())
     }
 

@@ -580,8 +580,8 @@ impl Loop {
             self.around.runtime.spawn_blocking(move || {
                 match artifacts.sweep(&used, SystemTime::now()) {
                     Ok(0) => {}
-                    Ok(swept) => tracing::info!(swept, "artifact.swept"),
-                    Err(error) => tracing::warn!(%error, "artifact.sweep_failed"),
+                    Ok(swept) => tracing::info!(event = "artifact.swept", swept),
+                    Err(error) => tracing::warn!(event = "artifact.sweep_failed", %error),
                 }
             });
         }
@@ -593,7 +593,7 @@ impl Loop {
         } else if now >= self.reserve_at {
             self.reserve_at = now + RESERVE_EVERY;
             if let Err(error) = make_reserve(&reserve) {
-                tracing::debug!(%error, "store.no_reserve");
+                tracing::debug!(event = "store.no_reserve", %error);
             }
         }
     }
@@ -648,21 +648,37 @@ fn tell(event: &Event) {
             held,
         } => {
             let node = node.as_ref().map(NodeName::as_str).unwrap_or_default();
-            tracing::info!(%session, %epoch, node, held, "session.open");
+            tracing::info!(
+                event = "session.open",
+                session = session.0,
+                epoch = epoch.0,
+                node,
+                held
+            );
         }
-        Event::SessionClose { why } => tracing::info!(why, "session.close"),
+        Event::SessionClose { why } => tracing::info!(event = "session.close", reason = why),
         Event::SessionRefused { code, message } => {
-            tracing::warn!(code, message, "session.refused");
+            tracing::warn!(event = "session.refused", code, reason = message);
         }
         Event::LedgerReceived {
             rev,
             upserts,
             removed,
             snapshot,
-        } => tracing::info!(%rev, upserts, removed, snapshot, "ledger.received"),
-        Event::LedgerObserved { rev } => tracing::debug!(%rev, "ledger.observed"),
+        } => tracing::info!(
+            event = "ledger.received",
+            rev = rev.0,
+            upserts,
+            removed,
+            snapshot
+        ),
+        Event::LedgerObserved { rev } => tracing::debug!(event = "ledger.observed", rev = rev.0),
         Event::LedgerResync { from, why } => {
-            tracing::warn!(from = from.map(|rev| rev.0), why, "ledger.resync");
+            tracing::warn!(
+                event = "ledger.resync",
+                from = from.map(|rev| rev.0),
+                reason = why
+            );
         }
         Event::ExecutionState {
             execution,
@@ -672,8 +688,10 @@ fn tell(event: &Event) {
             phase,
             reason,
         } => {
-            tracing::info!(%execution, job, version, attempt, %phase, reason, "execution.state");
+            tracing::info!(event = "execution.state", %execution, job, version, attempt, state = %phase, reason);
         }
-        Event::StoreTrouble { message } => tracing::error!(message, "store.trouble"),
+        Event::StoreTrouble { message } => {
+            tracing::error!(event = "store.trouble", reason = message)
+        }
     }
 }

@@ -194,7 +194,7 @@ async fn identify(
     };
     kept.save(state_dir)?;
     keep(state_dir, &joined)?;
-    tracing::info!(node = %joined.identity.facts().node, name = %kept.name, "edge.joined");
+    tracing::info!(event = "edge.joined", node = %joined.identity.facts().node, name = %kept.name);
     Ok((kept, joined.identity))
 }
 

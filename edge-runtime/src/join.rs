@@ -66,7 +66,7 @@ pub(crate) async fn join_cluster(
         match join(&token, request.clone(), &timing).await {
             Ok(answer) => break answer,
             Err(error) if may_pass(&error) && since.elapsed() < JOIN_WITHIN => {
-                tracing::warn!(%error, "edge.join_retry");
+                tracing::warn!(event = "edge.join_retry", %error);
                 tokio::time::sleep(RETRY_PAUSE).await;
             }
             Err(error) => return Err(EdgeError::Join(error)),

@@ -88,9 +88,9 @@ impl Link {
                     let error = error.to_string();
                     // The same failure again is no news: an outage of days is one line.
                     if error == last_error {
-                        tracing::debug!(error, "session.unreachable");
+                        tracing::debug!(event = "session.unreachable", error);
                     } else {
-                        tracing::warn!(error, "session.unreachable");
+                        tracing::warn!(event = "session.unreachable", error);
                         last_error = error;
                     }
                     redial_delay(Redial::Soon, failures)?
@@ -201,18 +201,18 @@ impl Link {
         let renewed = match self.identity.renewed(der) {
             Ok(renewed) => renewed,
             Err(error) => {
-                tracing::warn!(%error, "identity.renewal_failed");
+                tracing::warn!(event = "identity.renewal_failed", %error);
                 return Ok(());
             }
         };
         if let Err(error) = renewed.save(&self.state_dir.join(IDENTITY_FILE)) {
             // The old one is still good for a third of its life; it is asked for again.
-            tracing::warn!(%error, "identity.renewal_failed");
+            tracing::warn!(event = "identity.renewal_failed", %error);
             return Ok(());
         }
         self.identity = renewed;
         *client = Client::new(&self.identity, Timing::default(), self.time_floor)?;
-        tracing::info!(until = %self.identity.facts().not_after, "identity.renewed");
+        tracing::info!(event = "identity.renewed", until = %self.identity.facts().not_after);
         Ok(())
     }
 

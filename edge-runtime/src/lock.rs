@@ -47,7 +47,7 @@ impl DirectoryLock {
             .and_then(|()| writeln!(file, "{}", std::process::id()));
         // A full disk keeps nobody from working; the next process just cannot say who holds the lock.
         if let Err(error) = named {
-            tracing::debug!(%error, "edge.lock_unnamed");
+            tracing::debug!(event = "edge.lock_unnamed", %error);
         }
         Ok(Self { _file: file })
     }

@@ -31,7 +31,7 @@ pub(crate) async fn answer(
     let lines = match read {
         Ok(Ok(lines)) => lines,
         Ok(Err(error)) => {
-            tracing::warn!(%execution, %error, "logs.unreadable");
+            tracing::warn!(event = "logs.unreadable", %execution, %error);
             responder.abort(CloseCode::ABANDONED);
             return Ok(());
         }

@@ -78,9 +78,7 @@ impl Prepared {
                 Ok(ended) => ended,
                 Err(error) => (End::Crashed { message: join_text(error) }, tally.read()),
             };
-            tracing::info!(
-                execution = %plan.execution, version = %plan.version, attempt = %plan.attempt, end = ?end, "execution.ended"
-            );
+            tracing::info!(event = "execution.ended", execution = %plan.execution, version = plan.version.0, attempt = plan.attempt.0, end = ?end);
             let (execution, version, attempt) = (plan.execution, plan.version, plan.attempt);
             // Nobody listens any more: the process is on its way out.
             let _ = events.send(RunnerEvent::Ended { execution, version, attempt, end, counters }).await;
