@@ -26,12 +26,13 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-pub use sluice_connectors::AllowedPaths;
-use sluice_model::pipeline::Pipeline;
+pub use sluice_model::pipeline::Pipeline;
 use sluice_model::{
     Attempt, Digest, ExecutionId, FailReason, JobName, Labels, NodeName, StageName, Version,
 };
 use sluice_sandbox::{Engine, EngineConfig, GuestPool};
+
+pub use sluice_connectors::AllowedPaths;
 
 pub use counters::Counters;
 pub use dead_letters::{DeadLetterLine, dead_letters_tail};
@@ -47,8 +48,9 @@ pub struct RunnerContext {
 }
 
 struct Shared {
-    engine: Engine,
+    /// Dropped before the engine: its threads wait for deadlines, which need the engine's ticker.
     guests: GuestPool,
+    engine: Engine,
     options: RunnerOptions,
 }
 

@@ -31,14 +31,28 @@ struct ConsoleEnds {
     stdin: Vec<u8>,
     stdout: Mutex<Vec<u8>>,
     log: Mutex<Vec<LogLine>>,
+    /// What writing to stdout does instead of working.
+    stdout_fails: Option<StdoutFails>,
+}
+
+#[derive(Clone, Copy)]
+enum StdoutFails {
+    Closed,
+    Panics,
 }
 
 struct Stdout(Arc<ConsoleEnds>);
 
 impl std::io::Write for Stdout {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.stdout.lock().unwrap().extend_from_slice(bytes);
-        Ok(bytes.len())
+        match self.0.stdout_fails {
+            Some(StdoutFails::Closed) => Err(std::io::ErrorKind::BrokenPipe.into()),
+            Some(StdoutFails::Panics) => panic!("stdout fell over"),
+            None => {
+                self.0.stdout.lock().unwrap().extend_from_slice(bytes);
+                Ok(bytes.len())
+            }
+        }
     }
 
     fn flush(&mut self) -> std::io::Result<()> {
@@ -143,6 +157,16 @@ impl Fixture {
     /// Runs a pipeline to its end.
     async fn run(&self, text: &str) -> (End, Counters) {
         self.start(self.plan(text)).await.ended().await
+    }
+
+    /// The same where the clock jumps, which no patience survives.
+    async fn run_paused(&self, text: &str) -> (End, Counters) {
+        let mut started = self.start(self.plan(text)).await;
+        loop {
+            if let RunnerEvent::Ended { end, counters, .. } = started.events.recv().await.unwrap() {
+                return (end, counters);
+            }
+        }
     }
 
     fn log(&self) -> Vec<LogLine> {

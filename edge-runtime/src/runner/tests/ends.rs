@@ -193,14 +193,8 @@ async fn a_stage_that_asks_again_gets_the_batch_again() {
 async fn a_stage_that_asks_for_ever_is_given_up_on() {
     let fixture = Fixture::new();
     fixture.write("in.log", "one\ntwo\n");
-    let plan = fixture.plan(&hostile("do = \"retry\", count = 1000000", FILE, OUT));
-    let mut started = fixture.start(plan).await;
-    // No patience here: its clock is the one that jumps.
-    let (end, counters) = loop {
-        if let RunnerEvent::Ended { end, counters, .. } = started.events.recv().await.unwrap() {
-            break (end, counters);
-        }
-    };
+    let text = hostile("do = \"retry\", count = 1000000", FILE, OUT);
+    let (end, counters) = fixture.run_paused(&text).await;
     assert_eq!(end, End::Completed);
     assert_eq!(
         counters,
@@ -314,4 +308,86 @@ async fn purging_leaves_nothing() {
     }
     assert_eq!(stored_counters(&fixture.state_dir()), None);
     assert!(fixture.log().is_empty());
+}
+
+#[tokio::test]
+async fn a_bug_ends_its_execution_only() {
+    for (stdout_fails, message) in [
+        (StdoutFails::Panics, "stdout fell over"),
+        (StdoutFails::Closed, "closed by its reader"),
+    ] {
+        let fixture = Fixture::with(Some(ConsoleEnds {
+            stdout_fails: Some(stdout_fails),
+            ..ConsoleEnds::default()
+        }));
+        fixture.write("in.log", lines(3));
+        let neighbour = fixture
+            .plan("[input.generate]\ninterval = \"1ms\"\ntemplate = \"x\"\n[output.discard]\n");
+        let mut neighbour = fixture
+            .start(ExecutionPlan {
+                state_dir: fixture.path("neighbour"),
+                ..neighbour
+            })
+            .await;
+        let (end, _) = fixture
+            .run("[input.file]\npath = \"in.log\"\n[output.stdout]\n")
+            .await;
+        let as_expected = match (&end, stdout_fails) {
+            (End::Crashed { message: said }, StdoutFails::Panics)
+            | (
+                End::Failed {
+                    reason: FailReason::Cancelled,
+                    message: said,
+                },
+                StdoutFails::Closed,
+            ) => said.contains(message),
+            _ => false,
+        };
+        assert!(as_expected, "{end:?}");
+        let before = neighbour.running.counters().records_out;
+        neighbour
+            .until("it runs on", |counters| counters.records_out > before)
+            .await;
+        neighbour.running.stop();
+        assert_eq!(neighbour.ended().await.0, End::Stopped);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_does_not_drain_is_cut() {
+    let fixture = Fixture::new();
+    fixture.write("in.log", lines(10));
+    // Spins in every call, for as long as its deadline allows: with isolation much longer than draining may take.
+    let text = hostile("do = \"spin\", when = \"always\"", FILE, OUT)
+        .replace("[output", "[stage.limits]\ndeadline = \"1s\"\n[output");
+    let Started {
+        running,
+        mut events,
+    } = fixture.start(fixture.plan(&text)).await;
+    assert!(matches!(
+        events.recv().await.unwrap(),
+        RunnerEvent::Running { .. }
+    ));
+    while running.counters().records_in < 10 {
+        tokio::task::yield_now().await;
+    }
+    running.stop();
+    let ended = events.recv().await.unwrap();
+    assert!(
+        matches!(
+            ended,
+            RunnerEvent::Ended {
+                end: End::Stopped,
+                counters: Counters { records_out: 0, .. },
+                ..
+            }
+        ),
+        "{ended:?}"
+    );
+    assert!(fixture.logged("cut after 10s"));
+    assert_eq!(
+        fixture.run_paused(COPY_OUT).await,
+        (End::Completed, numbers(10, 10, 0)),
+        "nothing was lost"
+    );
 }
