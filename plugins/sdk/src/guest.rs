@@ -45,10 +45,18 @@ impl<S: BatchStage> Slot<S> {
     }
 }
 
-/// A panic ends the call as a trap, and a trap carries no message: the log gets it.
+/// A panic ends the call as a trap, and a trap carries no message: the log gets it, in one line.
 #[cfg(target_arch = "wasm32")]
 fn report_panics() {
-    std::panic::set_hook(Box::new(|panic| crate::log::error(panic.to_string())));
+    std::panic::set_hook(Box::new(|panic| {
+        let message = panic
+            .payload_as_str()
+            .unwrap_or("with a value that is no text");
+        match panic.location() {
+            Some(place) => crate::log::error(format!("panicked at {place}: {message}")),
+            None => crate::log::error(format!("panicked: {message}")),
+        }
+    }));
 }
 
 /// Checks natively what the export needs on Wasm.
