@@ -59,15 +59,17 @@ fn console() -> Console {
 
 /// A line of an execution's log, as an event of ours.
 fn log(line: &LogLine) {
-    let stage = line.stage.as_ref().map_or("", |stage| stage.as_str());
-    let message = render::clean(&line.message);
+    let mut text = render::clean(&line.message);
+    if let Some(stage) = &line.stage {
+        text = format!("{stage}: {text}");
+    }
     match line.level {
         // Records go to standard output.
         LogLevel::Record => {}
-        LogLevel::Debug => tracing::debug!(stage, "{message}"),
-        LogLevel::Info => tracing::info!(stage, "{message}"),
-        LogLevel::Warn => tracing::warn!(stage, "{message}"),
-        LogLevel::Error => tracing::error!(stage, "{message}"),
+        LogLevel::Debug => tracing::debug!("{text}"),
+        LogLevel::Info => tracing::info!("{text}"),
+        LogLevel::Warn => tracing::warn!("{text}"),
+        LogLevel::Error => tracing::error!("{text}"),
     }
 }
 

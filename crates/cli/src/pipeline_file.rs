@@ -212,20 +212,45 @@ fn stage_problems(inspection: &Inspection) -> Vec<PluginProblem> {
     let imports = check_imports(inspection, &GrantSet::none())
         .err()
         .unwrap_or_default();
-    let imports = imports.iter().map(|problem: &ImportProblem| PluginProblem {
-        message: problem.to_string(),
-        help: problem
-            .grant_line()
-            .map(|line| format!("the line `{line}` below `[stage.grants]` would grant it, in a version that can; until then, build the plugin without it")),
-    });
-    stage.chain(imports).collect()
+    stage.chain(import_problems(&imports)).collect()
+}
+
+/// One problem for each import that nothing answers; what one line would grant comes as one.
+fn import_problems(imports: &[ImportProblem]) -> Vec<PluginProblem> {
+    let mut problems: Vec<(Option<&str>, PluginProblem)> = Vec::new();
+    for import in imports {
+        let line = import.grant_line();
+        let known = problems
+            .iter_mut()
+            .find(|(known, _)| line.is_some() && *known == line);
+        match known {
+            Some((_, problem)) => {
+                let name = import.import();
+                problem.help = Some(match problem.help.take() {
+                    None => format!("the same goes for `{name}`"),
+                    Some(help) => format!("{help}, `{name}`"),
+                });
+            }
+            None => problems.push((
+                line,
+                PluginProblem {
+                    message: import.to_string(),
+                    help: None,
+                },
+            )),
+        }
+    }
+    problems.into_iter().map(|(_, problem)| problem).collect()
 }
 
 /// Why a deploy would refuse a component, in words.
 pub(crate) fn refusals(inspection: &Inspection) -> Vec<String> {
     stage_problems(inspection)
         .into_iter()
-        .map(|problem| problem.message)
+        .map(|problem| match problem.help {
+            Some(help) => format!("{}; {help}", problem.message),
+            None => problem.message,
+        })
         .collect()
 }
 

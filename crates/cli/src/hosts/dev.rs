@@ -21,7 +21,7 @@ use crate::client::Client;
 use crate::commands::deploy_file;
 use crate::context;
 use crate::failure::{Exit, Failure};
-use crate::logging;
+use crate::logging::{self, Reader};
 use crate::out::Out;
 use crate::pipeline_file::{PipelineFile, check};
 use crate::render;
@@ -34,7 +34,7 @@ const HEARTBEAT: Duration = Duration::from_secs(1);
 
 /// Runs the pipeline until it completes, fails, or a signal comes.
 pub(crate) async fn dev(args: DevArgs, out: &Out) -> Result<(), Failure> {
-    logging::start(args.log);
+    logging::start(args.log, Reader::Author)?;
     let path = args.pipeline;
     let file = tokio::task::spawn_blocking(move || check(&path))
         .await

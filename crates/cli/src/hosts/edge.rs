@@ -8,11 +8,11 @@ use sluice_model::{Labels, NodeName};
 use super::{console, stop_on_signals, working_directory};
 use crate::args::EdgeCommand;
 use crate::failure::{Exit, Failure, chain};
-use crate::logging;
+use crate::logging::{self, Reader};
 
 /// Runs until a signal, or until it breaks.
 pub(crate) async fn edge(command: EdgeCommand) -> Result<(), Failure> {
-    logging::start(command.log);
+    logging::start(command.log, Reader::Operator)?;
     let stop = stop_on_signals()?;
     args::run(command.edge, stop.cancelled_owned())
         .await

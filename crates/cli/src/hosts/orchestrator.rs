@@ -5,11 +5,11 @@ use sluice_host::{Orchestrator, OrchestratorConfig, StartError};
 use super::stop_on_signals;
 use crate::args::OrchestratorArgs;
 use crate::failure::{Exit, Failure, chain};
-use crate::logging;
+use crate::logging::{self, Reader};
 
 /// Runs until a signal, or until its store breaks.
 pub(crate) async fn orchestrator(args: OrchestratorArgs) -> Result<(), Failure> {
-    logging::start(args.log);
+    logging::start(args.log, Reader::Operator)?;
     let config = config(args)?;
     let stop = stop_on_signals()?;
     let mut running = Orchestrator::start(config).await.map_err(not_started)?;

@@ -8,13 +8,13 @@ use sluice_model::{Attempt, Digest, ExecutionId, Labels, NodeName, Version};
 use super::{console, ended_early, stop_on_signals, temporary_dir, working_directory};
 use crate::args::LogFormat;
 use crate::failure::{Exit, Failure, chain};
-use crate::logging;
+use crate::logging::{self, Reader};
 use crate::out::Out;
 use crate::pipeline_file::PipelineFile;
 
 /// Runs until the pipeline ends or a signal comes. Nothing is kept.
 pub(crate) async fn run_pipeline(file: PipelineFile, out: &Out) -> Result<(), Failure> {
-    logging::start(LogFormat::Human);
+    logging::start(LogFormat::Human, Reader::Author)?;
     let stop = stop_on_signals()?;
     let dir = temporary_dir()?;
     let name = file.pipeline.name.clone();

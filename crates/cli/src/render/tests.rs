@@ -37,10 +37,10 @@ fn plain_tables_are_columns_without_lines() {
     ];
     assert_eq!(
         executions(PLAIN, &list),
-        "JOB          NODE  VERSION  DESIRED  STATE                     IN    OUT  DEAD  REASON                                          NEXT\n\
-         field-temps  e1    2        run      running                   2000  520  3     -                                               -\n\
-         field-temps  e2    2        run      pending/waiting-for-node  0     0    0     e2 is disconnected since 09:58                  when e2 connects\n\
-         field-temps  e3    2        run      pending/backoff           2000  520  3     cannot open in.log: \\u{1b}[31mno such file      try again at 2026-11-22T10:00:05Z\n"
+        "JOB          NODE  VERSION  DESIRED  STATE                     IN    OUT  DEAD  REASON                                      NEXT\n\
+         field-temps  e1    2        run      running                   2000  520  3     -                                           -\n\
+         field-temps  e2    2        run      pending/waiting-for-node  0     0    0     e2 is disconnected since 09:58              when e2 connects\n\
+         field-temps  e3    2        run      pending/backoff           2000  520  3     cannot open in.log: \\u{1b}[31mno such file  try again at 2026-11-22T10:00:05Z\n"
     );
     let text = plugins(PLAIN, &[fixtures::plugin()]);
     assert!(text.contains("  120.6 KiB  1        a@1, b@2\n"), "{text}");
