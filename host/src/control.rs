@@ -297,8 +297,8 @@ impl<S: Store> Loop<S> {
         };
         if queue.try_send(outgoing).is_err() {
             tracing::info!(
-                reason = "the peer does not read, or is gone",
-                "session.close"
+                event = "session.close",
+                reason = "the peer does not read, or is gone"
             );
             self.connections.remove(&conn);
             carried.push(Input::Closed { conn });

@@ -291,9 +291,9 @@ impl<S: Store> Core<S> {
             lost: false,
         };
         info!(
+            event = "orchestrator.life",
             epoch = epoch.0,
-            detail = "a new orchestrator life",
-            "orchestrator.life"
+            "a new orchestrator life"
         );
         Ok(Self {
             store,
@@ -346,7 +346,7 @@ impl<S: Store> Core<S> {
             Ok(out) => out,
             Err(error) => {
                 self.store.rollback();
-                warn!(%error, detail = "nothing of this round was kept", "store.failed");
+                warn!(event = "store.failed", %error, "nothing of this round was kept");
                 if matches!(
                     error,
                     StoreError::Failed { .. } | StoreError::Unusable { .. }
@@ -411,7 +411,7 @@ impl<S: Store> Core<S> {
             Err(error) => {
                 self.store.rollback_step()?;
                 step.out.truncate(outputs);
-                warn!(%error, detail = "one step was undone", "store.failed");
+                warn!(event = "store.failed", %error, "one step was undone");
                 if let Some(conn) = conn {
                     self.drop_session(conn, step.now);
                     step.out.push(Output::Close {
@@ -486,7 +486,7 @@ impl<S: Store> Core<S> {
             .collect();
         for (conn, reason) in late {
             if let Some(node) = self.drop_session(conn, step.now) {
-                info!(node = %node, reason, "session.close");
+                info!(event = "session.close", node = %node, reason);
                 self.store.record_seen(node, step.now.unix)?;
             }
             step.out.push(Output::Close {
@@ -498,7 +498,7 @@ impl<S: Store> Core<S> {
         for (node, absent) in &mut self.absent {
             if !absent.lost && now.since(absent.since) >= self.config.lost_after {
                 absent.lost = true;
-                info!(node = %node, detail = "not heard of for lost_after", "node.lost");
+                info!(event = "node.lost", node = %node, "not heard of for lost_after");
             }
         }
         if self

@@ -214,10 +214,10 @@ impl Orchestrator {
         let serve_stop = stop.clone();
         tasks.spawn(async move {
             if let Err(error) = http::serve(ApiListener(listener), router, serve_stop).await {
-                warn!(%error, "api.failed");
+                warn!(event = "api.failed", %error);
             }
         });
-        info!(edges = %edges, api = %api, "orchestrator.ready");
+        info!(event = "orchestrator.ready", edges = %edges, api = %api);
         Ok(OrchestratorHandle {
             edges,
             api,
@@ -282,14 +282,14 @@ impl OrchestratorHandle {
             .is_err()
         {
             warn!(
-                detail = "some tasks did not end in time and are cut",
-                "orchestrator.stop"
+                event = "orchestrator.stop",
+                "some tasks did not end in time and are cut"
             );
         }
         drop(operators);
         // Every handle is gone now, so the control thread ends after what it has; its last commit is on disk then.
         let _ = tokio::time::timeout(STOP_TIMEOUT, ended).await;
-        info!("orchestrator.stop");
+        info!(event = "orchestrator.stop");
     }
 }
 
@@ -361,8 +361,8 @@ async fn sweep(operators: Operators, stop: CancellationToken) {
     {
         match operators.sweep_artifacts(ARTIFACTS_SWEEP).await {
             Ok(0) => {}
-            Ok(swept) => info!(swept, "artifact.sweep"),
-            Err(error) => warn!(reason = %error.message, "artifact.sweep_failed"),
+            Ok(swept) => info!(event = "artifact.sweep", swept),
+            Err(error) => warn!(event = "artifact.sweep_failed", reason = %error.message),
         }
     }
 }

@@ -195,7 +195,7 @@ async fn read(mut receiver: ControlReceiver, conn: ConnId, control: &Control) {
             }
             Ok(None) => return,
             Err(error) => {
-                debug!(%error, "session.close");
+                debug!(event = "session.close", %error);
                 return;
             }
         }
@@ -215,7 +215,7 @@ async fn write(
             Outgoing::Renew { node, csr, key } => match renew(node, &csr, key, shared).await {
                 Ok(frame) => frame,
                 Err(reason) => {
-                    warn!(node = %node, reason, "session.close");
+                    warn!(event = "session.close", node = %node, reason);
                     session.close(CloseCode::REFUSED, &reason);
                     return;
                 }
@@ -229,7 +229,7 @@ async fn write(
             }
         };
         if let Err(error) = sender.send(frame).await {
-            debug!(conn = conn.0, %error, "session.close");
+            debug!(event = "session.close", conn = conn.0, %error);
             return;
         }
     }
@@ -287,7 +287,7 @@ async fn join(conn: JoinConn, shared: &Shared) {
     let reply = match answer_join(conn.request(), shared).await {
         Ok(reply) => reply,
         Err(body) => {
-            info!(%address, reason = %body.message, "node.join_refused");
+            info!(event = "node.join_refused", %address, reason = %body.message);
             let code = body.detail.unwrap_or_else(|| "unavailable".to_owned());
             JoinReply {
                 reject: Some(Reject {
@@ -301,7 +301,7 @@ async fn join(conn: JoinConn, shared: &Shared) {
     };
     if let Err(error) = conn.respond(encode(&reply)).await {
         // The machine asks again with the same key and token, and gets the same node.
-        debug!(%address, %error, "node.join_unheard");
+        debug!(event = "node.join_unheard", %address, %error);
     }
 }
 
@@ -378,7 +378,7 @@ async fn answer(frame: &Bytes, mut responder: Responder, node: NodeId, shared: &
                         }
                     }
                     Err(error) => {
-                        warn!(%error, "artifact.read_failed");
+                        warn!(event = "artifact.read_failed", %error);
                         responder.abort(CloseCode::ABANDONED);
                         return;
                     }

@@ -64,7 +64,7 @@ impl<S: Store> Core<S> {
             self.commit_change(job, &executions, change, step)?;
         }
         if !plan.changes.is_empty() {
-            info!(job = %job.name, version = job.version.0, changes = plan.changes.len(), "plan.commit");
+            info!(event = "plan.commit", job = %job.name, version = job.version.0, changes = plan.changes.len());
         }
         if job.deleted {
             self.forget_job_if_purged(job.id)?;
@@ -130,11 +130,14 @@ impl<S: Store> Core<S> {
             spec: execution.spec,
         };
         let position = self.store.put_assignment(&execution, &row.encode())?;
-        info!(execution = %execution.id,
+        info!(
+            event = "ledger.commit",
+            execution = %execution.id,
             version = execution.version.0,
             attempt = execution.attempt.0,
             desired = %execution.desired,
-            rev = position.rev.0, "ledger.commit");
+            rev = position.rev.0,
+        );
         step.touched.insert(execution.node);
         Ok(())
     }

@@ -47,12 +47,12 @@ impl<S: Store> Core<S> {
     ) -> Result<Handled, StoreError> {
         match self.join(message, key, step)? {
             Ok(joined) => {
-                info!(node = %joined.name, id = %joined.node, "node.join");
+                info!(event = "node.join", node = %joined.name, id = %joined.node);
                 step.reply(request, Ok(Reply::Joined(joined)));
                 Ok(Handled::Keep)
             }
             Err(Refused { code, message }) => {
-                info!(code = code.as_str(), reason = %message, "session.refused");
+                info!(event = "session.refused", code = code.as_str(), reason = %message);
                 let body = ErrorBody::new(ErrorCode::Forbidden, message).with_detail(code.as_str());
                 step.reply(request, Err(body));
                 Ok(Handled::Undo)

@@ -159,7 +159,7 @@ impl<S: Store> Core<S> {
                     let shown = self.show_one_job(&job, now)?;
                     self.store.delete_job(job.id)?;
                     self.evaluate_job(job.id, now)?;
-                    info!(job = %name, "job.delete");
+                    info!(event = "job.delete", job = %name);
                     Ok(Reply::Job(Box::new(shown)))
                 }
                 None => Err(no_job(&name)),
@@ -262,11 +262,7 @@ impl<S: Store> Core<S> {
         if job.stopped != stopped {
             self.store.set_stopped(job.id, stopped)?;
             self.evaluate_job(job.id, step.now.unix)?;
-            if stopped {
-                info!(job = %name, "job.stop");
-            } else {
-                info!(job = %name, "job.start");
-            }
+            info!(event = if stopped { "job.stop" } else { "job.start" }, job = %name);
         }
         let job = JobRecord { stopped, ..job };
         Ok(Ok(Reply::Job(Box::new(
@@ -418,7 +414,7 @@ impl<S: Store> Core<S> {
             }
         };
         self.evaluate_job(id, now)?;
-        info!(job = %name, version = version.0, outcome = outcome.as_str(), "job.deploy");
+        info!(event = "job.deploy", job = %name, version = version.0, outcome = outcome.as_str());
         Ok(id)
     }
 

@@ -178,7 +178,7 @@ impl<S: Store> Core<S> {
         what: &str,
         step: &mut Step,
     ) -> Result<Handled, StoreError> {
-        warn!(reason = what, "session.close");
+        warn!(event = "session.close", reason = what);
         if let Some(node) = self.drop_session(conn, step.now) {
             self.store.record_seen(node, step.now.unix)?;
         }
@@ -197,7 +197,7 @@ impl<S: Store> Core<S> {
         message: String,
         step: &mut Step,
     ) -> Handled {
-        info!(code = code.as_str(), reason = %message, "session.refused");
+        info!(event = "session.refused", code = code.as_str(), reason = %message);
         let retry_after_ms = u64::try_from(RETRY_AFTER.as_millis()).expect("seconds fit");
         let reject = Reject {
             code: code.as_str().to_owned(),
@@ -254,7 +254,7 @@ impl<S: Store> Core<S> {
         let known = self.known(&node, &caller)?;
         let admission = admission::admit(&caller, &known);
         if let Admission::Reject(code) = admission {
-            warn!(node = %node.name, code = code.as_str(), detail = "two processes speak as one node", "session.refused");
+            warn!(event = "session.refused", node = %node.name, code = code.as_str(), "two processes speak as one node");
             let message = format!(
                 "another process speaks as {} right now; two machines must not share one state directory: give this one \
                  a directory and a name of its own",
@@ -411,7 +411,7 @@ impl<S: Store> Core<S> {
                 .clone()
                 .unwrap_or_else(|| reason.describe().to_owned());
             if reason != HeldReason::Before {
-                warn!(node = %node.name, reason = %why, "ledger.held");
+                warn!(event = "ledger.held", node = %node.name, reason = %why);
             }
             self.store.hold_node(node.id, &why)?;
             node.held = Some(why);
@@ -481,13 +481,16 @@ impl<S: Store> Core<S> {
         if let Some(session) = self.sessions.get_mut(&conn) {
             session.state = State::Live(Box::new(live));
         }
-        info!(node = %node.name,
+        info!(
+            event = "session.open",
+            node = %node.name,
             session = welcomed.session.0,
             address = %peer.address,
             rev = welcomed.caller.desired.rev.0,
-            held, "session.open");
+            held,
+        );
         if differs && !held && !minted {
-            info!(node = %node.name, detail = "the reports differ from their digest", "ledger.resync");
+            info!(event = "ledger.resync", node = %node.name, "the reports differ from their digest");
             let epoch = self.epoch.0;
             send(
                 step,
@@ -538,7 +541,7 @@ impl<S: Store> Core<S> {
         let acked = live.outbox.acked();
         self.store.record_received(node, acked, step.now.unix)?;
         self.store.forget_removals(node, acked)?;
-        info!(node = %node, rev = acked.0, "ledger.received");
+        info!(event = "ledger.received", node = %node, rev = acked.0);
         step.touched.insert(node);
         Ok(Handled::Keep)
     }
@@ -562,7 +565,7 @@ impl<S: Store> Core<S> {
         if let Err(violation) = live.outbox.handle_ask(ask) {
             return self.violation(conn, &violation.to_string(), step);
         }
-        info!(node = %node, ask = ?ask, "ledger.resync");
+        info!(event = "ledger.resync", node = %node, ask = ?ask);
         step.touched.insert(node);
         Ok(Handled::Keep)
     }
@@ -586,7 +589,7 @@ impl<S: Store> Core<S> {
         let mut resync = false;
         if !live.held && heartbeat.epoch == epoch.0 {
             if live.outbox.handle_peer_position(desired) {
-                info!(node = %node, rev = desired.rev.0, detail = "assignments differ from their digest", "ledger.resync");
+                info!(event = "ledger.resync", node = %node, rev = desired.rev.0, "assignments differ from their digest");
                 step.touched.insert(node);
             }
             resync = live.collecting.is_none()
@@ -608,7 +611,7 @@ impl<S: Store> Core<S> {
             }
         }
         if resync {
-            info!(node = %node, rev = ours.rev.0, detail = "reports differ from their digest", "ledger.resync");
+            info!(event = "ledger.resync", node = %node, rev = ours.rev.0, "reports differ from their digest");
             send(
                 step,
                 conn,
@@ -665,7 +668,7 @@ impl<S: Store> Core<S> {
             }
             Verdict::Apply => {
                 if !self.apply_reports(node, &whole, to, step)? {
-                    info!(node = %node, rev = to.rev.0, detail = "reports did not add up", "ledger.resync");
+                    info!(event = "ledger.resync", node = %node, rev = to.rev.0, "reports did not add up");
                     send(
                         step,
                         conn,
@@ -790,11 +793,14 @@ impl<S: Store> Core<S> {
             ),
         };
         let parts = self.parts(base, head, change)?;
-        info!(node = %node,
+        info!(
+            event = "ledger.sent",
+            node = %node,
             session = session.0,
             base = base.map(|base| base.0),
             rev = head.rev.0,
-            parts = parts.len(), "ledger.sent");
+            parts = parts.len(),
+        );
         for part in parts {
             send(step, conn, orchestrator_message::Kind::Rows(part));
         }
@@ -924,9 +930,12 @@ fn read_caller(hello: &Hello) -> Option<Caller> {
 }
 
 fn log_state(report: &ObservedRow) {
-    info!(execution = %report.execution,
+    info!(
+        event = "execution.state",
+        execution = %report.execution,
         version = report.version.0,
         attempt = report.attempt.0,
         state = %report.phase,
-        reason = %report.reason, "execution.state");
+        reason = %report.reason,
+    );
 }
