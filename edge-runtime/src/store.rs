@@ -116,15 +116,18 @@ pub struct StoredRow {
     pub hash: RowHash,
 }
 
+/// A row's key and its bytes.
+pub type KeyedRow = (Vec<u8>, Vec<u8>);
+
 /// What goes to the orchestrator after a revision.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ObservedChanges {
     /// Live rows: key, body.
-    pub upserts: Vec<(Vec<u8>, Vec<u8>)>,
+    pub upserts: Vec<KeyedRow>,
     /// Keys of live rows that are gone.
     pub removed: Vec<Vec<u8>>,
     /// Outcomes: key, body.
-    pub outcomes: Vec<(Vec<u8>, Vec<u8>)>,
+    pub outcomes: Vec<KeyedRow>,
 }
 
 /// The edge's store.
@@ -298,7 +301,7 @@ impl Store {
     }
 
     /// All live observed rows: key, body.
-    pub fn live(&mut self) -> Result<Vec<(Vec<u8>, Vec<u8>)>, StoreError> {
+    pub fn live(&mut self) -> Result<Vec<KeyedRow>, StoreError> {
         let connection = self.at("read_live")?;
         collect(
             connection,
@@ -388,7 +391,7 @@ impl Store {
     }
 
     /// All outcomes that are not received yet: key, body.
-    pub fn outcomes(&mut self) -> Result<Vec<(Vec<u8>, Vec<u8>)>, StoreError> {
+    pub fn outcomes(&mut self) -> Result<Vec<KeyedRow>, StoreError> {
         let connection = self.at("read_outcomes")?;
         collect(
             connection,

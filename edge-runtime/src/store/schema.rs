@@ -6,8 +6,11 @@ use sluice_model::{BootCounter, Epoch, Incarnation, LifeNonce, NodeId, Revision,
 
 use super::{FORMAT, Meta, StoreError, failed};
 
-/// WAL and FULL: a commit returns when it is on disk. The cache and the journal are bounded, since an edge is small.
+/// WAL and FULL: a commit returns when it is on disk. Exclusive: one process owns the directory anyway, and without
+/// the shared index file a full disk is an error rather than a dead process. The cache and the journal are bounded,
+/// since an edge is small.
 const PRAGMAS: &str = "
+    PRAGMA locking_mode = EXCLUSIVE;
     PRAGMA journal_mode = WAL;
     PRAGMA synchronous = FULL;
     PRAGMA foreign_keys = ON;
