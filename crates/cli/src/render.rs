@@ -3,7 +3,9 @@
 //! Pure: values and a [`Style`] in, text out. Text that came from edges, plugins or files never reaches a terminal with
 //! its control characters.
 
-use comfy_table::{Attribute, Cell as TableCell, Color, ContentArrangement, Table, presets};
+use comfy_table::{
+    Attribute, Cell as TableCell, Color, ColumnConstraint, ContentArrangement, Table, presets,
+};
 use sluice_model::UnixMs;
 
 mod execution;
@@ -24,6 +26,14 @@ pub(crate) use job::{job_detail, jobs};
 pub(crate) use node::{node_detail, nodes};
 pub(crate) use plugin::{Inspected, inspected, plugins};
 pub(crate) use status::status;
+
+/// Columns that hold sentences and may be wrapped.
+const SENTENCES: &[&str] = &[
+    "LABELS", "LAST ACK", "NEXT", "NOTE", "OBSERVED", "REASON", "USED BY", "WHY",
+];
+
+/// Narrower terminals (some say 0) get unwrapped tables.
+const WIDTH_MIN: u16 = 72;
 
 /// How text for people looks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -100,9 +110,26 @@ pub(crate) fn table(style: Style, header: &[&str], rows: Vec<Vec<Cell>>) -> Stri
             }
         }));
     }
+    fit(&mut table, header);
     let mut text = table.trim_fmt();
     text.push('\n');
     text
+}
+
+/// Wraps sentences only: a name or a number broken over lines helps nobody. A terminal too narrow for that gets long
+/// lines and wraps them itself.
+fn fit(table: &mut Table, header: &[&str]) {
+    if table.width().is_none_or(|width| width < WIDTH_MIN) {
+        table.set_content_arrangement(ContentArrangement::Disabled);
+        return;
+    }
+    for (index, name) in header.iter().enumerate() {
+        if !SENTENCES.contains(name)
+            && let Some(column) = table.column_mut(index)
+        {
+            column.set_constraint(ColumnConstraint::ContentWidth);
+        }
+    }
 }
 
 fn columns(header: &[&str], rows: &[Vec<Cell>]) -> String {

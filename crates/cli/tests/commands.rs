@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 use std::io::Write as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
@@ -508,10 +508,4 @@ fn who_may_not_or_cannot_be_reached_is_told_apart() {
     cluster.start_orchestrator();
     assert_eq!(cluster.json(&["job", "list"])[0]["name"], "ticks");
     assert_eq!(std::fs::read_to_string(cluster.context()).unwrap(), text);
-    assert!(
-        Path::new(&edge_dir)
-            .read_dir()
-            .is_ok_and(|dir| dir.count() < 5)
-            || !edge_dir.exists()
-    );
 }

@@ -155,14 +155,6 @@ fn report_text(reply: &DeployReply) -> String {
     for change in &reply.changes {
         text.push_str(&format!("  {}\n", render::clean(change)));
     }
-    if !reply.matching_nodes.is_empty() {
-        let names: Vec<_> = reply
-            .matching_nodes
-            .iter()
-            .map(|name| name.as_str())
-            .collect();
-        text.push_str(&format!("on {}\n", names.join(", ")));
-    }
     text
 }
 
@@ -175,7 +167,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_report_says_what_changed_and_where() {
+    fn the_report_says_what_changed() {
         let mut reply = DeployReply {
             job: "field-temps".parse().unwrap(),
             id: None,
@@ -187,7 +179,7 @@ mod tests {
         };
         assert_eq!(
             report_text(&reply),
-            "field-temps updated to version 3\n  stage `drop-debug`: config\\u{1b}[2J\non e1, e2\n"
+            "field-temps updated to version 3\n  stage `drop-debug`: config\\u{1b}[2J\n"
         );
         reply.dry_run = true;
         reply.changes.clear();
