@@ -372,9 +372,17 @@ impl<S: Store> Core<S> {
             })?;
         }
         let mut evaluated = 0;
-        while evaluated < EVALUATIONS_MAX
-            && self.guarded(&mut step, None, None, Self::evaluate_next)?
-        {
+        while evaluated < EVALUATIONS_MAX {
+            let mut claimed = None;
+            self.guarded(&mut step, None, None, |core, step| {
+                claimed = core.claim(step)?;
+                Ok(Handled::Keep)
+            })?;
+            let Some(evaluation) = claimed else { break };
+            // One that fails keeps its claim, so that it is tried again after the lease and holds up no other.
+            self.guarded(&mut step, None, None, |core, step| {
+                core.evaluate_claimed(evaluation, step)
+            })?;
             evaluated += 1;
         }
         if evaluated == EVALUATIONS_MAX {
@@ -389,25 +397,19 @@ impl<S: Store> Core<S> {
     }
 
     /// Runs one step within a savepoint. A failing store undoes the step, closes the connection it came from and
-    /// answers its question; the rest goes on. Returns whether the step did something worth repeating.
+    /// answers its question; the rest goes on.
     fn guarded(
         &mut self,
         step: &mut Step,
         conn: Option<ConnId>,
         request: Option<RequestId>,
         run: impl FnOnce(&mut Self, &mut Step) -> Result<Handled, StoreError>,
-    ) -> Result<bool, StoreError> {
+    ) -> Result<(), StoreError> {
         self.store.savepoint()?;
         let outputs = step.out.len();
         match run(self, step) {
-            Ok(Handled::Keep) => {
-                self.store.release()?;
-                Ok(true)
-            }
-            Ok(Handled::Undo) => {
-                self.store.rollback_step()?;
-                Ok(false)
-            }
+            Ok(Handled::Keep) => self.store.release(),
+            Ok(Handled::Undo) => self.store.rollback_step(),
             Err(error) => {
                 self.store.rollback_step()?;
                 step.out.truncate(outputs);
@@ -423,7 +425,7 @@ impl<S: Store> Core<S> {
                 if let Some(request) = request {
                     step.reply(request, Err(store_error(&error)));
                 }
-                Ok(false)
+                Ok(())
             }
         }
     }

@@ -265,6 +265,17 @@ pub struct Rows {
     pub outcomes: Vec<Row>,
 }
 
+impl Rows {
+    /// Bytes of keys, rows and specs in this part: what a receiver that collects parts has to hold.
+    pub fn payload_bytes(&self) -> usize {
+        let rows = self.upserts.iter().chain(&self.outcomes);
+        rows.map(|row| row.key.len() + row.body.len())
+            .chain(self.removed.iter().map(Vec::len))
+            .chain(self.specs.iter().map(|spec| spec.bytes.len()))
+            .sum()
+    }
+}
+
 /// A row, byte for byte as first committed.
 #[derive(Clone, PartialEq, Eq, prost::Message)]
 pub struct Row {

@@ -10,7 +10,7 @@ use super::*;
 pub(crate) fn stage(salt: &str) -> Vec<u8> {
     let text = format!(
         r#"(component (import "sluice:pipeline/log@0.1.0" (instance)) (instance $s)
-           (export "sluice:pipeline/stage@0.1.0" (instance $s)) (@custom "{salt}" "x"))"#
+           (export "sluice:pipeline/stage@0.1.0" (instance $s)) (@custom "salt" "{salt}"))"#
     );
     wat::parse_str(text).unwrap()
 }

@@ -9,18 +9,22 @@ use sluice_scheduler::{Change, ExecutionFacts, JobFacts, NodeFacts, Snapshot, pl
 use tracing::info;
 
 use super::{Core, Handled, LEASE, Step};
-use crate::store::{ExecutionRecord, JobRecord, NodeRecord, Store, StoreError};
+use crate::store::{Evaluation, ExecutionRecord, JobRecord, NodeRecord, Store, StoreError};
 
 impl<S: Store> Core<S> {
-    /// Handles the next evaluation; `Undo` (nothing to keep) when none waits.
-    pub(super) fn evaluate_next(&mut self, step: &mut Step) -> Result<Handled, StoreError> {
+    /// Claims the next evaluation.
+    pub(super) fn claim(&mut self, step: &Step) -> Result<Option<Evaluation>, StoreError> {
         let now = step.now.unix;
-        let Some(evaluation) =
-            self.store
-                .claim_evaluation(&self.config.worker, now, now.plus(LEASE))?
-        else {
-            return Ok(Handled::Undo);
-        };
+        self.store
+            .claim_evaluation(&self.config.worker, now, now.plus(LEASE))
+    }
+
+    /// Plans the job of a claimed evaluation; nothing is kept when the claim was taken over meanwhile.
+    pub(super) fn evaluate_claimed(
+        &mut self,
+        evaluation: Evaluation,
+        step: &mut Step,
+    ) -> Result<Handled, StoreError> {
         if let Some(job) = self.store.job(evaluation.job)? {
             self.evaluate(&job, step)?;
         }

@@ -35,6 +35,9 @@ use crate::store::{BeginFacts, DesiredChange, LifeRecord, NodeRecord, Store, Sto
 /// Executions whose counters are kept for one node; more than any edge runs.
 const COUNTERS_MAX: usize = 10_000;
 
+/// Bytes of one change that are collected before it is applied; a full set of rows is far smaller.
+const COLLECTED_BYTES_MAX: usize = 64 << 20;
+
 /// How long a refused edge is asked to stay away.
 const RETRY_AFTER: Duration = Duration::from_secs(10);
 
@@ -76,6 +79,7 @@ struct Live {
 /// Parts of one observed change.
 struct Collecting {
     next_part: u32,
+    bytes: usize,
     rows: Rows,
 }
 
@@ -886,9 +890,13 @@ impl Parts {
 
 /// Puts parts together; the whole change once its last part is there.
 fn collect(collecting: &mut Option<Collecting>, rows: Rows) -> Result<Option<Rows>, &'static str> {
-    let (part, last) = (rows.part, rows.last);
+    let (part, last, bytes) = (rows.part, rows.last, rows.payload_bytes());
     if part == 0 {
-        *collecting = Some(Collecting { next_part: 1, rows });
+        *collecting = Some(Collecting {
+            next_part: 1,
+            bytes,
+            rows,
+        });
     } else {
         let Some(whole) = collecting.as_mut() else {
             return Err("a part without its first");
@@ -898,6 +906,10 @@ fn collect(collecting: &mut Option<Collecting>, rows: Rows) -> Result<Option<Row
             return Err("parts out of order");
         }
         whole.next_part += 1;
+        whole.bytes += bytes;
+        if whole.bytes > COLLECTED_BYTES_MAX {
+            return Err("a change that is too large");
+        }
         whole.rows.upserts.extend(rows.upserts);
         whole.rows.removed.extend(rows.removed);
         whole.rows.outcomes.extend(rows.outcomes);

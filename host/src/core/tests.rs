@@ -792,6 +792,36 @@ fn one_step_that_fails_is_undone_alone() {
 }
 
 #[test]
+fn a_job_that_cannot_be_planned_holds_up_no_other() {
+    let mut world = World::new();
+    world.edge("e1", 1);
+    let mut failures = 0;
+    world
+        .core
+        .store_mut()
+        .set_fault_hook(Some(Box::new(move |point| {
+            let fails = point == "commit an assignment" && failures == 0;
+            failures += u32::from(fails);
+            if fails {
+                Err(StoreError::Injected { point })
+            } else {
+                Ok(())
+            }
+        })));
+    world.deploy(&pipeline("a", "x"));
+    assert!(world.executions().is_empty(), "the first plan failed");
+    world.deploy(&pipeline("b", "y"));
+    let jobs: Vec<String> = world
+        .executions()
+        .iter()
+        .map(|shown| shown.job.to_string())
+        .collect();
+    assert_eq!(jobs, ["b"]);
+    world.pass(LEASE * 2);
+    assert_eq!(world.executions().len(), 2, "tried again by itself");
+}
+
+#[test]
 fn garbage_closes_the_connection_and_nothing_else() {
     let mut world = World::new();
     let mut edge = world.edge("e1", 1);

@@ -390,7 +390,8 @@ async fn bodies_have_a_size() {
 #[tokio::test]
 async fn a_component_is_uploaded_once_and_a_wrong_one_never() {
     let served = Served::start().await;
-    let bytes = crate::artifacts::tests::stage("http");
+    // Larger than any JSON body may be.
+    let bytes = crate::artifacts::tests::stage(&"http".repeat(1 << 20));
     let digest = Digest::of(&bytes);
     let path = routes::fill(routes::ARTIFACT, &[&digest.to_string()]);
     let question = format!(r#"{{"digests":["{digest}"]}}"#);
