@@ -1,9 +1,9 @@
 //! Runs executions: `input -> stages -> output`, with an ack travelling back.
 //!
 //! ```text
-//!   input task --batch+position--> chain task --kept records--> output task
-//!       ^                              |  (guest pool)              |
-//!       +------- recycled buffers -----+---------- acks ------------+--> checkpoint, counters
+//!   input task --batch+position--> stages task --> guest thread --kept records--> output task
+//!       ^                                                                           |
+//!       +----------- recycled buffers ------------------ acks ----------------------+--> checkpoint, counters
 //! ```
 //!
 //! One [`RunnerContext`] serves every execution of a process. An execution goes through [`prepare`] (everything that
@@ -20,6 +20,7 @@ mod local;
 mod log;
 mod output_task;
 mod prepare;
+mod stages;
 mod supervise;
 
 use std::fmt;

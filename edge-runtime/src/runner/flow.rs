@@ -1,4 +1,4 @@
-//! The three tasks of an execution, and what travels between them.
+//! What travels between the three tasks of an execution, and the first of them.
 //!
 //! ```text
 //!                window: 64 unacked batches, 32 MiB
@@ -12,19 +12,15 @@
 //! once when the one behind it is gone.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use sluice_connectors::{Input, InputBatch, InputError, Next};
-use sluice_model::{Digest, StageName};
 use sluice_record::Batch;
-use sluice_sandbox::{ChainFault, ChainHandle, ChainOutput, OnRetry};
+use sluice_sandbox::ChainOutput;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::counters::{Tally, count};
-use super::dead_letters::{encode_death, encode_reject};
-use super::log::{Log, LogLevel};
 
 /// Unacked batches of one execution: what a kill repeats, and with full batches 16 MiB.
 pub(super) const IN_FLIGHT_BATCHES_MAX: usize = 64;
@@ -36,15 +32,6 @@ pub(super) const QUEUED_FLIGHTS_MAX: usize = 4;
 /// Bytes a buffer may keep when its flight goes round again.
 const BUFFER_BYTES_KEPT: usize = 1024 * 1024;
 
-/// Tries of a batch whose stage says `retry`, the first included.
-const RETRY_TRIES_MAX: u32 = 10;
-/// Longest time that a batch is retried.
-const RETRY_TIME_MAX: Duration = Duration::from_secs(5 * 60);
-/// The first wait; each next one is twice as long.
-const RETRY_DELAY_MIN: Duration = Duration::from_millis(250);
-/// The longest wait, so that a service that came back is noticed.
-const RETRY_DELAY_MAX: Duration = Duration::from_secs(30);
-
 /// A batch on its way.
 #[derive(Debug, Default)]
 pub(super) struct Flight {
@@ -52,10 +39,12 @@ pub(super) struct Flight {
     pub(super) input: InputBatch,
     /// What the stages made of it.
     pub(super) output: ChainOutput,
-    /// Encoded dead letters.
-    pub(super) dead_letters: Vec<u8>,
-    /// How many.
-    pub(super) died: u64,
+    /// How often a stage said `retry`.
+    pub(super) tries: u32,
+    /// When it said so first.
+    pub(super) first_tried: Option<Instant>,
+    /// The next `retry` isolates.
+    pub(super) last_try: bool,
     /// Its place among the unacked.
     pub(super) room: Option<OwnedSemaphorePermit>,
 }
@@ -69,9 +58,7 @@ impl Flight {
     /// Makes it ready for another round; a buffer that one huge record made large is given back.
     pub(super) fn recycle(&mut self) {
         self.input.clear();
-        self.dead_letters.clear();
-        self.dead_letters.shrink_to(BUFFER_BYTES_KEPT);
-        self.died = 0;
+        (self.tries, self.first_tried, self.last_try) = (0, None, false);
         if self.input.batch.data.capacity() > BUFFER_BYTES_KEPT {
             self.input = InputBatch::default();
             self.output = ChainOutput::new();
@@ -139,125 +126,4 @@ async fn take_room(window: &Arc<Semaphore>, units: u32) -> OwnedSemaphorePermit 
 fn extra_units(batch: &Batch) -> u32 {
     let units = (batch.data.len() / WINDOW_UNIT_BYTES).min(IN_FLIGHT_BATCHES_MAX - 1);
     u32::try_from(units).expect("at most the window")
-}
-
-/// Why the stages ended an execution.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum StagesFault {
-    /// A stage said so.
-    #[error("{0}")]
-    Fatal(ChainFault),
-    /// The host could not run them: worth another try.
-    #[error("{0}")]
-    Host(ChainFault),
-}
-
-/// What the stages task works with.
-pub(super) struct StagesTask {
-    /// `None` for a pipeline without stages.
-    pub(super) chain: Option<ChainHandle>,
-    pub(super) names: Arc<[(StageName, Digest)]>,
-    pub(super) from: mpsc::Receiver<Box<Flight>>,
-    pub(super) to: mpsc::Sender<Box<Flight>>,
-    pub(super) tally: Arc<Tally>,
-    pub(super) log: Log,
-    pub(super) stop: CancellationToken,
-}
-
-/// How a stages task ended, if well.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum StagesRan {
-    /// Every batch went through.
-    Through,
-    /// A batch stayed behind, unacked.
-    GaveUp,
-}
-
-/// Takes batches through the stages until there are no more.
-pub(super) async fn run_stages(mut task: StagesTask) -> Result<StagesRan, StagesFault> {
-    while let Some(mut flight) = task.from.recv().await {
-        if task.chain.is_some() && !flight.input.batch.is_empty() {
-            if task.process(&mut flight).await? == StagesRan::GaveUp {
-                return Ok(StagesRan::GaveUp);
-            }
-            task.bury(&mut flight);
-        }
-        for rejected in &flight.input.rejects {
-            encode_reject(&mut flight.dead_letters, rejected);
-            flight.died += 1;
-        }
-        count(&task.tally.dead_letters, flight.died);
-        if task.to.send(flight).await.is_err() {
-            return Ok(StagesRan::GaveUp);
-        }
-    }
-    Ok(StagesRan::Through)
-}
-
-impl StagesTask {
-    /// One batch through the chain, with retries as the stage asks for them; told to stop, it does not wait for them.
-    async fn process(&mut self, flight: &mut Flight) -> Result<StagesRan, StagesFault> {
-        let chain = self.chain.as_mut().expect("called only with a chain");
-        let started = Instant::now();
-        let mut delay = RETRY_DELAY_MIN;
-        let mut tries = 0;
-        loop {
-            tries += 1;
-            let last = tries >= RETRY_TRIES_MAX || started.elapsed() >= RETRY_TIME_MAX;
-            let on_retry = if last {
-                OnRetry::Isolate
-            } else {
-                OnRetry::Report
-            };
-            let batch = std::mem::take(&mut flight.input.batch);
-            let output = std::mem::take(&mut flight.output);
-            let done = chain.process(batch, output, on_retry).await;
-            (flight.input.batch, flight.output) = (done.input, done.output);
-            match done.result {
-                Ok(()) => return Ok(StagesRan::Through),
-                Err(fault @ ChainFault::Retry { .. }) => {
-                    count(&self.tally.retries, 1);
-                    self.log.runner(
-                        LogLevel::Warn,
-                        format!("try {tries}: {fault}; again in {delay:?}"),
-                    );
-                    tokio::select! {
-                        () = self.stop.cancelled() => return Ok(StagesRan::GaveUp),
-                        () = tokio::time::sleep(delay) => {}
-                    }
-                    delay = (delay * 2).min(RETRY_DELAY_MAX);
-                }
-                Err(fault @ ChainFault::Fatal { .. }) => return Err(StagesFault::Fatal(fault)),
-                Err(fault @ ChainFault::Host(_)) => return Err(StagesFault::Host(fault)),
-            }
-        }
-    }
-
-    /// Encodes the batch's dead letters and mentions the first in the log.
-    fn bury(&self, flight: &mut Flight) {
-        let Some(first) = flight.output.dead_letters.first() else {
-            return;
-        };
-        let stage = self
-            .names
-            .get(first.stage as usize)
-            .map(|(name, _)| name.clone());
-        let all = flight.output.dead_letters.len();
-        let message = format!(
-            "{all} of {} records became dead letters; the first: {}: {}",
-            flight.input.batch.len(),
-            first.kind.as_str(),
-            first.reason
-        );
-        self.log.say(LogLevel::Warn, stage, message);
-        for letter in &flight.output.dead_letters {
-            encode_death(
-                &mut flight.dead_letters,
-                letter,
-                &flight.input.batch,
-                &self.names,
-            );
-        }
-        flight.died += all as u64;
-    }
 }

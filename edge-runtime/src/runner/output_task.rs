@@ -11,13 +11,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sluice_connectors::{Output, OutputError, Position};
+use sluice_model::{Digest, StageName};
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio::time::Instant;
 
 use super::RunnerEvent;
 use super::checkpoint::Checkpoint;
 use super::counters::{Counters, Tally, count};
-use super::dead_letters::DeadLetters;
+use super::dead_letters::{DeadLetters, encode_death, encode_reject};
 use super::flow::Flight;
 use super::log::{Log, LogLevel};
 
@@ -43,8 +44,9 @@ pub(super) enum OutputFault {
 /// What the output task works with.
 pub(super) struct OutputTask {
     pub(super) output: Output,
-    pub(super) from: mpsc::Receiver<Box<Flight>>,
+    pub(super) from: mpsc::UnboundedReceiver<Box<Flight>>,
     pub(super) free: mpsc::Sender<Box<Flight>>,
+    pub(super) stages: Arc<[(StageName, Digest)]>,
     pub(super) state_dir: PathBuf,
     /// As of the last ack; on disk as of `saved_at`.
     pub(super) checkpoint: Checkpoint,
@@ -141,8 +143,10 @@ impl OutputTask {
     }
 
     async fn accept(&mut self, mut flight: Box<Flight>) -> Result<(), OutputFault> {
-        if !flight.dead_letters.is_empty() {
-            self.bury(&mut flight).await?;
+        let died = (flight.output.dead_letters.len() + flight.input.rejects.len()) as u64;
+        if died > 0 {
+            self.bury(&flight).await?;
+            count(&self.tally.dead_letters, died);
         }
         let view = flight.output.view(&flight.input.batch);
         let records_out = view.len() as u64;
@@ -152,7 +156,7 @@ impl OutputTask {
             position: flight.input.position,
             records_in: flight.records_in(),
             records_out,
-            died: flight.died,
+            died,
             _room: flight.room.take(),
         });
         flight.recycle();
@@ -161,18 +165,34 @@ impl OutputTask {
         Ok(())
     }
 
-    async fn bury(&mut self, flight: &mut Flight) -> Result<(), OutputFault> {
-        let (mut dead_letters, lines) = (
-            std::mem::take(&mut self.progress.dead_letters),
-            std::mem::take(&mut flight.dead_letters),
-        );
+    /// Puts what died of a batch into the dead-letter file, and mentions the first in the log.
+    async fn bury(&mut self, flight: &Flight) -> Result<(), OutputFault> {
+        let mut lines = Vec::new();
+        for letter in &flight.output.dead_letters {
+            encode_death(&mut lines, letter, &flight.input.batch, &self.stages);
+        }
+        for rejected in &flight.input.rejects {
+            encode_reject(&mut lines, rejected);
+        }
+        if let Some(first) = flight.output.dead_letters.first() {
+            let stage = self
+                .stages
+                .get(first.stage as usize)
+                .map(|(name, _)| name.clone());
+            let (died, all) = (flight.output.dead_letters.len(), flight.input.batch.len());
+            let (kind, reason) = (first.kind.as_str(), &first.reason);
+            let message =
+                format!("{died} of {all} records became dead letters; the first: {kind}: {reason}");
+            self.log.say(LogLevel::Warn, stage, message);
+        }
+        let mut dead_letters = std::mem::take(&mut self.progress.dead_letters);
         let state_dir = self.state_dir.clone();
-        let (dead_letters, lines, appended) = blocking(move || {
+        let (dead_letters, appended) = blocking(move || {
             let appended = dead_letters.append(&state_dir, &lines);
-            (dead_letters, lines, appended)
+            (dead_letters, appended)
         })
         .await;
-        (self.progress.dead_letters, flight.dead_letters) = (dead_letters, lines);
+        self.progress.dead_letters = dead_letters;
         let dropped = appended.map_err(|source| OutputFault::State {
             what: "dead letters",
             source,

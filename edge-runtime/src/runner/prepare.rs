@@ -6,12 +6,15 @@ use sluice_connectors::{InputSettings, OutputSettings, PathError, StdoutTarget};
 use sluice_model::pipeline::{Stage, TemplateContext, TemplateError};
 use sluice_model::{Digest, ObservedPhase, StageName};
 use sluice_sandbox::{
-    CallError, ChainHandle, ConfigureCause, ConfigureError, InProcessChain, LoadError, StageLimits,
-    StageSpec,
+    CallError, ConfigureCause, ConfigureError, InProcessChain, LoadError, StageLimits, StageSpec,
 };
 
+use tokio::sync::mpsc;
+
 use super::counters::Tally;
+use super::flow::Flight;
 use super::log::{self, Log, LogLevel, LogWriter};
+use super::stages::{StageLane, Stages};
 use super::{ExecutionPlan, PrepareError, RunnerContext, chain_text};
 
 /// An execution that passed everything that can fail before it moves records.
@@ -21,8 +24,9 @@ pub struct Prepared {
     pub(super) input: InputSettings,
     pub(super) output: OutputSettings,
     pub(super) stdout: StdoutTarget,
-    /// `None` for a pipeline without stages.
-    pub(super) chain: Option<ChainHandle>,
+    pub(super) chain: Stages,
+    /// Where the stages put what passed.
+    pub(super) passed: mpsc::UnboundedReceiver<Box<Flight>>,
     pub(super) stages: Arc<[(StageName, Digest)]>,
     pub(super) tally: Arc<Tally>,
     pub(super) log: Log,
@@ -50,11 +54,12 @@ pub fn prepare(
         None => StdoutTarget::Log(Arc::new(log.clone())),
     };
     let prepared = settings(context, &plan).and_then(|settings| {
-        let chain = chain(context, &plan, &settings.configs, &log, phase)?;
-        Ok((settings, chain))
+        let (to, passed) = mpsc::unbounded_channel();
+        let chain = chain(context, &plan, &settings.configs, &log, to, phase)?;
+        Ok((settings, chain, passed))
     });
     match prepared {
-        Ok((Settings { input, output, .. }, chain)) => {
+        Ok((Settings { input, output, .. }, chain, passed)) => {
             let names = plan.pipeline.stages.iter().map(|stage| stage.name.clone());
             let stages = names
                 .zip(plan.components.iter().map(|(digest, _)| *digest))
@@ -66,6 +71,7 @@ pub fn prepare(
                 output,
                 stdout,
                 chain,
+                passed,
                 stages,
                 tally,
                 log,
@@ -151,8 +157,9 @@ fn chain(
     plan: &ExecutionPlan,
     configs: &[String],
     log: &Log,
+    to: mpsc::UnboundedSender<Box<Flight>>,
     phase: &mut dyn FnMut(ObservedPhase),
-) -> Result<Option<ChainHandle>, PrepareError> {
+) -> Result<Stages, PrepareError> {
     phase(ObservedPhase::Compiling);
     if plan.components.len() != plan.pipeline.stages.len() {
         let message = format!(
@@ -188,14 +195,13 @@ fn chain(
     }
     phase(ObservedPhase::Starting);
     if specs.is_empty() {
-        return Ok(None);
+        return Ok(Stages::None(to));
     }
     let chain = InProcessChain::new(&context.inner.engine, specs, Arc::new(log.clone()));
-    Ok(Some(
-        context
-            .inner
-            .guests
-            .add(Box::new(chain.map_err(configure_error)?)),
+    let (chain, lane) = StageLane::new(chain.map_err(configure_error)?, to);
+    Ok(Stages::Chain(
+        context.inner.guests.add(Box::new(chain)),
+        lane,
     ))
 }
 

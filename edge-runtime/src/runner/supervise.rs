@@ -19,12 +19,12 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use super::checkpoint::{Checkpoint, CheckpointError};
 use super::counters::{Counters, Tally};
 use super::flow::{
-    Flight, IN_FLIGHT_BATCHES_MAX, InputRan, InputTask, QUEUED_FLIGHTS_MAX, StagesFault, StagesRan,
-    StagesTask, run_input, run_stages,
+    Flight, IN_FLIGHT_BATCHES_MAX, InputRan, InputTask, QUEUED_FLIGHTS_MAX, run_input,
 };
 use super::log::{Log, LogLevel};
 use super::output_task::{OutputFault, OutputTask, Progress, blocking};
 use super::prepare::Prepared;
+use super::stages::{StagesFault, StagesRan, StagesTask, run_stages};
 use super::{End, ExecutionPlan, RunnerEvent, chain_text};
 
 /// How long a stopped execution may take to bring what it has read to its output.
@@ -100,6 +100,7 @@ async fn live(
         output,
         stdout,
         chain,
+        passed,
         stages,
         tally,
         log,
@@ -124,7 +125,6 @@ async fn live(
         }
         Ok((checkpoint, input, output)) => {
             let (to_stages, from_input) = mpsc::channel(QUEUED_FLIGHTS_MAX);
-            let (to_output, from_stages) = mpsc::channel(QUEUED_FLIGHTS_MAX);
             let (free, reused) = mpsc::channel::<Box<Flight>>(IN_FLIGHT_BATCHES_MAX);
             let halt = stop.child_token();
             let input_task = InputTask {
@@ -135,18 +135,17 @@ async fn live(
                 stop: halt.clone(),
             };
             let stages_task = StagesTask {
-                chain,
-                names: stages,
+                stages: chain,
                 from: from_input,
-                to: to_output,
                 tally: Arc::clone(&tally),
                 log: log.clone(),
                 stop: halt.clone(),
             };
             let output_task = OutputTask {
                 output,
-                from: from_stages,
+                from: passed,
                 free,
+                stages,
                 state_dir: plan.state_dir.clone(),
                 checkpoint,
                 tally: Arc::clone(&tally),
