@@ -1,3 +1,5 @@
+//! The edge's core with a real store in memory, driven by hand.
+
 #![allow(clippy::unwrap_used)]
 
 mod faults;

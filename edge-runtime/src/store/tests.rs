@@ -1,3 +1,5 @@
+//! The edge's store: what is written is read back, and each call can fail.
+
 #![allow(clippy::unwrap_used)]
 
 use super::*;

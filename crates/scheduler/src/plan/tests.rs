@@ -1,3 +1,5 @@
+//! Snapshots and the plans that come of them, and that a plan carried out leaves nothing to plan.
+
 use proptest::prelude::*;
 
 use super::*;

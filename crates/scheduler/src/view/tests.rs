@@ -1,3 +1,5 @@
+//! What people are told about executions and jobs, state by state.
+
 use super::*;
 
 fn node(state: NodeState, received: u64) -> NodeView {

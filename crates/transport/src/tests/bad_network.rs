@@ -1,3 +1,5 @@
+//! Peers that die without a word, and packets that never arrive.
+
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 

@@ -1,3 +1,5 @@
+//! Clocks that are years off.
+
 use std::time::Duration;
 
 use rustls::client::danger::ServerCertVerifier;

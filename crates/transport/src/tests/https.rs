@@ -1,3 +1,5 @@
+//! The operators' port.
+
 use std::sync::Arc;
 
 use rustls::pki_types::ServerName;

@@ -1,3 +1,5 @@
+//! Authorities, keys and certificates: made, kept, read back, refused.
+
 use std::os::unix::fs::PermissionsExt;
 
 use quinn::{ConnectionId, ConnectionIdGenerator as _};

@@ -1,3 +1,5 @@
+//! Machines that join, with tokens good and bad.
+
 use sluice_model::{NodeId, TokenId};
 
 use super::{Cluster, address_of, now, open, soon};

@@ -1,3 +1,5 @@
+//! Sessions: who is let in, what ends them, what each side hears of it.
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 

@@ -1,3 +1,5 @@
+//! Control streams and request streams: order, bounds, priorities, ends.
+
 use std::future::Future as _;
 use std::pin::pin;
 use std::task::Poll;

@@ -1,3 +1,5 @@
+//! Tokens as text: written, read back, damaged.
+
 use sluice_model::TokenId;
 
 use crate::Address;

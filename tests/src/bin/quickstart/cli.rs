@@ -35,6 +35,11 @@ impl Cli {
         }
     }
 
+    /// Where the program lies.
+    pub(crate) fn directory(&self) -> &Path {
+        self.program.parent().unwrap_or(&self.program)
+    }
+
     /// A command of this cluster's, not started.
     pub(crate) fn command(&self) -> Command {
         let mut command = Command::new(&self.program);

@@ -77,7 +77,9 @@ fn tell(watch: Watch) -> anyhow::Result<usize> {
     match story.tell() {
         Ok(()) => Ok(story.checks()),
         Err(error) => {
-            story.print_logs();
+            if !story.is_interrupted() {
+                story.print_logs();
+            }
             Err(error)
         }
     }

@@ -32,6 +32,7 @@ pub(crate) struct Story {
     color: bool,
     /// Dropped before the directory that they write to. Looked at while something is waited for.
     programs: RefCell<BTreeMap<String, Program>>,
+    project: PathBuf,
     pipelines: PathBuf,
     root: TempDir,
 }
@@ -48,6 +49,7 @@ impl Story {
             chapter: 0,
             color: std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none(),
             programs: RefCell::default(),
+            project: project.to_owned(),
             pipelines: project.join("pipelines"),
             root,
         })
@@ -55,6 +57,10 @@ impl Story {
 
     pub(crate) fn checks(&self) -> usize {
         self.checks
+    }
+
+    pub(crate) fn is_interrupted(&self) -> bool {
+        self.watch.is_stopped()
     }
 
     /// What the programs said last, for whoever wants to know why the story stopped.
@@ -68,7 +74,8 @@ impl Story {
     pub(crate) fn tell(&mut self) -> anyhow::Result<()> {
         println!(
             "Sluice in a minute: an orchestrator and two edges, as processes of their own on this machine.\n\
-             Everything is in {} and goes away at the end.",
+             Everything lies in one directory, which goes away at the end:\n   \
+             DIR={}",
             self.root.path().display()
         );
         self.start_a_cluster()?;
@@ -268,7 +275,7 @@ impl Story {
             .map_err(anyhow::Error::msg)?;
         self.kill("e2")?;
         let state = self.dir("e2");
-        println!("   $ rm -r {state}");
+        println!("   $ rm -r {}", self.shorten(&state));
         std::fs::remove_dir_all(&state).context("removing e2's directory")?;
 
         let stranger = self.token(&["token", "create"])?;
@@ -348,11 +355,12 @@ impl Story {
 
     fn say_what_next(&self) {
         println!(
-            "\nTry next:\n   \
-             target/debug/sluice dev pipelines/quickstart/pipeline.toml    one pipeline, orchestrator and edge in one process\n   \
-             target/debug/sluice pipeline run pipelines/sshd-auth/pipeline.toml    in that folder: no cluster at all\n   \
-             README.md     your own pipeline and your own plugin\n   \
-             pipelines/    more to run, plugins/ more to read"
+            "\nTry next, from the project's directory:\n   \
+             export PATH=\"{}:$PATH\"\n   \
+             sluice dev pipelines/heartbeat/pipeline.toml     # orchestrator, edge and pipeline in one process\n   \
+             (cd pipelines/sshd-auth && sluice pipeline run pipeline.toml && head -3 output.jsonl)     # no cluster at all\n\
+             README.md goes on from here: your own pipeline, your own plugin, your own cluster.",
+            self.cli.directory().display()
         );
     }
 
@@ -414,7 +422,15 @@ impl Story {
                 .find(|(secret, _)| secret == arg)
                 .map_or(*arg, |(_, name)| name)
         });
-        println!("   $ sluice {}", words.collect::<Vec<_>>().join(" "));
+        let words = words.collect::<Vec<_>>().join(" ");
+        println!("   $ sluice {}", self.shorten(&words));
+    }
+
+    /// Long paths under the names that a reader knows.
+    fn shorten(&self, text: &str) -> String {
+        let project = format!("{}/", self.project.display());
+        text.replace(&*self.root.path().to_string_lossy(), "$DIR")
+            .replace(&project, "")
     }
 
     fn start(&mut self, name: &str, args: &[&str], hidden: &[(&str, &str)]) -> anyhow::Result<()> {
@@ -438,7 +454,7 @@ impl Story {
         self.say_command(args, &[]);
         let ran = self.cli.run(&self.watch, args)?;
         for line in ran.stdout.lines().chain(ran.stderr.lines()) {
-            println!("     {line}");
+            println!("     {}", self.shorten(line).trim_end());
         }
         ensure!(ran.code == Some(0), "it ended with {:?}", ran.code);
         Ok(())

@@ -24,6 +24,10 @@ impl Watch {
         Self { deadline, stop }
     }
 
+    pub(crate) fn is_stopped(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
+    }
+
     /// Looks until `look` finds what is waited for. An `Err` of it says what is there instead.
     pub(crate) fn until<T>(
         &self,
@@ -37,7 +41,7 @@ impl Watch {
                 Ok(found) => return Ok(found),
                 Err(instead) => instead,
             };
-            if self.stop.load(Ordering::Relaxed) {
+            if self.is_stopped() {
                 bail!("interrupted");
             }
             if Instant::now() > deadline {
