@@ -4,7 +4,8 @@
 //! its control characters.
 
 use comfy_table::{
-    Attribute, Cell as TableCell, Color, ColumnConstraint, ContentArrangement, Table, presets,
+    Attribute, Cell as TableCell, Color, ColumnConstraint, ContentArrangement, LineStyle, Table,
+    TableStyle,
 };
 use sluice_model::UnixMs;
 
@@ -86,7 +87,7 @@ pub(crate) fn table(style: Style, header: &[&str], rows: Vec<Vec<Cell>>) -> Stri
     }
     let mut table = Table::new();
     table
-        .load_style(presets::UTF8_HORIZONTAL_ONLY)
+        .load_style(TableStyle::new().header_separator(LineStyle::none().fill('─').junction('─')))
         .set_content_arrangement(ContentArrangement::Dynamic)
         .set_header(header.iter().map(|name| {
             let name = TableCell::new(name);
