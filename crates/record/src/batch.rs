@@ -7,7 +7,9 @@
 //! A batch that was built through the methods here is always sound. One that came from elsewhere (a guest, a file)
 //! has public fields and proves itself through [`Batch::check`] before anything else touches it.
 
-use crate::column::{Column, append_values, check_ends, push_value, select_values, start_of};
+use crate::column::{
+    Column, append_selected_values, append_values, check_ends, push_value, select_values, start_of,
+};
 
 /// Most records a batch carries: past a few hundred the cost of a call has vanished.
 pub const BATCH_RECORDS_MAX: usize = 256;
@@ -257,16 +259,30 @@ impl Batch {
     /// Appends the records of another batch at `indices`, in that order, repeats allowed. Runs of neighbours are copied
     /// at once.
     pub fn append_selected(&mut self, other: &Batch, indices: &[u32]) {
-        let mut rest = indices;
-        while let Some(&first) = rest.first() {
-            let run = rest
-                .iter()
-                .zip(first..)
-                .take_while(|&(&index, expected)| index == expected)
-                .count();
-            self.append_range(other, first as usize, first as usize + run);
-            rest = &rest[run..];
+        let before = self.len();
+        append_selected_values(
+            &mut self.data,
+            &mut self.ends,
+            &other.data,
+            &other.ends,
+            indices,
+        );
+        if !other.times.is_empty() {
+            self.times.resize(before, 0);
+            self.times
+                .extend(indices.iter().map(|&index| other.times[index as usize]));
         }
+        for column in &other.attributes {
+            let own = self.column_or_new(&column.name, before);
+            append_selected_values(
+                &mut own.data,
+                &mut own.ends,
+                &column.data,
+                &column.ends,
+                indices,
+            );
+        }
+        self.fill_columns();
     }
 
     /// Keeps only the records at `indices`, which are ascending, unique and in range. Allocates nothing.

@@ -84,6 +84,39 @@ pub(crate) fn append_values(
     ends.extend(from_ends[from..to].iter().map(|end| end - start + base));
 }
 
+/// Appends the values at `indices`, in that order, of one buffer to another. Runs of neighbours are copied at once.
+pub(crate) fn append_selected_values(
+    data: &mut Vec<u8>,
+    ends: &mut Vec<u32>,
+    from_data: &[u8],
+    from_ends: &[u32],
+    indices: &[u32],
+) {
+    ends.reserve(indices.len());
+    let mut rest = indices;
+    while let Some(&first) = rest.first() {
+        let run = run_length(rest);
+        let start = start_of(from_ends, first as usize);
+        let run_ends = &from_ends[first as usize..first as usize + run];
+        let stop = run_ends[run - 1] as usize;
+        // Wraps only where the check below fails.
+        let moved = (data.len() as u32).wrapping_sub(start as u32);
+        data.extend_from_slice(&from_data[start..stop]);
+        ends.extend(run_ends.iter().map(|end| end.wrapping_add(moved)));
+        rest = &rest[run..];
+    }
+    end_of(data.len());
+}
+
+/// How many indices from the first on follow each other without a gap.
+fn run_length(indices: &[u32]) -> usize {
+    let mut run = 1;
+    while run < indices.len() && indices[run] == indices[run - 1].wrapping_add(1) {
+        run += 1;
+    }
+    run
+}
+
 /// Keeps the values at `indices` (ascending and unique), moving bytes down inside the buffer.
 pub(crate) fn select_values(data: &mut Vec<u8>, ends: &mut Vec<u32>, indices: &[u32]) {
     let mut written = 0usize;

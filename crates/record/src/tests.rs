@@ -91,6 +91,18 @@ proptest! {
     }
 
     #[test]
+    fn appending_selected_records_takes_any_order_and_repeats(
+        mut left in records(), right in records(), picks in prop::collection::vec(any::<u8>(), 0..20)
+    ) {
+        let picks = if right.is_empty() { Vec::new() } else { picks };
+        let indices: Vec<u32> = picks.iter().map(|&pick| u32::from(pick) % right.len() as u32).collect();
+        let mut batch = batch_of(&left);
+        batch.append_selected(&batch_of(&right), &indices);
+        left.extend(indices.iter().map(|&index| right[index as usize].clone()));
+        prop_assert_eq!(records_of(&batch), left);
+    }
+
+    #[test]
     fn appending_a_range_keeps_both_sides_columns(mut left in records(), right in records(), cut in any::<(u8, u8)>()) {
         let (from, to) = (usize::from(cut.0) % (right.len() + 1), usize::from(cut.1) % (right.len() + 1));
         let (from, to) = (from.min(to), from.max(to));

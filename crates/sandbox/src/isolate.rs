@@ -119,7 +119,7 @@ impl Isolation {
         while let Some(mut part) = self.parts.pop() {
             let deadline = self.deadline(full);
             let before = thread_cpu();
-            let result = match stage.call(self.passed_in(batch, part), deadline) {
+            let result = match stage.call(self.batch_of(batch, part), deadline) {
                 Ok(checked) => self.take(batch, part, checked, output_bytes_max),
                 Err(failure) => Err(failure),
             };
@@ -142,7 +142,7 @@ impl Isolation {
 
     /// How long the next call may take.
     fn deadline(&self, full: Duration) -> Duration {
-        if self.spent < full * FULL_DEADLINES_MAX {
+        if self.spent < full.saturating_mul(FULL_DEADLINES_MAX) {
             full
         } else {
             full / SHORT_DEADLINE_DIVISOR
@@ -150,7 +150,7 @@ impl Isolation {
     }
 
     /// A part as a batch.
-    fn passed_in<'a>(&'a mut self, batch: &'a Batch, part: Part) -> &'a Batch {
+    fn batch_of<'a>(&'a mut self, batch: &'a Batch, part: Part) -> &'a Batch {
         if part.to - part.from == batch.len() {
             return batch;
         }
@@ -183,7 +183,7 @@ impl Isolation {
     /// Halves a part that failed, or sets it aside.
     fn divide(&mut self, part: Part, cause: &Cause, full: Duration) {
         let Part { from, to, failed } = part;
-        let given_up = self.spent >= full * DEADLINES_MAX;
+        let given_up = self.spent >= full.saturating_mul(DEADLINES_MAX);
         if to - from > 1 && !given_up {
             let middle = from + (to - from) / 2;
             self.parts.push(Part {

@@ -134,19 +134,16 @@ impl Stage {
         let _running = self.ticker.running();
         store.set_epoch_deadline(1);
         store.data_mut().clock.start(spec.limits.deadline);
-        let configured = spec
-            .compiled
-            .stage
-            .instantiate(&mut store)
-            .and_then(|transform| {
-                let configured = transform
-                    .sluice_pipeline_stage()
-                    .call_configure(&mut store, &spec.config_json)?;
-                Ok((transform, configured))
-            });
-        match configured {
-            Ok((transform, Ok(()))) => Ok(Instance { store, transform }),
-            Ok((_, Err(reason))) => Err(ConfigureCause::Refused(short(reason))),
+        let instantiated = spec.compiled.stage.instantiate(&mut store);
+        let transform = instantiated.map_err(|error| match error_of(error, store.data_mut()) {
+            // Nothing has been returned yet: what fits no other name is memory or address space that the host lacks.
+            CallError::InvalidOutput(text) => ConfigureCause::Call(CallError::Host(text)),
+            error => ConfigureCause::Call(error),
+        })?;
+        let stage = transform.sluice_pipeline_stage();
+        match stage.call_configure(&mut store, &spec.config_json) {
+            Ok(Ok(())) => Ok(Instance { store, transform }),
+            Ok(Err(reason)) => Err(ConfigureCause::Refused(short(reason))),
             Err(error) => {
                 let cause = error_of(error, store.data_mut());
                 store.data().voice.flush();
@@ -228,7 +225,7 @@ fn error_of(error: wasmtime::Error, state: &mut StageState) -> CallError {
     if root.contains("fuel allocated for hostcalls has been exhausted") {
         return if in_guest {
             CallError::HostCallExceeded {
-                limit_bytes: hostcall_fuel(limits),
+                limit_bytes: limits.host_call_bytes_max,
             }
         } else {
             CallError::OutputExceeded {
@@ -246,9 +243,6 @@ fn error_of(error: wasmtime::Error, state: &mut StageState) -> CallError {
         return CallError::Trapped {
             reason: trap_reason(&error, &root),
         };
-    }
-    if error.chain().any(|cause| cause.is::<std::io::Error>()) {
-        return CallError::Host(short(format!("{error:#}")));
     }
     CallError::InvalidOutput(short(root))
 }

@@ -19,18 +19,18 @@ fn add(pool: &GuestPool, stages: Vec<StageSpec>) -> ChainHandle {
 #[test]
 fn neighbours_of_a_chain_full_of_poison_run_on() {
     let pool = GuestPool::new(1).unwrap();
-    // 256 deadlines of 50 ms would hold the one thread for many seconds.
+    // At one turn a batch, this would hold the one thread for seconds.
     let slow = StageLimits {
-        deadline: Duration::from_millis(50),
+        deadline: Duration::from_millis(30),
         ..limits()
     };
     let mut bad = add(&pool, vec![spec("hostile", r#"{"do":"spin"}"#, slow)]);
     let mut good = add(&pool, vec![hostile("uppercase")]);
     thread::scope(|scope| {
         let bad = scope.spawn(move || {
-            let all: Vec<usize> = (0..256).collect();
+            let all: Vec<usize> = (0..32).collect();
             let done =
-                bad.process_blocking(poisoned(256, &all), ChainOutput::new(), OnRetry::Report);
+                bad.process_blocking(poisoned(32, &all), ChainOutput::new(), OnRetry::Report);
             (done.result, done.output.dead_letters.len())
         });
         let (mut input, mut output) = (poisoned(8, &[]), ChainOutput::new());
@@ -42,7 +42,7 @@ fn neighbours_of_a_chain_full_of_poison_run_on() {
             (input, output) = (done.input, done.output);
             batches += 1;
         }
-        assert_eq!(bad.join().unwrap(), (Ok(()), 256));
+        assert_eq!(bad.join().unwrap(), (Ok(()), 32));
         assert!(
             batches >= 10,
             "only {batches} batches of the neighbour passed meanwhile"
