@@ -1,5 +1,7 @@
 //! A small disk of its own, so that "full" is real: a tmpfs, which only root may mount.
 
+use std::fs::OpenOptions;
+use std::io::{ErrorKind, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -35,29 +37,40 @@ impl SmallDisk {
         &self.path
     }
 
-    /// Writes a file until nothing more fits, and returns it: removing it makes room.
+    /// Writes a file until nothing more fits. May be done again, when something else made room.
     ///
     /// # Panics
     ///
     /// When something other than a full disk ends it.
-    pub fn fill(&self) -> PathBuf {
-        use std::io::Write as _;
-        let path = self.path.join("filler");
-        let mut file = std::fs::File::create(&path).expect("a file can be made on the disk");
+    pub fn fill_up(&self) {
+        let path = self.filler();
+        let opened = OpenOptions::new().create(true).append(true).open(path);
+        let mut file = opened.expect("the disk is mounted");
         let mut block: &[u8] = &[b'x'; 64 * 1024];
         loop {
             match file.write(block) {
                 Ok(_) => {}
                 // Ever smaller, down to the last byte.
-                Err(error) if error.kind() == std::io::ErrorKind::StorageFull => {
-                    match block.len() {
-                        1 => return path,
-                        length => block = &block[..length / 2],
-                    }
-                }
+                Err(error) if error.kind() == ErrorKind::StorageFull => match block.len() {
+                    1 => return,
+                    length => block = &block[..length / 2],
+                },
                 Err(error) => panic!("filling the disk: {error}"),
             }
         }
+    }
+
+    /// Takes back what [`Self::fill_up`] wrote.
+    ///
+    /// # Panics
+    ///
+    /// When nothing was written.
+    pub fn make_room(&self) {
+        std::fs::remove_file(self.filler()).expect("the disk was filled");
+    }
+
+    fn filler(&self) -> PathBuf {
+        self.path.join("filler")
     }
 
     /// Bytes that are free.

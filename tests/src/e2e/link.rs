@@ -85,14 +85,15 @@ pub struct Traffic {
 #[derive(Debug)]
 pub struct Link {
     front: SocketAddr,
-    commands: mpsc::Sender<Command>,
+    commands: mpsc::Sender<(Command, std::sync::mpsc::Sender<Traffic>)>,
 }
 
+/// Answered with the traffic once it is obeyed.
 #[derive(Debug)]
 enum Command {
     Upstream(SocketAddr),
     Conditions { up: Conditions, down: Conditions },
-    Traffic(std::sync::mpsc::Sender<Traffic>),
+    Count,
 }
 
 impl Link {
@@ -152,22 +153,19 @@ impl Link {
     }
 
     /// What happened since it was opened.
-    ///
-    /// # Panics
-    ///
-    /// When the proxy's thread died.
     pub fn traffic(&self) -> Traffic {
+        self.send(Command::Count)
+    }
+
+    /// Returns when it is obeyed: what comes later meets the new conditions.
+    fn send(&self, command: Command) -> Traffic {
         let (answer, traffic) = std::sync::mpsc::channel();
-        self.send(Command::Traffic(answer));
+        self.commands
+            .blocking_send((command, answer))
+            .expect("the link's thread lives as long as the link");
         traffic
             .recv()
             .expect("the link's thread lives as long as the link")
-    }
-
-    fn send(&self, command: Command) {
-        self.commands
-            .blocking_send(command)
-            .expect("the link's thread lives as long as the link");
     }
 }
 
@@ -269,7 +267,10 @@ impl Task {
         }
     }
 
-    async fn run(mut self, mut commands: mpsc::Receiver<Command>) {
+    async fn run(
+        mut self,
+        mut commands: mpsc::Receiver<(Command, std::sync::mpsc::Sender<Traffic>)>,
+    ) {
         let front = Arc::clone(&self.front);
         let mut buffer = vec![0; PACKET_BYTES_MAX];
         loop {
@@ -277,7 +278,11 @@ impl Task {
             let due = due.into_iter().flatten().min();
             tokio::select! {
                 command = commands.recv() => match command {
-                    Some(command) => self.obey(command),
+                    Some((command, answer)) => {
+                        self.obey(command);
+                        // The asker may have panicked meanwhile.
+                        let _ = answer.send(self.traffic());
+                    }
                     // The link was dropped.
                     None => return,
                 },
@@ -306,17 +311,18 @@ impl Task {
                     }
                 }
             }
-            Command::Traffic(answer) => {
-                let counts = |direction: &Direction| Counts {
-                    waiting: direction.queue.len() as u64,
-                    ..direction.counts
-                };
-                // The asker may have panicked meanwhile.
-                let _ = answer.send(Traffic {
-                    up: counts(&self.up),
-                    down: counts(&self.down),
-                });
-            }
+            Command::Count => {}
+        }
+    }
+
+    fn traffic(&self) -> Traffic {
+        let counts = |direction: &Direction| Counts {
+            waiting: direction.queue.len() as u64,
+            ..direction.counts
+        };
+        Traffic {
+            up: counts(&self.up),
+            down: counts(&self.down),
         }
     }
 
