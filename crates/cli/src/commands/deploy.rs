@@ -129,7 +129,7 @@ fn report(out: &Out, reply: &DeployReply) -> Result<(), Failure> {
         return out.json(reply);
     }
     out.text(&report_text(reply))?;
-    if reply.matching_nodes.is_empty() {
+    if reply.matching_nodes.is_empty() && reply.changes.is_empty() {
         out.say("no node matches now; it starts by itself on the first that does");
     }
     Ok(())

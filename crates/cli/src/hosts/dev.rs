@@ -177,17 +177,14 @@ fn ended(detail: &JobDetail, version: Version, out: &Out) -> Option<Result<(), F
         }
         ExecutionState::Failed | ExecutionState::Quarantined => {
             let reason = execution.reason.as_deref().unwrap_or("without a reason");
-            let code = execution.reason_code.map_or("", |code| code.as_str());
-            Some(Err(Failure::new(
-                Exit::Failed,
-                format!(
-                    "{} is {} ({code}): {}",
-                    execution.job,
-                    execution.state,
-                    render::clean(reason)
-                ),
-            )
-            .with_detail(counts(execution))))
+            let how = match execution.reason_code {
+                Some(code) => format!("failed ({})", code.as_str()),
+                None => "was quarantined".to_owned(),
+            };
+            let message = format!("{} {how}: {}", execution.job, render::clean(reason));
+            Some(Err(
+                Failure::new(Exit::Failed, message).with_detail(counts(execution))
+            ))
         }
         ExecutionState::Pending
         | ExecutionState::Running

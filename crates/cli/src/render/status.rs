@@ -1,6 +1,7 @@
 //! One screen of everything.
 
 use sluice_api::Status;
+use sluice_model::JobState;
 
 use super::{Style, executions, jobs, nodes};
 
@@ -18,9 +19,20 @@ pub(crate) fn status(style: Style, status: &Status) -> String {
     } else {
         text.push_str(&jobs(style, &status.jobs));
         text.push('\n');
-        if status.waiting.is_empty() {
+        let queued: Vec<_> = status
+            .jobs
+            .iter()
+            .filter(|job| job.state == JobState::Queued)
+            .collect();
+        for job in &queued {
+            text.push_str(&format!(
+                "{} waits for a first node that matches; `sluice explain {}` says why none does.\n",
+                job.name, job.name
+            ));
+        }
+        if status.waiting.is_empty() && queued.is_empty() {
             text.push_str("Nothing waits.\n");
-        } else {
+        } else if !status.waiting.is_empty() {
             text.push_str("What does not run, and why:\n");
             text.push_str(&executions(style, &status.waiting));
         }

@@ -139,6 +139,8 @@ fn an_empty_cluster_says_what_to_do_first() {
     assert!(text.contains("sluice deploy"), "{text}");
     everything.jobs.push(fixtures::job("a", JobState::Running));
     assert!(status(PLAIN, &everything).ends_with("Nothing waits.\n"));
+    everything.jobs.push(fixtures::job("b", JobState::Queued));
+    assert!(status(PLAIN, &everything).ends_with("`sluice explain b` says why none does.\n"));
     everything.waiting.push(fixtures::away("e2"));
     assert!(status(PLAIN, &everything).contains("e2 is disconnected since 09:58"));
 }
