@@ -216,10 +216,14 @@ impl Agent {
         for row in change.upserts {
             let id = row.execution;
             self.unreadable.remove(&id);
-            self.leftovers.remove(&id);
+            let leftover = self.leftovers.remove(&id);
             let readable = matches!(self.cx.specs.get(&row.spec), Some(Ok(_)));
             match self.executions.get_mut(&id) {
                 Some(execution) => execution.handle_row(row, readable, &mut self.cx),
+                None if leftover.is_some_and(|it| it.purging) => {
+                    let execution = Execution::new(row).being_purged();
+                    self.executions.insert(id, execution);
+                }
                 None => {
                     self.executions.insert(id, Execution::new(row));
                 }

@@ -3,50 +3,19 @@
 //! Two lanes may want to run: the *target* is the newest row; the *fallback* is what was started last, as long as the
 //! target has never been ready. At most one instance lives, whichever lane it came from.
 
+mod lane;
+mod observe;
+
 use std::collections::BTreeSet;
 
 use sluice_model::{Desired, Digest, ExecutionId, FailReason, MonotonicMs, ObservedPhase, UnixMs};
 
 use crate::action::{Action, Ending, PrepareFailure, Ticket};
 use crate::agent::Machinery;
-use crate::assignment::{Assignment, Label};
-use crate::backoff::{CRASHES_MAX, Crashes, STEADY};
+use crate::assignment::Assignment;
+use crate::backoff::{CRASHES_MAX, STEADY};
 use crate::observation::{EndedHow, Local, Observation};
-
-/// Which lane.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Which {
-    Target,
-    Fallback,
-}
-
-/// One (version, attempt) and how it fared.
-#[derive(Clone, Debug)]
-pub(crate) struct Lane {
-    pub(crate) assignment: Assignment,
-    /// Started at least once and not ended for good.
-    started: bool,
-    restarts: u64,
-    failures: u32,
-    crashes: Crashes,
-    work: Option<Work>,
-    wait: Option<Wait>,
-    end: Option<LaneEnd>,
-}
-
-#[derive(Clone, Debug)]
-struct Wait {
-    until: MonotonicMs,
-    until_unix: UnixMs,
-    phase: ObservedPhase,
-    reason: String,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum LaneEnd {
-    Ended(EndedHow),
-    Refused(String),
-}
+use lane::{Lane, LaneEnd, Step, Which, Work};
 
 #[derive(Clone, Debug)]
 struct Instance {
@@ -54,20 +23,6 @@ struct Instance {
     lane: Which,
     running_since: Option<MonotonicMs>,
     stopping: bool,
-}
-
-#[derive(Clone, Debug)]
-struct Work {
-    ticket: Ticket,
-    step: Step,
-}
-
-#[derive(Clone, Debug)]
-enum Step {
-    Fetching(BTreeSet<Digest>),
-    Queued,
-    Preparing(ObservedPhase),
-    Ready,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -96,64 +51,6 @@ pub(crate) struct Execution {
     pub(crate) unreadable: Option<String>,
 }
 
-impl Lane {
-    pub(crate) fn new(assignment: Assignment) -> Self {
-        Self {
-            assignment,
-            started: false,
-            restarts: 0,
-            failures: 0,
-            crashes: Crashes::default(),
-            work: None,
-            wait: None,
-            end: None,
-        }
-    }
-
-    fn label(&self) -> Label {
-        self.assignment.label
-    }
-
-    fn may_begin(&self, now: MonotonicMs) -> bool {
-        self.work.is_none()
-            && self.end.is_none()
-            && self.wait.as_ref().is_none_or(|wait| wait.until <= now)
-    }
-
-    /// All its components are here, and nothing has gone wrong.
-    fn is_close(&self) -> bool {
-        self.work
-            .as_ref()
-            .is_some_and(|work| !matches!(work.step, Step::Fetching(_)))
-    }
-
-    fn is_ready(&self) -> bool {
-        self.work
-            .as_ref()
-            .is_some_and(|work| matches!(work.step, Step::Ready))
-    }
-
-    fn cancel_work(&mut self, cx: &mut Machinery) {
-        if let Some(Work { ticket, step }) = self.work.take() {
-            cx.forget_ticket(ticket);
-            if matches!(step, Step::Ready) {
-                cx.act(Action::Discard { ticket });
-            }
-        }
-    }
-
-    fn wait(&mut self, phase: ObservedPhase, reason: String, cx: &mut Machinery) {
-        self.failures = self.failures.saturating_add(1);
-        let until = cx.now.plus(cx.jitter.delay(self.failures));
-        self.wait = Some(Wait {
-            until: until.mono,
-            until_unix: until.unix,
-            phase,
-            reason,
-        });
-    }
-}
-
 impl Execution {
     pub(crate) fn new(assignment: Assignment) -> Self {
         Self {
@@ -165,6 +62,12 @@ impl Execution {
             vanished: false,
             unreadable: None,
         }
+    }
+
+    /// One whose left-over state is being deleted.
+    pub(crate) fn being_purged(mut self) -> Self {
+        self.purge = Purge::InFlight;
+        self
     }
 
     /// After a process start: what the last process remembered, and what it reported.
@@ -206,7 +109,7 @@ impl Execution {
     ) {
         self.vanished = false;
         self.unreadable = None;
-        if row.desired != Desired::Purge {
+        if row.desired != Desired::Purge && self.purge != Purge::InFlight {
             self.purge = Purge::No;
         }
         if row.label < self.target.label() {
@@ -295,7 +198,13 @@ impl Execution {
         }
         self.fallback = None;
         self.target.started = false;
-        if self.vanished || self.target.assignment.desired != Desired::Purge {
+        if self.vanished {
+            return;
+        }
+        if self.target.assignment.desired != Desired::Purge {
+            if self.purge != Purge::InFlight {
+                self.purge = Purge::No;
+            }
             return;
         }
         let due = match &self.purge {
@@ -316,6 +225,7 @@ impl Execution {
             // Its state is being deleted; it starts afresh after that.
             return;
         }
+        self.purge = Purge::No;
         self.adopt(cx);
         let runs = self.instance.as_ref().map(|instance| instance.lane);
         if runs == Some(Which::Target) {
@@ -713,151 +623,6 @@ impl Execution {
         let instance = self.instance.as_ref()?;
         let fallback = self.fallback.as_ref()?;
         (instance.lane == Which::Fallback).then(|| fallback.label().version)
-    }
-
-    /// Where it stands, for the orchestrator and for people.
-    pub(crate) fn observe(&self, suspended: Option<&str>) -> Observation {
-        let mut seen = Observation {
-            execution: self.id(),
-            label: self.target.label(),
-            phase: ObservedPhase::Starting,
-            fail: None,
-            reason: String::new(),
-            next_action: String::new(),
-            next_at: None,
-            restarts: self.target.restarts,
-            running_version: self.running_version(),
-        };
-        if let Some(reason) = &self.unreadable {
-            seen.phase = ObservedPhase::Refused;
-            seen.reason = format!("this edge cannot read its row: {reason}");
-            "when this edge's program is newer".clone_into(&mut seen.next_action);
-        } else if self.target.assignment.desired != Desired::Run
-            || self.vanished
-            || suspended.is_some()
-        {
-            self.observe_stop(&mut seen, suspended);
-        } else {
-            self.observe_run(&mut seen);
-        }
-        seen
-    }
-
-    fn observe_stop(&self, seen: &mut Observation, suspended: Option<&str>) {
-        if self.instance.is_some() {
-            seen.phase = ObservedPhase::Running;
-            "stopping: draining for at most 10 s".clone_into(&mut seen.reason);
-            "when it has ended".clone_into(&mut seen.next_action);
-            return;
-        }
-        seen.phase = ObservedPhase::Stopped;
-        if let Some(suspended) = suspended {
-            seen.reason = format!("all work of this node is stopped: {suspended}");
-            return;
-        }
-        if self.target.assignment.desired != Desired::Purge || self.vanished {
-            return;
-        }
-        match &self.purge {
-            Purge::Done => seen.phase = ObservedPhase::Purged,
-            Purge::Wait {
-                until_unix, reason, ..
-            } => {
-                seen.reason = format!("cannot delete its state: {reason}");
-                "try again".clone_into(&mut seen.next_action);
-                seen.next_at = Some(*until_unix);
-            }
-            Purge::No | Purge::InFlight => {
-                "deleting its state".clone_into(&mut seen.reason);
-                "when it is deleted".clone_into(&mut seen.next_action);
-            }
-        }
-    }
-
-    fn observe_run(&self, seen: &mut Observation) {
-        let mut say = |phase, reason: &str, next: &str| {
-            seen.phase = phase;
-            reason.clone_into(&mut seen.reason);
-            next.clone_into(&mut seen.next_action);
-        };
-        match &self.target.end {
-            Some(LaneEnd::Refused(reason)) => {
-                say(
-                    ObservedPhase::Refused,
-                    reason,
-                    "when a new version is deployed",
-                );
-                return;
-            }
-            Some(LaneEnd::Ended(how)) => {
-                let (phase, fail, reason) = ended_words(how);
-                say(phase, &reason, "");
-                seen.fail = fail;
-                return;
-            }
-            None => {}
-        }
-        if let Some(instance) = &self.instance
-            && instance.lane == Which::Target
-        {
-            if instance.stopping {
-                say(
-                    ObservedPhase::Starting,
-                    "its last run is still ending",
-                    "when that has ended",
-                );
-            } else if instance.running_since.is_some() {
-                say(ObservedPhase::Running, "", "");
-            } else {
-                say(
-                    ObservedPhase::Starting,
-                    "opening input and output",
-                    "when they are open",
-                );
-            }
-            return;
-        }
-        if let Some(work) = &self.target.work {
-            match &work.step {
-                Step::Fetching(missing) => say(
-                    ObservedPhase::Fetching,
-                    &format!("components still to come: {}", missing.len()),
-                    "when they are here",
-                ),
-                Step::Queued => say(
-                    ObservedPhase::Compiling,
-                    "one component is compiled at a time",
-                    "when its turn comes",
-                ),
-                Step::Preparing(ObservedPhase::Starting) => say(
-                    ObservedPhase::Starting,
-                    "configuring its stages",
-                    "when they are configured",
-                ),
-                Step::Preparing(_) => say(
-                    ObservedPhase::Compiling,
-                    "compiling its components",
-                    "when they are compiled",
-                ),
-                Step::Ready => say(
-                    ObservedPhase::Starting,
-                    "the older version is still ending",
-                    "when that has ended",
-                ),
-            }
-            return;
-        }
-        match &self.target.wait {
-            Some(wait) => {
-                say(wait.phase, &wait.reason, "try again");
-                seen.next_at = Some(wait.until_unix);
-            }
-            None => say(
-                ObservedPhase::Starting,
-                "other work of this execution comes first",
-                "when that is done",
-            ),
-        }
     }
 }
 

@@ -26,6 +26,8 @@ mod assignment;
 mod backoff;
 mod execution;
 mod observation;
+#[cfg(test)]
+mod tests;
 
 pub use action::{Action, Ending, PrepareFailure, Ticket};
 pub use agent::{Agent, Boot, DesiredChange, FETCHES_MAX, PREPARES_MAX};

@@ -1,0 +1,118 @@
+//! One (version, attempt): how far its preparing is, what it waits for, and how it ended.
+
+use std::collections::BTreeSet;
+
+use sluice_model::{Digest, MonotonicMs, ObservedPhase, UnixMs};
+
+use crate::action::{Action, Ticket};
+use crate::agent::Machinery;
+use crate::assignment::{Assignment, Label};
+use crate::backoff::Crashes;
+use crate::observation::EndedHow;
+
+/// Which lane.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Which {
+    Target,
+    Fallback,
+}
+
+/// One (version, attempt) and how it fared.
+#[derive(Clone, Debug)]
+pub(crate) struct Lane {
+    pub(crate) assignment: Assignment,
+    /// Started at least once and not ended for good.
+    pub(super) started: bool,
+    pub(super) restarts: u64,
+    pub(super) failures: u32,
+    pub(super) crashes: Crashes,
+    pub(super) work: Option<Work>,
+    pub(super) wait: Option<Wait>,
+    pub(super) end: Option<LaneEnd>,
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct Wait {
+    pub(super) until: MonotonicMs,
+    pub(super) until_unix: UnixMs,
+    pub(super) phase: ObservedPhase,
+    pub(super) reason: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum LaneEnd {
+    Ended(EndedHow),
+    Refused(String),
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct Work {
+    pub(super) ticket: Ticket,
+    pub(super) step: Step,
+}
+
+#[derive(Clone, Debug)]
+pub(super) enum Step {
+    Fetching(BTreeSet<Digest>),
+    Queued,
+    Preparing(ObservedPhase),
+    Ready,
+}
+
+impl Lane {
+    pub(crate) fn new(assignment: Assignment) -> Self {
+        Self {
+            assignment,
+            started: false,
+            restarts: 0,
+            failures: 0,
+            crashes: Crashes::default(),
+            work: None,
+            wait: None,
+            end: None,
+        }
+    }
+
+    pub(super) fn label(&self) -> Label {
+        self.assignment.label
+    }
+
+    pub(super) fn may_begin(&self, now: MonotonicMs) -> bool {
+        self.work.is_none()
+            && self.end.is_none()
+            && self.wait.as_ref().is_none_or(|wait| wait.until <= now)
+    }
+
+    /// All its components are here, and nothing has gone wrong.
+    pub(super) fn is_close(&self) -> bool {
+        self.work
+            .as_ref()
+            .is_some_and(|work| !matches!(work.step, Step::Fetching(_)))
+    }
+
+    pub(super) fn is_ready(&self) -> bool {
+        self.work
+            .as_ref()
+            .is_some_and(|work| matches!(work.step, Step::Ready))
+    }
+
+    pub(super) fn cancel_work(&mut self, cx: &mut Machinery) {
+        if let Some(Work { ticket, step }) = self.work.take() {
+            cx.forget_ticket(ticket);
+            if matches!(step, Step::Ready) {
+                cx.act(Action::Discard { ticket });
+            }
+        }
+    }
+
+    pub(super) fn wait(&mut self, phase: ObservedPhase, reason: String, cx: &mut Machinery) {
+        self.failures = self.failures.saturating_add(1);
+        let until = cx.now.plus(cx.jitter.delay(self.failures));
+        self.wait = Some(Wait {
+            until: until.mono,
+            until_unix: until.unix,
+            phase,
+            reason,
+        });
+    }
+}
