@@ -368,6 +368,9 @@ fn words_that_do_not_belong_are_named() {
 
 #[test]
 fn long_files_are_named() {
+    assert_eq!(text("host/src/a/tests.rs", &"a\n".repeat(1000)), []);
+    let tests = text("tests/tests/a.rs", &"a\n".repeat(1001));
+    assert_eq!(found(&tests, "1001 lines"), [1000]);
     assert_eq!(text("host/src/a.rs", &"a\n".repeat(800)), []);
     assert_eq!(
         found(&text("host/src/a.rs", &"a\n".repeat(801)), "801 lines"),
