@@ -24,6 +24,8 @@ use super::log::{Log, LogLevel};
 
 /// Time between two checkpoints: each costs two syncs, and what came after the last is repeated after a kill.
 const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(1);
+/// Time between two log lines about dead letters, of which there may be thousands a second.
+const MENTION_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Why the output ended an execution.
 #[derive(Debug, thiserror::Error)]
@@ -63,6 +65,8 @@ pub(super) struct Progress {
     dead_letters: DeadLetters,
     unsaved: bool,
     saved_at: Option<Instant>,
+    /// When the log last heard of a dead letter.
+    mentioned_at: Option<Instant>,
     /// The state directory's disk is full: told once, tried again with every interval.
     save_failed: bool,
 }
@@ -165,7 +169,7 @@ impl OutputTask {
         Ok(())
     }
 
-    /// Puts what died of a batch into the dead-letter file, and mentions the first in the log.
+    /// Puts what died of a batch into the dead-letter file.
     async fn bury(&mut self, flight: &Flight) -> Result<(), OutputFault> {
         let mut lines = Vec::new();
         for letter in &flight.output.dead_letters {
@@ -174,17 +178,7 @@ impl OutputTask {
         for rejected in &flight.input.rejects {
             encode_reject(&mut lines, rejected);
         }
-        if let Some(first) = flight.output.dead_letters.first() {
-            let stage = self
-                .stages
-                .get(first.stage as usize)
-                .map(|(name, _)| name.clone());
-            let (died, all) = (flight.output.dead_letters.len(), flight.input.batch.len());
-            let (kind, reason) = (first.kind.as_str(), &first.reason);
-            let message =
-                format!("{died} of {all} records became dead letters; the first: {kind}: {reason}");
-            self.log.say(LogLevel::Warn, stage, message);
-        }
+        self.mention(flight);
         let mut dead_letters = std::mem::take(&mut self.progress.dead_letters);
         let state_dir = self.state_dir.clone();
         let (dead_letters, appended) = blocking(move || {
@@ -199,6 +193,32 @@ impl OutputTask {
         })?;
         count(&self.tally.dead_letters_dropped, dropped);
         Ok(())
+    }
+
+    /// Says in the log what died, once in a while: the dead letters themselves say it of each record.
+    fn mention(&mut self, flight: &Flight) {
+        let now = Instant::now();
+        let recently = |told: Instant| now.duration_since(told) < MENTION_INTERVAL;
+        if self.progress.mentioned_at.is_some_and(recently) {
+            return;
+        }
+        self.progress.mentioned_at = Some(now);
+        let (stage, kind, reason) = match (
+            flight.output.dead_letters.first(),
+            flight.input.rejects.first(),
+        ) {
+            (Some(letter), _) => {
+                let stage = self
+                    .stages
+                    .get(letter.stage as usize)
+                    .map(|(name, _)| name.clone());
+                (stage, letter.kind.as_str(), &letter.reason)
+            }
+            (None, Some(rejected)) => (None, "too-large", &rejected.reason),
+            (None, None) => return,
+        };
+        let message = format!("a record became a dead letter, there may be more: {kind}: {reason}");
+        self.log.say(LogLevel::Warn, stage, message);
     }
 
     /// Takes over what the output has acked since.

@@ -88,20 +88,19 @@ impl<C: Chain> Chain for StageLane<C> {
             } else {
                 OnRetry::Report
             };
-            if !flight.input.batch.is_empty() {
-                match self
-                    .chain
-                    .process(&flight.input.batch, &mut flight.output, on_retry)
-                {
-                    Ok(Turn::Done) => {}
-                    Ok(Turn::Again) => {
-                        self.current = Some(flight);
-                        return Ok(Turn::Again);
-                    }
-                    Err(fault) => {
-                        self.lane.lock().push_front(flight);
-                        return Err(fault);
-                    }
+            // An empty batch too: the chain is what empties an output of its last round.
+            match self
+                .chain
+                .process(&flight.input.batch, &mut flight.output, on_retry)
+            {
+                Ok(Turn::Done) => {}
+                Ok(Turn::Again) => {
+                    self.current = Some(flight);
+                    return Ok(Turn::Again);
+                }
+                Err(fault) => {
+                    self.lane.lock().push_front(flight);
+                    return Err(fault);
                 }
             }
             // No receiver means that the output has ended with an error, which ends everything.

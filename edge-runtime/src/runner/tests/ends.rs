@@ -129,7 +129,7 @@ async fn a_poison_record_dies_alone() {
     );
     assert_eq!(letters[0].digest, Some(component("hostile.wasm").0));
     assert!(letters[0].attempts >= 2);
-    assert!(fixture.logged("became dead letters"));
+    assert!(fixture.logged("a record became a dead letter"));
 }
 
 #[tokio::test]

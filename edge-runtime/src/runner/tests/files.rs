@@ -1,6 +1,7 @@
 //! Files in, files out: what arrives, what is repeated, what is remembered.
 
 use std::collections::BTreeSet;
+use std::io::Write as _;
 
 use super::*;
 
@@ -60,6 +61,23 @@ async fn a_record_over_the_limit_is_one_dead_letter() {
         ("too-large", 20_000_000)
     );
     assert!(letters[0].text.as_ref().unwrap().starts_with("xxx"));
+}
+
+#[tokio::test]
+async fn a_batch_of_nothing_but_a_reject_passes_nothing() {
+    let fixture = Fixture::new();
+    let mut text = lines(5 * 256).into_bytes();
+    text.resize(text.len() + 20_000_000, b'x');
+    fixture.write("in.log", &text);
+    let all = lines(5 * 256);
+    let kept: String = all
+        .lines()
+        .filter(|line| line.contains('7'))
+        .map(|line| format!("{line}\n"))
+        .collect();
+    let counted = numbers(5 * 256 + 1, kept.lines().count() as u64, 1);
+    assert_eq!(fixture.run(FILTER).await, (End::Completed, counted));
+    assert_eq!(fixture.read("out/plant-7.log"), kept);
 }
 
 #[tokio::test]
@@ -247,7 +265,9 @@ async fn a_full_disk_acks_nothing_and_loses_nothing() {
         .arg(&small)
         .output();
     if !mount.is_ok_and(|output| output.status.success()) {
-        // Needs root; the output's own test uses /dev/full.
+        let why =
+            "skipped: mounting a small tmpfs needs root; the output's own test uses /dev/full";
+        let _ = writeln!(std::io::stderr(), "{why}");
         return;
     }
     let _unmount = Unmount(small.clone());
