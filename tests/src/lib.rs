@@ -2,4 +2,5 @@
 
 pub mod cases;
 pub mod e2e;
+pub mod sim;
 pub mod tidy;

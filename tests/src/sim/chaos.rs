@@ -1,0 +1,180 @@
+//! Everything that can go wrong, at random.
+
+use sluice_edge_runtime::core::Input as EdgeInput;
+
+use super::faults::Fault;
+use super::network::Way;
+use super::operators::{Content, Order};
+use super::world::{Event, Mood, World};
+
+const JOBS: &[&str] = &["alpha", "beta", "gamma", "delta"];
+
+const SELECTS: &[&str] = &[
+    "",
+    "",
+    "",
+    "site = \"a\"",
+    "site = [\"a\", \"b\"]",
+    "node = [\"e2\"]",
+    "site = \"nowhere\"",
+];
+
+const SITES: &[&str] = &["a", "b", "c"];
+
+impl World {
+    /// Chaos for so long, from now on.
+    pub fn begin_chaos(&mut self, for_ms: u64) {
+        self.mood = Mood::Chaotic;
+        self.chaos_until_ms = self.now_ms + for_ms;
+        self.schedule(0, Event::Chaos);
+    }
+
+    /// All faults stop: what is dead starts, what is cut off is in reach, disks have room.
+    pub fn end_chaos(&mut self) {
+        self.note("world", format_args!("all faults stop"));
+        self.mood = Mood::Calm;
+        self.chaos_until_ms = 0;
+        self.orchestrator.faults.disarm();
+        self.orchestrator.dies_after_outputs = None;
+        self.orchestrator.stalled_until = 0;
+        let ids: Vec<u64> = self.network.connections.keys().copied().collect();
+        for id in ids {
+            self.heal(id, Way::Up);
+            self.heal(id, Way::Down);
+        }
+        for edge in 0..self.edges.len() {
+            self.edges[edge].faults.disarm();
+            if let Some(process) = &mut self.edges[edge].process {
+                process.dies_after_outputs = None;
+            }
+            self.set_link(edge, true);
+            self.power_on(edge, 10);
+        }
+        self.checks.disturb(self.now_ms);
+    }
+
+    pub(super) fn do_chaos(&mut self) {
+        if self.now_ms >= self.chaos_until_ms {
+            return;
+        }
+        let edge = usize::try_from(self.random.below(self.edges.len() as u64)).expect("small");
+        match self.random.below(100) {
+            0..40 => self.order_at_random(),
+            40..47 => self.cut_at_random(edge),
+            47..52 => {
+                let back = self.random.delay(500, 60_000);
+                self.set_link(edge, false);
+                self.schedule(back, Event::LinkUp { edge });
+            }
+            52..56 => {
+                if let Some(id) = self.network.of_edge(edge).last().copied() {
+                    let way = *self.random.pick(&[Way::Up, Way::Down]);
+                    let lasts = self.random.delay(1_000, 60_000);
+                    self.kill_way(id, way, lasts);
+                }
+            }
+            56..61 => {
+                let back = self.random.delay(10, 40_000);
+                self.change_labels_at_random(edge);
+                self.crash_edge(edge, "kill -9", Some(back));
+            }
+            61..68 => {
+                let after = self.random.delay(0, 120);
+                let fault = self.fault_at_random();
+                self.arm_edge(edge, after, fault);
+            }
+            68..72 => {
+                let back = self.random.delay(10, 30_000);
+                self.crash_host("kill -9", back);
+            }
+            72..80 => {
+                let after = self.random.delay(0, 250);
+                let fault = self.fault_at_random();
+                self.arm_host(after, fault);
+            }
+            80..82 => {
+                let leave = self.random.below(4);
+                self.orchestrator.dies_after_outputs = Some(leave);
+            }
+            82..84 => {
+                let leave = self.random.below(4);
+                if let Some(process) = &mut self.edges[edge].process {
+                    process.dies_after_outputs = Some(leave);
+                }
+            }
+            84 => {
+                let back = self.random.delay(10, 20_000);
+                self.wipe_edge(edge, back);
+            }
+            85..87 => {
+                let lasts = self.random.delay(500, 70_000);
+                self.stall_host(lasts);
+            }
+            87..90 => self.hedge(edge),
+            90..92 => {
+                self.replay_hello(edge);
+            }
+            92 => self.to_edge(edge, EdgeInput::Renew { csr: vec![0] }),
+            _ => self.look_at_everything(),
+        }
+        let next = self.random.delay(20, 6_000);
+        self.schedule(next, Event::Chaos);
+    }
+
+    fn order_at_random(&mut self) {
+        let name = *self.random.pick(JOBS);
+        let order = if self.operators.jobs.contains_key(name) {
+            match self.random.below(10) {
+                0..5 => self.deploy_at_random(),
+                5..7 => Order::Stop,
+                7..9 => Order::Start,
+                _ => Order::Delete,
+            }
+        } else {
+            self.deploy_at_random()
+        };
+        self.order(name, order);
+    }
+
+    fn deploy_at_random(&mut self) -> Order {
+        // Few contents, so that going back to an old one happens often.
+        let n = u8::try_from(self.random.below(4)).expect("below 4");
+        let content = match self.random.below(12) {
+            0 => Content::Ends(n),
+            1 => Content::Fails(n),
+            2 => Content::Crashes(n),
+            3 => Content::Misconfigured(n),
+            _ => Content::Steady(n),
+        };
+        let select = (*self.random.pick(SELECTS)).to_owned();
+        Order::Deploy { content, select }
+    }
+
+    fn cut_at_random(&mut self, edge: usize) {
+        let ids = self.network.of_edge(edge);
+        if !ids.is_empty() {
+            let id = *self.random.pick(&ids);
+            self.cut(id);
+        }
+    }
+
+    fn change_labels_at_random(&mut self, edge: usize) {
+        if self.random.one_in(3) {
+            let site = *self.random.pick(SITES);
+            self.edges[edge]
+                .labels
+                .insert("site".to_owned(), site.to_owned());
+        }
+    }
+
+    fn fault_at_random(&mut self) -> Fault {
+        match self.random.below(8) {
+            0..4 => Fault::Crash,
+            4..6 => Fault::Full {
+                calls: self.random.delay(1, 200),
+            },
+            6 => Fault::Error,
+            _ => Fault::Broken,
+        }
+    }
+}

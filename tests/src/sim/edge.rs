@@ -1,0 +1,245 @@
+//! An edge's machine: its disk, its process, and the work that its runner pretends to do.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use rusqlite::Connection;
+use sluice_agent::{Assignment, Now, Ticket};
+use sluice_edge_runtime::core::{CoreOptions, EdgeCore, Input, Output};
+use sluice_edge_runtime::store::{Store, StoreError};
+use sluice_model::{Digest, ExecutionId, Labels, MonotonicMs, NodeId, NodeName, UnixMs};
+
+use super::faults::Faults;
+use super::operators::Content;
+use super::orchestrator::{Token, UNIX_START_MS};
+use super::random::Random;
+
+/// What survives the process.
+#[derive(Debug)]
+pub struct Disk {
+    /// Counts disks: a wiped machine has a new one.
+    pub life: u64,
+    /// The store, while no process runs; `None` while one does.
+    pub store: Option<Connection>,
+    /// The machine's key.
+    pub key: [u8; 32],
+    /// Who it is, once it has joined.
+    pub node: Option<NodeId>,
+    /// A token to join with.
+    pub token: Option<Token>,
+    /// Components that are here.
+    pub components: BTreeSet<Digest>,
+    /// Executions with state.
+    pub states: BTreeSet<ExecutionId>,
+}
+
+/// Where a piece of work stands in the runner.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// Being prepared.
+    Preparing,
+    /// Prepared, not started.
+    Ready,
+    /// Started.
+    Starting,
+    /// Moving records.
+    Running,
+    /// Told to stop.
+    Stopping,
+}
+
+impl Stage {
+    /// Whether an instance lives.
+    pub fn is_live(self) -> bool {
+        matches!(self, Self::Starting | Self::Running | Self::Stopping)
+    }
+}
+
+/// A piece of work in the runner.
+#[derive(Clone, Debug)]
+pub struct Work {
+    /// What it was prepared from.
+    pub assignment: Assignment,
+    /// How it behaves.
+    pub content: Content,
+    /// Where it stands.
+    pub stage: Stage,
+}
+
+/// A running process.
+#[derive(Debug)]
+pub struct Process {
+    /// The core.
+    pub core: EdgeCore,
+    /// Where its monotonic clock began, in virtual time.
+    pub clock_start_ms: u64,
+    /// What waits to be handled.
+    pub inbox: Vec<Input>,
+    /// When the inbox is looked at.
+    pub wake_at: Option<u64>,
+    /// When the core wants a tick.
+    pub tick_at: Option<u64>,
+    /// The runner's work.
+    pub work: BTreeMap<Ticket, Work>,
+    /// Components being fetched.
+    pub fetching: BTreeSet<Digest>,
+    /// The connection it uses.
+    pub connection: Option<u64>,
+    /// A dial is under way or will be.
+    pub dialling: bool,
+    /// Dials that failed in a row.
+    pub failed_dials: u32,
+    /// After the next outputs, only so many of them are carried out before it dies.
+    pub dies_after_outputs: Option<u64>,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Edge {
+    /// Its name.
+    pub name: NodeName,
+    /// Its labels, as its configuration says now.
+    pub labels: Labels,
+    /// Its disk.
+    pub disk: Disk,
+    /// The disk's faults.
+    pub faults: Faults,
+    /// Its process.
+    pub process: Option<Process>,
+    /// Counts process starts, over all disks.
+    pub boot: u64,
+    /// A start is planned.
+    pub starting: bool,
+    /// Its network works.
+    pub link_up: bool,
+    /// Its wall clock is off by this.
+    pub clock_skew_ms: i64,
+    random: Random,
+}
+
+impl Edge {
+    /// A machine with an empty disk.
+    pub fn new(name: &str, labels: Labels, mut random: Random) -> Result<Self, String> {
+        Ok(Self {
+            name: name.parse().map_err(|error| format!("{name}: {error}"))?,
+            labels,
+            disk: Disk::empty(1, &mut random)?,
+            faults: Faults::default(),
+            process: None,
+            boot: 0,
+            starting: false,
+            link_up: true,
+            clock_skew_ms: 0,
+            random,
+        })
+    }
+
+    /// Everything on its disk is lost.
+    pub fn wipe(&mut self) -> Result<(), String> {
+        assert!(self.process.is_none(), "a machine is wiped while it is off");
+        self.disk = Disk::empty(self.disk.life + 1, &mut self.random)?;
+        Ok(())
+    }
+
+    /// Starts a process; it must have joined.
+    pub fn start(&mut self, now_ms: u64) -> Result<Vec<Output>, StoreError> {
+        let node = self.disk.node.expect("only a joined machine is started");
+        // A failed start drops the store it was given, as a process does with its file; so it gets a copy, and the
+        // disk stays what it was.
+        let copy = {
+            let disk = self.disk.store.as_ref().expect("no process has the store");
+            copy_of(disk).map_err(|source| StoreError::Failed {
+                doing: "copying the disk",
+                source,
+            })?
+        };
+        self.boot += 1;
+        self.faults.revive();
+        let mut store = Store::from_connection(copy)?;
+        store.set_fault_point(Some(self.faults.edge_hook()));
+        let clock_start_ms = now_ms.wrapping_sub(self.random.below(1_000_000));
+        let options = CoreOptions {
+            boot_nonce: self.random.bytes(),
+            seed: self.random.bytes(),
+            program: "simulated".to_owned(),
+            labels: self.labels.clone(),
+            capabilities: Vec::new(),
+            node: Some((node, self.name.clone())),
+        };
+        let (core, outputs) = EdgeCore::open(store, options, self.now(clock_start_ms, now_ms))?;
+        self.disk.store = None;
+        self.process = Some(Process {
+            core,
+            clock_start_ms,
+            inbox: Vec::new(),
+            wake_at: None,
+            tick_at: None,
+            work: BTreeMap::new(),
+            fetching: BTreeSet::new(),
+            connection: None,
+            dialling: false,
+            failed_dials: 0,
+            dies_after_outputs: None,
+        });
+        Ok(outputs)
+    }
+
+    /// The process is gone; what it had committed stays.
+    pub fn stop(&mut self) {
+        if let Some(process) = self.process.take() {
+            let mut store = process.core.into_store();
+            store.set_fault_point(None);
+            let disk = store.into_connection();
+            if !disk.is_autocommit() {
+                // What was not committed is gone; a copy of the disk would wait for it for ever.
+                disk.execute_batch("ROLLBACK")
+                    .expect("SQLite rolls back in memory");
+            }
+            self.disk.store = Some(disk);
+        }
+    }
+
+    /// A process's clocks.
+    pub fn now(&self, clock_start_ms: u64, now_ms: u64) -> Now {
+        let now = i64::try_from(now_ms).expect("virtual time is short");
+        Now {
+            mono: MonotonicMs(now_ms.wrapping_sub(clock_start_ms)),
+            unix: UnixMs(UNIX_START_MS + now + self.clock_skew_ms),
+        }
+    }
+
+    /// Looks at what its process has committed; counted and failed by nobody. `None` without a process.
+    pub fn look<T>(
+        &mut self,
+        look: impl FnOnce(&mut Store) -> Result<T, StoreError>,
+    ) -> Option<Result<T, String>> {
+        let process = self.process.as_mut()?;
+        self.faults.inspect(true);
+        let seen = look(process.core.store_mut()).map_err(|error| error.to_string());
+        self.faults.inspect(false);
+        Some(seen)
+    }
+}
+
+fn copy_of(disk: &Connection) -> Result<Connection, rusqlite::Error> {
+    let mut copy = Connection::open_in_memory()?;
+    rusqlite::backup::Backup::new(disk, &mut copy)?.run_to_completion(
+        1 << 20,
+        std::time::Duration::ZERO,
+        None,
+    )?;
+    Ok(copy)
+}
+
+impl Disk {
+    fn empty(life: u64, random: &mut Random) -> Result<Self, String> {
+        Ok(Self {
+            life,
+            store: Some(Connection::open_in_memory().map_err(|error| error.to_string())?),
+            key: random.bytes(),
+            node: None,
+            token: None,
+            components: BTreeSet::new(),
+            states: BTreeSet::new(),
+        })
+    }
+}

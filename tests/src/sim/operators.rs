@@ -1,0 +1,212 @@
+//! What operators order, and what they may rely on: every acknowledged order holds, whatever dies afterwards.
+//!
+//! An order whose answer got lost is given again until it is answered, as a person or a script would do; so after the
+//! answer the world must be as the last order of a job says.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use sluice_host::core::RequestId;
+use sluice_model::{Digest, JobId, Version};
+
+/// How a pipeline behaves when it runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Content {
+    /// Runs on; the number makes versions differ.
+    Steady(u8),
+    /// Completes after a while.
+    Ends(u8),
+    /// Fails for good after a while.
+    Fails(u8),
+    /// Crashes soon after each start.
+    Crashes(u8),
+    /// Its stage refuses its configuration: never starts.
+    Misconfigured(u8),
+}
+
+impl Content {
+    fn marker(self) -> String {
+        match self {
+            Self::Steady(n) => format!("steady-{n}"),
+            Self::Ends(n) => format!("ends-{n}"),
+            Self::Fails(n) => format!("fails-{n}"),
+            Self::Crashes(n) => format!("crashes-{n}"),
+            Self::Misconfigured(n) => format!("misconfigured-{n}"),
+        }
+    }
+
+    fn number(self) -> u8 {
+        match self {
+            Self::Steady(n)
+            | Self::Ends(n)
+            | Self::Fails(n)
+            | Self::Crashes(n)
+            | Self::Misconfigured(n) => n,
+        }
+    }
+
+    /// Reads it back from a pipeline's text.
+    pub fn of(pipeline: &str) -> Option<Self> {
+        let (_, rest) = pipeline.split_once("template = \"")?;
+        let (marker, _) = rest.split_once('"')?;
+        let (word, n) = marker.rsplit_once('-')?;
+        let n = n.parse().ok()?;
+        Some(match word {
+            "steady" => Self::Steady(n),
+            "ends" => Self::Ends(n),
+            "fails" => Self::Fails(n),
+            "crashes" => Self::Crashes(n),
+            "misconfigured" => Self::Misconfigured(n),
+            _ => return None,
+        })
+    }
+
+    /// The component that its stage runs; contents share them.
+    pub fn component(self) -> Digest {
+        component(self.number() % COMPONENTS)
+    }
+}
+
+/// Different components in the world.
+pub(super) const COMPONENTS: u8 = 3;
+
+/// A component's digest.
+pub fn component(n: u8) -> Digest {
+    Digest::of(format!("component {n}").as_bytes())
+}
+
+/// Every component with its size, as the artifact store would say.
+pub fn components() -> BTreeMap<Digest, u64> {
+    (0..COMPONENTS)
+        .map(|n| (component(n), 1000 + u64::from(n)))
+        .collect()
+}
+
+/// A pipeline's text. `select` is the table's line, or empty for every node.
+pub fn pipeline(name: &str, content: Content, select: &str) -> String {
+    let marker = content.marker();
+    let component = content.component();
+    let select = if select.is_empty() {
+        String::new()
+    } else {
+        format!("[select]\n{select}\n")
+    };
+    format!(
+        "name = \"{name}\"\n{select}[input.generate]\ninterval = \"1s\"\ntemplate = \"{marker}\"\n\
+         [[stage]]\nname = \"s\"\nplugin = \"{component}\"\n[output.discard]\n"
+    )
+}
+
+/// One order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// Deploy this.
+    Deploy {
+        /// What it does.
+        content: Content,
+        /// Where.
+        select: String,
+    },
+    /// Stop the job.
+    Stop,
+    /// Start it.
+    Start,
+    /// Delete it.
+    Delete,
+}
+
+/// A job as the operators know it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KnownJob {
+    /// Its id.
+    pub id: JobId,
+    /// Its version.
+    pub version: Version,
+    /// Its content.
+    pub content: Content,
+    /// Its selector.
+    pub select: String,
+    /// Stopped.
+    pub stopped: bool,
+}
+
+/// See the module.
+#[derive(Debug, Default)]
+pub struct Operators {
+    /// The jobs that should exist.
+    pub jobs: BTreeMap<String, KnownJob>,
+    /// Orders that are not answered yet, one for a job.
+    pub open: BTreeMap<String, Order>,
+    /// Questions under way, by request.
+    pub asked: BTreeMap<RequestId, String>,
+    /// Every id that a job ever had; none may come back.
+    pub ids: BTreeSet<JobId>,
+    /// Orders answered.
+    pub answered: u64,
+}
+
+impl Operators {
+    /// Notes the answer to a deploy; the error says what is wrong with it.
+    pub fn handle_deployed(
+        &mut self,
+        name: &str,
+        id: JobId,
+        version: Version,
+        content: Content,
+        select: &str,
+    ) -> Result<(), String> {
+        match self.jobs.get(name) {
+            Some(known) if known.id != id => {
+                return Err(format!(
+                    "{name} is job {}, and a deploy answered with {id}",
+                    known.id
+                ));
+            }
+            Some(known) if version < known.version => {
+                return Err(format!(
+                    "{name} goes back from version {} to {version}",
+                    known.version
+                ));
+            }
+            Some(known)
+                if version == known.version
+                    && (known.content, known.select.as_str()) != (content, select) =>
+            {
+                return Err(format!("{name}@{version} changed its content"));
+            }
+            _ => {}
+        }
+        self.jobs.insert(
+            name.to_owned(),
+            KnownJob {
+                id,
+                version,
+                content,
+                select: select.to_owned(),
+                stopped: false,
+            },
+        );
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    #[test]
+    fn texts_are_pipelines_and_say_what_they_do() {
+        for content in [
+            Content::Steady(3),
+            Content::Ends(0),
+            Content::Misconfigured(7),
+        ] {
+            for select in ["", "site = \"a\""] {
+                let text = pipeline("j1", content, select);
+                sluice_model::pipeline::parse(&text).unwrap();
+                assert_eq!(Content::of(&text), Some(content));
+            }
+        }
+    }
+}

@@ -1,0 +1,303 @@
+//! Whether the world is as the operators' last orders say, on every machine and on both disks (I4's end, I7).
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use sluice_host::store::{ExecutionRecord, Store as _};
+use sluice_model::{Desired, ExecutionId, Labels, NodeId, ObservedPhase, Revision};
+use sluice_protocol::{ObservedRow, OutcomeKey};
+
+use super::edge::Stage;
+use super::operators::{Content, KnownJob};
+use super::world::World;
+
+/// All faults are over: by then everything must have settled. Longest are a purge or a fetch that waits for its
+/// longest backoff (5 min), once for the old version and once for the new one.
+pub const SETTLES_WITHIN_MS: u64 = 20 * 60 * 1000;
+
+/// Two sweeps and a bit: time for a planner that is not content to show it.
+const QUIET_MS: u64 = 65_000;
+
+impl World {
+    /// Runs until the world has settled; panics when it does not.
+    pub fn settle(&mut self) {
+        let end = self.now_ms + SETTLES_WITHIN_MS;
+        loop {
+            self.run_for(self.config.heartbeat_ms);
+            let Err(why) = self.settled() else {
+                return;
+            };
+            assert!(
+                self.now_ms < end,
+                "I4: {SETTLES_WITHIN_MS} ms after all faults stopped: {why}"
+            );
+        }
+    }
+
+    /// I7: nothing is planned any more, whatever is evaluated, also by a new process.
+    pub fn check_quiet(&mut self) {
+        let before = self.heads();
+        self.look_at_everything();
+        self.run_for(QUIET_MS);
+        assert_eq!(before, self.heads(), "I7: planning twice plans something");
+        self.crash_host("to see whether a new process is content", 100);
+        self.run_for(QUIET_MS);
+        assert_eq!(
+            before,
+            self.heads(),
+            "I7: a new process plans something else"
+        );
+        if let Err(why) = self.settled() {
+            panic!("it had settled, and then: {why}");
+        }
+    }
+
+    fn heads(&mut self) -> Vec<(NodeId, Revision)> {
+        self.orchestrator
+            .look(|store| store.nodes())
+            .expect("readable")
+            .into_iter()
+            .map(|node| (node.id, node.desired.rev))
+            .collect()
+    }
+
+    /// Why the world is not yet as it should be.
+    pub fn settled(&mut self) -> Result<(), String> {
+        if let Some((name, order)) = self.operators.open.first_key_value() {
+            return Err(format!("an order is not answered: {name} {order:?}"));
+        }
+        let jobs = self.orchestrator.look(|store| store.jobs(true))?;
+        for job in &jobs {
+            let known = self.operators.jobs.get(job.name.as_str());
+            let wanted = known.is_some_and(|known| known.id == job.id) && !job.deleted;
+            if !wanted {
+                let left = self
+                    .orchestrator
+                    .look(|store| store.executions_of_job(job.id))?;
+                let left: Vec<_> = left
+                    .iter()
+                    .map(|it| (it.id, it.node, it.desired.as_str()))
+                    .collect();
+                return Err(format!(
+                    "job {} ({}) is not forgotten, left are {left:?}",
+                    job.name, job.id
+                ));
+            }
+        }
+        for edge in 0..self.edges.len() {
+            self.settled_session(edge)?;
+        }
+        let mut wanted = BTreeSet::new();
+        let known = self.operators.jobs.clone();
+        for (name, job) in &known {
+            let executions = self
+                .orchestrator
+                .look(|store| store.executions_of_job(job.id))?;
+            let at: BTreeMap<NodeId, ExecutionRecord> = executions
+                .into_iter()
+                .map(|execution| (execution.node, execution))
+                .collect();
+            for edge in 0..self.edges.len() {
+                let node = self.checks.nodes[&edge];
+                let execution = at.get(&node);
+                wanted.extend(execution.map(|execution| (edge, execution.id)));
+                self.settled_execution(edge, name, job, execution)
+                    .map_err(|why| format!("{name} on {}: {why}", self.edges[edge].name))?;
+            }
+        }
+        for edge in 0..self.edges.len() {
+            self.settled_machine(edge, &wanted)
+                .map_err(|why| format!("{}: {why}", self.edges[edge].name))?;
+        }
+        Ok(())
+    }
+
+    fn settled_session(&mut self, edge: usize) -> Result<(), String> {
+        let name = self.edges[edge].name.clone();
+        let Some(process) = &self.edges[edge].process else {
+            return Err(format!("{name} does not run"));
+        };
+        let core = &process.core;
+        if core.session().is_none() {
+            return Err(format!("{name} has no session"));
+        }
+        let (desired, observed) = (core.desired_position(), core.observed_position());
+        let node = self.checks.nodes[&edge];
+        let record = self
+            .orchestrator
+            .look(|store| store.node(node))?
+            .ok_or_else(|| format!("{name} is not registered"))?;
+        if record.desired != desired || record.received != desired.rev {
+            return Err(format!(
+                "{name}: desired {:?}, acknowledged {}, there {desired:?}",
+                record.desired, record.received
+            ));
+        }
+        if record.observed != observed {
+            return Err(format!(
+                "{name}: observed {observed:?}, known as {:?}",
+                record.observed
+            ));
+        }
+        if record.labels != self.edges[edge].labels {
+            return Err(format!("{name}: its labels are not known"));
+        }
+        let kept = self.edges[edge]
+            .look(sluice_edge_runtime::store::Store::outcomes)
+            .ok_or("it does not run")??;
+        if kept.is_empty() {
+            Ok(())
+        } else {
+            Err(format!(
+                "{name}: {} outcomes are not acknowledged",
+                kept.len()
+            ))
+        }
+    }
+
+    fn settled_execution(
+        &mut self,
+        edge: usize,
+        name: &str,
+        job: &KnownJob,
+        execution: Option<&ExecutionRecord>,
+    ) -> Result<(), String> {
+        let machine = &self.edges[edge];
+        let matches = selects(name, job, machine.name.as_str(), &machine.labels);
+        let Some(execution) = execution else {
+            return if matches && !job.stopped {
+                Err("it matches, and has no execution".to_owned())
+            } else {
+                Ok(())
+            };
+        };
+        let live = self.live_work(edge).remove(&execution.id);
+        let key = OutcomeKey {
+            execution: execution.id,
+            version: execution.version,
+            attempt: execution.attempt,
+        };
+        let node = self.checks.nodes[&edge];
+        let (reported, outcome) = self
+            .orchestrator
+            .look(|store| Ok((store.observed(node, execution.id)?, store.outcome(key)?)))?;
+        if !matches || job.stopped {
+            if execution.desired != Desired::Stop {
+                return Err(format!(
+                    "it should stop, its row says {}",
+                    execution.desired
+                ));
+            }
+            if let Some(live) = live {
+                return Err(format!(
+                    "it should stop, and {} lives",
+                    live.assignment.label
+                ));
+            }
+            return phase_is(reported.as_ref(), execution, &[ObservedPhase::Stopped]);
+        }
+        if execution.desired != Desired::Run || execution.version != job.version {
+            return Err(format!(
+                "its row says {} {}, wanted is run {}",
+                execution.desired, execution.version, job.version
+            ));
+        }
+        let ended = outcome.as_ref().map(|outcome| outcome.phase);
+        let may_fail = self.checks.may_have_failed.contains(&execution.id);
+        let runs = live
+            .as_ref()
+            .is_some_and(|live| live.stage == Stage::Running && live.content == job.content);
+        match (job.content, ended) {
+            (Content::Steady(_), None) if runs => {
+                phase_is(reported.as_ref(), execution, &[ObservedPhase::Running])
+            }
+            (Content::Steady(_), Some(ObservedPhase::Failed)) if may_fail && live.is_none() => {
+                Ok(())
+            }
+            (Content::Ends(_), Some(ObservedPhase::Completed)) if live.is_none() => Ok(()),
+            (Content::Fails(_), Some(ObservedPhase::Failed)) if live.is_none() => Ok(()),
+            // An older version may run on.
+            (Content::Misconfigured(_), Some(ObservedPhase::Failed)) => Ok(()),
+            // It crashes again and again, until it is left alone.
+            (Content::Crashes(_), None) => phase_is(
+                reported.as_ref(),
+                execution,
+                &[
+                    ObservedPhase::Backoff,
+                    ObservedPhase::Quarantined,
+                    ObservedPhase::Running,
+                    ObservedPhase::Starting,
+                    ObservedPhase::Compiling,
+                    ObservedPhase::Fetching,
+                ],
+            ),
+            (content, ended) => Err(format!(
+                "{content:?} at {} has ended {ended:?}, lives {:?}, reported {:?}",
+                execution.version,
+                live.map(|live| (live.assignment.label, live.content, live.stage)),
+                reported.map(|it| (it.version, it.attempt, it.phase, it.reason)),
+            )),
+        }
+    }
+
+    /// Nothing is left on a machine, or known of it, that no row names.
+    fn settled_machine(
+        &mut self,
+        edge: usize,
+        wanted: &BTreeSet<(usize, ExecutionId)>,
+    ) -> Result<(), String> {
+        let is_wanted = |execution: &ExecutionId| wanted.contains(&(edge, *execution));
+        if let Some(execution) = self.live_work(edge).keys().find(|it| !is_wanted(it)) {
+            return Err(format!("{execution} lives, and no row names it"));
+        }
+        let (rows, live) = self.edges[edge]
+            .look(|store| Ok((store.desired()?, store.live()?)))
+            .ok_or("it does not run")??;
+        let keys = rows
+            .iter()
+            .map(|row| &row.key)
+            .chain(live.iter().map(|(key, _)| key));
+        for key in keys {
+            let execution = ExecutionId::from_slice(key).ok_or("a key that is none")?;
+            if !is_wanted(&execution) {
+                return Err(format!("{execution} is still known there"));
+            }
+        }
+        if let Some(execution) = self.edges[edge]
+            .disk
+            .states
+            .iter()
+            .find(|it| !is_wanted(it))
+        {
+            return Err(format!("the state of {execution} is still there"));
+        }
+        Ok(())
+    }
+}
+
+fn selects(name: &str, job: &KnownJob, node: &str, labels: &Labels) -> bool {
+    let text = super::operators::pipeline(name, job.content, &job.select);
+    let pipeline =
+        sluice_model::pipeline::parse(&text).expect("the simulator's pipelines are good");
+    let node = node.parse().expect("the simulator's node names are names");
+    pipeline.select.matches(&node, labels)
+}
+
+fn phase_is(
+    reported: Option<&ObservedRow>,
+    execution: &ExecutionRecord,
+    phases: &[ObservedPhase],
+) -> Result<(), String> {
+    match reported {
+        Some(row)
+            if (row.version, row.attempt) == (execution.version, execution.attempt)
+                && phases.contains(&row.phase) =>
+        {
+            Ok(())
+        }
+        Some(row) => Err(format!(
+            "reported is {}.{} {} ({})",
+            row.version, row.attempt, row.phase, row.reason
+        )),
+        None => Err("nothing is reported".to_owned()),
+    }
+}
