@@ -31,6 +31,9 @@ const READ_BYTES: usize = 64 * 1024;
 /// How long nothing may come: longer than any link that still works is silent.
 const SILENT_MAX: Duration = Duration::from_secs(30);
 
+/// Bytes that pulling leaves free on the disk: rows, checkpoints and reports of some hundred executions.
+const ROOM_LEFT_BYTES: u64 = 1024 * 1024;
+
 /// How long a component that no row names is kept: a rollback within a week pulls nothing.
 const UNNAMED_KEPT: Duration = Duration::from_secs(7 * 24 * 3600);
 
@@ -114,6 +117,7 @@ impl Artifacts {
             have = 0;
         }
         if have < size || size == 0 {
+            self.check_room(size - have)?;
             let mut reply = self.ask(digest, size, have, session).await?;
             while let Some(bytes) = next(reply.read(READ_BYTES)).await? {
                 have += bytes.len() as u64;
@@ -152,6 +156,19 @@ impl Artifacts {
         })
         .await
         .map_err(|error| disk("write", &error))
+    }
+
+    /// A component must leave room for the store: with a full disk, the edge could not even say that it is full.
+    fn check_room(&self, missing: u64) -> Result<(), String> {
+        let facts = rustix::fs::statvfs(&self.directory)
+            .map_err(|error| disk("look at the room in", &error.into()))?;
+        let free = facts.f_bavail.saturating_mul(facts.f_frsize);
+        if free >= missing.saturating_add(ROOM_LEFT_BYTES) {
+            return Ok(());
+        }
+        Err(format!(
+            "the disk that holds the state directory is full: {missing} bytes are still to come, and {free} are free"
+        ))
     }
 
     async fn ask(

@@ -747,7 +747,13 @@ impl<S: Store> Core<S> {
             let Some(execution) = self.own_execution(node, report.execution)? else {
                 continue;
             };
-            log_state(&report);
+            // An end is also an outcome, and said once: with the outcome, when it is new.
+            if !matches!(
+                report.phase,
+                ObservedPhase::Completed | ObservedPhase::Failed
+            ) {
+                log_state(&report);
+            }
             if report.phase == ObservedPhase::Purged && execution.desired == Desired::Purge {
                 self.store.remove_assignment(execution.id)?;
                 self.forget_job_if_purged(execution.job)?;
