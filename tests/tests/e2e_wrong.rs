@@ -83,7 +83,7 @@ fn wrong_pipelines_are_refused_with_every_problem_and_its_place() {
         &cluster,
         "unknown",
         unknown.as_bytes(),
-        &["unknown.toml:", "`intervall`", "did you mean"],
+        &["unknown.toml:", "input.generate.intervall", "did you mean"],
     );
     let of_type = good.replace("count = 0", "count = \"many\"");
     refused(
@@ -579,16 +579,27 @@ fn case_42_a_full_disk_of_the_edge_takes_no_work_and_stops_none() {
     let large = cluster.root().join("large.wasm");
     std::fs::write(&large, padded_component(&component, 42, LARGE_BYTES)).unwrap();
     cluster.deploy(&PipelineText::steady("late").stage("same", &large, "{}"));
-    // What it kept in reserve may let it take the row; then the component finds no room.
-    wait::until("the full disk to bite", || {
-        disk.fill_up();
-        let late = cluster.execution("late", "e1");
-        assert_ne!(late.state, ExecutionState::Running, "{late:?}");
-        let reason = late.reason.clone().unwrap_or_default();
-        let closed = cluster.edge_log("e1").text().contains("disk-full");
-        let bitten = reason.contains("full") || (!late.received && closed);
-        wait::check(bitten, || format!("{late:?}"))
+    // What it kept in reserve lets it take the row and report on it; the component finds no room.
+    let late = cluster.wait_execution("late", "e1", "waiting for room", |execution| {
+        assert_ne!(execution.state, ExecutionState::Running, "{execution:?}");
+        let reason = execution.reason.as_deref().unwrap_or_default();
+        reason.contains("full")
     });
+    assert_eq!(late.reason_code.unwrap().as_str(), "backoff", "{late:?}");
+    assert!(late.received && late.next_at.is_some(), "{late:?}");
+    // Without even that, it takes nothing: a row that is not on disk is not acknowledged.
+    disk.fill_up();
+    cluster.deploy(&PipelineText::steady("later"));
+    let full = cluster.edge_log("e1").mark();
+    wait::until("a row to find no room", || {
+        let trouble = cluster.edge_log("e1").events_since(full, "store.trouble");
+        wait::check(!trouble.is_empty(), || "no trouble".to_owned())
+    });
+    let later = cluster.execution("later", "e1");
+    assert!(
+        !later.received && later.state == ExecutionState::Pending,
+        "{later:?}"
+    );
     // The edge and its work go on meanwhile.
     let lines = cluster.wait_more_lines("e1", "before.out", 15);
     let expected: Vec<u64> = (0..lines.len() as u64).collect();
@@ -597,17 +608,17 @@ fn case_42_a_full_disk_of_the_edge_takes_no_work_and_stops_none() {
         disk.free_bytes() < LARGE_BYTES as u64,
         "there was room all the time"
     );
-    assert_ne!(
-        cluster.execution("late", "e1").state,
-        ExecutionState::Running
-    );
-    assert!(cluster.lines("e1", "late.out").is_empty());
+    assert!(!cluster.execution("later", "e1").received);
+    for file in ["late.out", "later.out"] {
+        assert!(cluster.lines("e1", file).is_empty(), "{file}");
+    }
 
     disk.make_room();
     cluster.wait_node("e1", NodeState::Connected);
-    cluster.wait_running("late", "e1");
-    cluster.wait_lines("e1", "late.out", 3);
-    cluster.wait_job_running("late", 1);
+    for job in ["late", "later"] {
+        cluster.wait_lines("e1", &format!("{job}.out"), 3);
+        cluster.wait_job_running(job, 1);
+    }
     cluster.wait_job_running("before", 1);
     assert_ran_on(&mut cluster);
 }
