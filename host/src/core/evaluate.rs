@@ -25,14 +25,14 @@ impl<S: Store> Core<S> {
         evaluation: Evaluation,
         step: &mut Step,
     ) -> Result<Handled, StoreError> {
+        // First, since a job that is forgotten here takes its evaluations with it.
+        if !self.store.finish_evaluation(evaluation)? {
+            return Ok(Handled::Undo);
+        }
         if let Some(job) = self.store.job(evaluation.job)? {
             self.evaluate(&job, step)?;
         }
-        if self.store.finish_evaluation(evaluation)? {
-            Ok(Handled::Keep)
-        } else {
-            Ok(Handled::Undo)
-        }
+        Ok(Handled::Keep)
     }
 
     fn evaluate(&mut self, job: &JobRecord, step: &mut Step) -> Result<(), StoreError> {
