@@ -41,6 +41,8 @@ pub struct Observed {
     pub next_at: Option<UnixMs>,
     /// When it said so.
     pub at: UnixMs,
+    /// The older version that runs in its place.
+    pub running_version: Option<Version>,
 }
 
 /// Everything that an execution's state depends on.
@@ -88,6 +90,15 @@ pub fn view_execution(input: &ViewInput<'_>) -> ExecutionView {
     let moved_at = input
         .live
         .map_or(input.changed_at, |live| live.at.max(input.changed_at));
+    let on_old_version = input.live.is_some_and(|live| {
+        let running = match live.phase {
+            ObservedPhase::Running => Some(live.version),
+            _ => None,
+        };
+        live.running_version
+            .or(running)
+            .is_some_and(|running| running != input.version)
+    });
     let settled = |state, reason: String| ExecutionView {
         state,
         reason_code: "",
@@ -105,9 +116,7 @@ pub fn view_execution(input: &ViewInput<'_>) -> ExecutionView {
             next_action,
             next_at,
             moved_at,
-            on_old_version: input.live.is_some_and(|live| {
-                live.phase == ObservedPhase::Running && live.version != input.version
-            }),
+            on_old_version,
         };
     let node = input.node;
     if let Some(outcome) = input.outcome {
@@ -115,6 +124,7 @@ pub fn view_execution(input: &ViewInput<'_>) -> ExecutionView {
             ObservedPhase::Completed => settled(ExecutionState::Completed, outcome.reason.clone()),
             _ => ExecutionView {
                 reason_code: outcome.fail.unwrap_or(FailReason::Indeterminate).as_str(),
+                on_old_version,
                 ..settled(ExecutionState::Failed, outcome.reason.clone())
             },
         };
@@ -229,7 +239,7 @@ pub fn view_execution(input: &ViewInput<'_>) -> ExecutionView {
         ObservedPhase::Completed => settled(ExecutionState::Completed, live.reason.clone()),
         ObservedPhase::Failed => ExecutionView {
             reason_code: live.fail.unwrap_or(FailReason::Indeterminate).as_str(),
-            on_old_version: live.version != input.version,
+            on_old_version,
             ..settled(ExecutionState::Failed, live.reason.clone())
         },
     }
@@ -259,6 +269,7 @@ pub fn job_state<'a>(
     let mut counts = JobCounts::default();
     let mut moving = false;
     let mut troubled = false;
+    let mut old_runs = false;
     for (view, node, desired) in executions {
         if desired != Desired::Run {
             continue;
@@ -282,6 +293,7 @@ pub fn job_state<'a>(
             }
         }
         troubled |= connected && view.on_old_version;
+        old_runs |= view.on_old_version;
     }
     let state = if stopped {
         JobState::Stopped
@@ -289,7 +301,7 @@ pub fn job_state<'a>(
         JobState::Queued
     } else if counts.completed == counts.desired {
         JobState::Completed
-    } else if counts.completed + counts.failed == counts.desired {
+    } else if counts.completed + counts.failed == counts.desired && !old_runs {
         JobState::Failed
     } else if moving {
         JobState::Deploying

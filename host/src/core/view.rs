@@ -36,6 +36,7 @@ fn observed(row: &ObservedRow) -> Observed {
         next_action: row.next_action.clone(),
         next_at: row.next_at,
         at: row.at,
+        running_version: row.running_version,
     }
 }
 

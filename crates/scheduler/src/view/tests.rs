@@ -20,6 +20,7 @@ fn observed(version: u64, phase: ObservedPhase) -> Observed {
         next_action: String::new(),
         next_at: None,
         at: UnixMs(1000),
+        running_version: None,
     }
 }
 
