@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use sluice_agent::{DesiredChange, Now, SpecFacts};
 use sluice_ledger::{Inbox, Verdict};
 use sluice_ledger::{Offer, Position, RowHash};
-use sluice_model::{Digest, ExecutionId, Revision};
+use sluice_model::{Desired, Digest, ExecutionId, Revision};
 use sluice_protocol::{ROWS_PARTS_MAX, Received, Resync, Row, Rows, edge_message::Kind};
 
 use super::load::{facts_of, read_row};
@@ -158,7 +158,7 @@ impl State {
                 Some(facts) => {
                     told.specs.insert(row.spec, facts);
                 }
-                None if snapshot => {}
+                None if snapshot || row.desired != Desired::Run => {}
                 None => {
                     self.ask(None, "a row names a pipeline that is not here");
                     return Ok(());

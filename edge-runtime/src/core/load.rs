@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use sluice_agent::{Agent, Boot, Component, Now, Observation, SpecFacts};
 use sluice_ledger::{RowHash, RowSet};
-use sluice_model::{BootNonce, Digest, ExecutionId};
+use sluice_model::{BootNonce, Desired, Digest, ExecutionId};
 use sluice_protocol::{AssignmentRow, ObservedRow, Spec};
 
 use super::session::Session;
@@ -44,12 +44,9 @@ pub(super) fn load(
 
     boot.locals = store.locals()?;
     let started = boot.locals.iter().filter_map(|it| it.started.as_ref());
-    let named: BTreeSet<Digest> = boot
-        .rows
-        .iter()
-        .chain(started)
-        .map(|row| row.spec)
-        .collect();
+    // A row that orders no run may have come without its pipeline.
+    let to_run = boot.rows.iter().filter(|row| row.desired == Desired::Run);
+    let named: BTreeSet<Digest> = to_run.chain(started).map(|row| row.spec).collect();
     for digest in named {
         match store.spec(digest)? {
             Some(bytes) if Digest::of(&bytes) == digest => {
