@@ -37,7 +37,11 @@ const TICK_MIN: Duration = Duration::from_millis(5);
 /// How often components that nothing names are looked for.
 const SWEEP_EVERY: Duration = Duration::from_secs(6 * 3600);
 
-/// Bytes kept free by a file that is given up when the disk is full, so that outcomes can still be written.
+/// Files that are given up when the disk is full: one so that rows still come in and the orchestrator hears why
+/// nothing more starts, one so that what happened here can still be written down.
+const RESERVES: [&str; 2] = ["reserve-rows", "reserve-ends"];
+
+/// Bytes of each reserve.
 const RESERVE_BYTES: u64 = 256 * 1024;
 
 /// How often the reserve is made again after it was given up.
@@ -585,15 +589,19 @@ impl Loop {
                 }
             });
         }
-        let reserve = self.around.state_dir.join("reserve");
+        let [for_rows, for_ends] = RESERVES.map(|name| self.around.state_dir.join(name));
         if self.core.waits_for_room() {
-            // Gone already, or not to be had: then there is nothing to give up.
-            let _ = std::fs::remove_file(reserve);
             self.reserve_at = now + RESERVE_EVERY;
+            // Gone already, or not to be had: then there is nothing to give up.
+            let _ = std::fs::remove_file(for_rows);
+            if self.core.has_retained() {
+                let _ = std::fs::remove_file(for_ends);
+            }
         } else if now >= self.reserve_at {
             self.reserve_at = now + RESERVE_EVERY;
-            if let Err(error) = make_reserve(&reserve) {
-                tracing::debug!(event = "store.no_reserve", %error);
+            // What happened here comes first: an outcome cannot be had again, a row can.
+            if let Err(error) = make_reserve(&for_ends).and_then(|()| make_reserve(&for_rows)) {
+                tracing::debug!(%error, "store.no_reserve");
             }
         }
     }

@@ -211,9 +211,14 @@ impl EdgeCore {
         &self.state.agent
     }
 
-    /// Whether something that happened here could not be written down yet, because the disk is full.
+    /// Whether the disk was full at the last try.
     pub fn waits_for_room(&self) -> bool {
         self.retry_at.is_some()
+    }
+
+    /// Whether something that happened here waits for room.
+    pub fn has_retained(&self) -> bool {
+        !self.retained.is_empty()
     }
 
     /// The components that may still be needed.

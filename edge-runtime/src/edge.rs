@@ -9,7 +9,7 @@ use sluice_model::{NodeId, NodeName};
 use sluice_transport::identity::NodeIdentity;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::artifacts::Artifacts;
 use crate::config::{EdgeConfig, Kept, absolute};
@@ -93,7 +93,7 @@ impl Edge {
             control,
             ended,
             link: tokio::spawn(link.run()),
-            stop,
+            stop: stop.drop_guard(),
             _lock: lock,
         })
     }
@@ -106,7 +106,7 @@ pub struct EdgeHandle {
     control: Control,
     ended: oneshot::Receiver<Result<(), EdgeError>>,
     link: JoinHandle<Result<(), EdgeError>>,
-    stop: CancellationToken,
+    stop: DropGuard,
     _lock: DirectoryLock,
 }
 
@@ -124,12 +124,15 @@ impl EdgeHandle {
     /// Waits until the edge ends by itself, which it does only when it cannot go on.
     pub async fn wait(&mut self) -> Result<(), EdgeError> {
         tokio::select! {
-            ended = &mut self.ended => ended.unwrap_or(Err(EdgeError::Broken)),
+            ended = &mut self.ended => return ended.unwrap_or(Err(EdgeError::Broken)),
             link = &mut self.link => match link {
-                Ok(Err(error)) => Err(error),
-                Ok(Ok(())) | Err(_) => Err(EdgeError::Broken),
+                Ok(Err(error)) => return Err(error),
+                Err(_) => return Err(EdgeError::Broken),
+                // It ends by itself only when the control thread is gone, which says why.
+                Ok(Ok(())) => {}
             },
         }
+        (&mut self.ended).await.unwrap_or(Err(EdgeError::Broken))
     }
 
     /// Stops in steps: nothing new is started, what runs drains and saves its state within `within`, the session is
@@ -137,7 +140,7 @@ impl EdgeHandle {
     pub async fn shutdown(self, within: Duration) -> Result<(), EdgeError> {
         self.control.stop(within).await;
         let ended = self.ended.await;
-        self.stop.cancel();
+        drop(self.stop);
         let mut link = self.link;
         if tokio::time::timeout(GOODBYE_WITHIN, &mut link)
             .await

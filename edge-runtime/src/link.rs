@@ -16,7 +16,7 @@ use sluice_transport::{
 };
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::control::{Control, Outgoing};
@@ -36,6 +36,9 @@ const REDIAL_SELDOM: Duration = Duration::from_secs(60);
 
 /// The longest that an orchestrator can send us away for.
 const REDIAL_AFTER_MAX: Duration = Duration::from_secs(3600);
+
+/// How long the last frames of a session may take to leave.
+const LAST_WORDS_WITHIN: Duration = Duration::from_millis(500);
 
 /// Frames waiting for one connection: a change in all its parts, and some acks. More means that the link is stuck.
 pub(crate) const OUTGOING_MAX: usize = 2048;
@@ -178,6 +181,11 @@ impl Link {
                         break String::new();
                     }
                 },
+                () = self.stop.cancelled() => {
+                    // What was said last should still arrive; a writer that is stuck does not keep us.
+                    let _ = timeout(LAST_WORDS_WITHIN, tasks.join_next()).await;
+                    break String::new();
+                }
                 () = sleep_until(renewal_at), if ended.begun => {
                     renewal_at = Instant::now() + RENEWAL_CHECK;
                     if self.renewal_is_due() {
@@ -253,7 +261,7 @@ async fn write(
             Outgoing::Close { code, why } => {
                 // Nothing that was said before may be lost by the goodbye.
                 let _ = sender.finish();
-                let _ = tokio::time::timeout(REDIAL_MIN, sender.taken()).await;
+                let _ = timeout(LAST_WORDS_WITHIN / 2, sender.taken()).await;
                 session.close(code, &why.message);
                 Note::Closed(why.redial)
             }

@@ -16,6 +16,7 @@ const PRAGMAS: &str = "
     PRAGMA foreign_keys = ON;
     PRAGMA cache_size = -1024;
     PRAGMA journal_size_limit = 1048576;
+    PRAGMA wal_autocheckpoint = 256;
 ";
 
 const TABLES: &str = "
