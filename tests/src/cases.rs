@@ -145,10 +145,10 @@ pub fn tests_by_case(project: &Project) -> BTreeMap<usize, Vec<CaseTest>> {
     by_case
 }
 
-/// The numbers right after `case_`.
+/// The numbers at the start: of `case_2_18_words` and of `case_2_case_18_words` both.
 fn numbers(name: &str) -> Vec<usize> {
     name.split('_')
-        .skip(1)
+        .filter(|&part| part != "case")
         .map_while(|part| part.parse().ok())
         .collect()
 }
@@ -204,21 +204,21 @@ mod tests {
         let mut project = Project::default();
         project.files.push(SourceFile::new(
             "tests/tests/a.rs",
-            "//! fn case_1_in_a_comment\nfn case_13_one() {}\n    async fn case_2_18_two_cases() {}\nfn case_100_none() {}",
+            "//! fn case_1_in_a_comment\nfn case_13_one() {}\n    async fn case_2_18_two_cases() {}\nfn case_100_case_7_two_words() {}",
         ));
         project
             .files
             .push(SourceFile::new("README.md", "fn case_4_not_rust() {}"));
         let found = tests_by_case(&project);
         let numbers: Vec<usize> = found.keys().copied().collect();
-        assert_eq!(numbers, [2, 13, 18, 100]);
+        assert_eq!(numbers, [2, 7, 13, 18, 100]);
         assert_eq!(found[&18][0].line, 3);
         assert_eq!(found[&18][0].name, "case_2_18_two_cases");
         assert_eq!(unknown(&found).len(), 1);
         let text = table(&found);
         assert!(text.contains("case_13_one (tests/tests/a.rs:2)"), "{text}");
         assert!(
-            text.contains("failure matrix: 3 of 99 cases have tests"),
+            text.contains("failure matrix: 4 of 99 cases have tests"),
             "{text}"
         );
     }
