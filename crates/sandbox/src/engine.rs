@@ -136,31 +136,19 @@ impl Engine {
         digest: &[u8; 32],
         wasm: impl FnOnce() -> io::Result<B>,
     ) -> Result<Compiled, LoadError> {
-        if let Some(compiled) = self.loaded(digest) {
+        // What is compiled already never waits for a compiler that is busy with something else.
+        if let Some(compiled) = self.ready(digest) {
             return Ok(compiled);
         }
         let _one_at_a_time = lock(&self.inner.compiling);
-        if let Some(compiled) = self.loaded(digest) {
+        if let Some(compiled) = self.ready(digest) {
             return Ok(compiled);
         }
-        let stage = match self.load_cached(digest) {
-            Some(stage) => stage,
-            None => {
-                let wasm = wasm().map_err(LoadError::Read)?;
-                let component = self.compile(digest, wasm.as_ref())?;
-                let stage = self.link(&component)?;
-                self.store_cached(digest, &component);
-                stage
-            }
-        };
-        let stage = Arc::new(stage);
-        let mut loaded = lock(&self.inner.loaded);
-        loaded.retain(|_, stage| stage.strong_count() > 0);
-        loaded.insert(*digest, Arc::downgrade(&stage));
-        Ok(Compiled {
-            digest: *digest,
-            stage,
-        })
+        let wasm = wasm().map_err(LoadError::Read)?;
+        let component = self.compile(digest, wasm.as_ref())?;
+        let stage = self.link(&component)?;
+        self.store_cached(digest, &component);
+        Ok(self.share(digest, stage))
     }
 
     /// Removes a component's compiled code from the disk. What is loaded stays loaded.
@@ -178,12 +166,31 @@ impl Engine {
         self.inner.ticker.handle()
     }
 
-    fn loaded(&self, digest: &[u8; 32]) -> Option<Compiled> {
-        let stage = lock(&self.inner.loaded).get(digest)?.upgrade()?;
-        Some(Compiled {
+    /// What is loaded or in the cache.
+    fn ready(&self, digest: &[u8; 32]) -> Option<Compiled> {
+        let loaded = lock(&self.inner.loaded).get(digest).and_then(Weak::upgrade);
+        match loaded {
+            Some(stage) => Some(Compiled {
+                digest: *digest,
+                stage,
+            }),
+            None => Some(self.share(digest, self.load_cached(digest)?)),
+        }
+    }
+
+    /// Keeps a stage in mind, or gives the one that somebody else loaded meanwhile.
+    fn share(&self, digest: &[u8; 32], stage: TransformPre<StageState>) -> Compiled {
+        let mut loaded = lock(&self.inner.loaded);
+        loaded.retain(|_, stage| stage.strong_count() > 0);
+        let stage = loaded
+            .get(digest)
+            .and_then(Weak::upgrade)
+            .unwrap_or_else(|| Arc::new(stage));
+        loaded.insert(*digest, Arc::downgrade(&stage));
+        Compiled {
             digest: *digest,
             stage,
-        })
+        }
     }
 
     /// Checks the bytes and compiles them.

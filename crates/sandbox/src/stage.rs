@@ -32,7 +32,8 @@ pub struct StageSpec {
 /// A stage of a running chain.
 pub(crate) struct Stage {
     spec: StageSpec,
-    engine: wasmtime::Engine,
+    /// Held so that its ticker runs for as long as this stage may.
+    engine: Engine,
     ticker: TickerHandle,
     log: LogGate,
     /// Missing after something went wrong in it, until the next call.
@@ -62,7 +63,7 @@ impl Stage {
         log: LogGate,
     ) -> Result<Self, ConfigureError> {
         let mut stage = Self {
-            engine: engine.wasmtime().clone(),
+            engine: engine.clone(),
             ticker: engine.ticker(),
             spec,
             log,
@@ -125,7 +126,7 @@ impl Stage {
     fn instantiate(&self) -> Result<Instance, ConfigureCause> {
         let Self { spec, engine, .. } = self;
         let state = StageState::new(&spec.name, spec.limits, self.log.clone());
-        let mut store = Store::new(engine, state);
+        let mut store = Store::new(engine.wasmtime(), state);
         store.limiter(|state| &mut state.meter);
         store.set_hostcall_fuel(hostcall_fuel(&spec.limits));
         store.set_max_component_handles(spec.limits.handles_max);

@@ -1,10 +1,15 @@
 //! Every limit ends the call with its own name, the instance is replaced, and the next batch passes.
 
-use sluice_sandbox::{CallError, ChainFault, ConfigureCause, Level, StageLimits};
+use std::sync::Arc;
+
+use sluice_sandbox::{
+    CallError, Chain, ChainFault, ChainOutput, ConfigureCause, Engine, EngineConfig,
+    InProcessChain, Level, OnRetry, StageLimits, StageSpec, Turn,
+};
 
 use crate::guests::{
-    Rig, batch, hostile, hostile_with, limits, poisoned, spec, text_spec, text_stage,
-    text_stage_with,
+    Lines, Rig, batch, digest, hostile, hostile_with, limits, poisoned, spec, text_spec,
+    text_stage, text_stage_with,
 };
 
 /// One record through a stage that misbehaves for it: a dead letter of this kind, whose reason says so.
@@ -60,6 +65,24 @@ fn a_loop_ends_at_the_deadline() {
     let mut rig = Rig::new(vec![hostile("spin")]);
     dies(&mut rig, "poison", "deadline", "deadline of 100ms");
     lives(&mut rig);
+}
+
+#[test]
+fn a_deadline_holds_after_the_engines_owner_has_let_go_of_it() {
+    let engine = Engine::new(EngineConfig::default()).unwrap();
+    let wasm = text_stage(
+        r#"(func (export "process") (param i32 i32 i32 i32 i32 i32 i32 i32) (result i32)
+             (loop $more (br $more)) (unreachable))"#,
+    );
+    let spec = StageSpec {
+        compiled: engine.load(&digest(&wasm), || Ok(&wasm)).unwrap(),
+        ..hostile("keep")
+    };
+    let mut chain = InProcessChain::new(&engine, vec![spec], Arc::new(Lines::default())).unwrap();
+    drop(engine);
+    let (input, mut output) = (batch(["x"]), ChainOutput::new());
+    while chain.process(&input, &mut output, OnRetry::Report).unwrap() == Turn::Again {}
+    assert_eq!(output.dead_letters[0].kind.as_str(), "deadline");
 }
 
 #[test]
