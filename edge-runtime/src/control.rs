@@ -38,7 +38,7 @@ const TICK_MIN: Duration = Duration::from_millis(5);
 const SWEEP_EVERY: Duration = Duration::from_secs(6 * 3600);
 
 /// Files that are given up when the disk is full: one so that rows still come in and the orchestrator hears why
-/// nothing more starts, one so that what happened here can still be written down.
+/// nothing more starts, one so that the end of an execution can still be written down.
 const RESERVES: [&str; 2] = ["reserve-rows", "reserve-ends"];
 
 /// Bytes of each reserve.
@@ -594,12 +594,12 @@ impl Loop {
             self.reserve_at = now + RESERVE_EVERY;
             // Gone already, or not to be had: then there is nothing to give up.
             let _ = std::fs::remove_file(for_rows);
-            if self.core.has_retained() {
+            if self.core.retains_an_end() {
                 let _ = std::fs::remove_file(for_ends);
             }
         } else if now >= self.reserve_at {
             self.reserve_at = now + RESERVE_EVERY;
-            // What happened here comes first: an outcome cannot be had again, a row can.
+            // Ends come first: they cannot be had again, rows can.
             if let Err(error) = make_reserve(&for_ends).and_then(|()| make_reserve(&for_rows)) {
                 tracing::debug!(%error, "store.no_reserve");
             }

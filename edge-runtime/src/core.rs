@@ -216,9 +216,10 @@ impl EdgeCore {
         self.retry_at.is_some()
     }
 
-    /// Whether something that happened here waits for room.
-    pub fn has_retained(&self) -> bool {
-        !self.retained.is_empty()
+    /// Whether the end of an execution waits for room: it cannot be had again.
+    pub fn retains_an_end(&self) -> bool {
+        let is_end = |input: &Input| matches!(input, Input::Ended { .. });
+        self.retained.iter().any(is_end)
     }
 
     /// The components that may still be needed.

@@ -585,7 +585,7 @@ fn case_42_a_full_disk_of_the_edge_takes_no_work_and_stops_none() {
         let reason = execution.reason.as_deref().unwrap_or_default();
         reason.contains("full")
     });
-    assert_eq!(late.reason_code.unwrap().as_str(), "backoff", "{late:?}");
+    assert_eq!(late.reason_code.unwrap().as_str(), "fetching", "{late:?}");
     assert!(late.received && late.next_at.is_some(), "{late:?}");
     // Without even that, it takes nothing: a row that is not on disk is not acknowledged.
     disk.fill_up();

@@ -10,7 +10,7 @@ use crate::action::{Action, Ending, PrepareFailure, Ticket};
 use crate::assignment::{Assignment, Component, Label, SpecFacts};
 use crate::backoff::Jitter;
 use crate::execution::Execution;
-use crate::observation::{Change, Local, Observation};
+use crate::observation::{Change, EndedHow, Local, Observation};
 
 /// Components fetched at once: two keep a link busy while one ends and the next begins.
 pub const FETCHES_MAX: usize = 2;
@@ -55,6 +55,9 @@ pub struct DesiredChange {
     pub whole: bool,
     /// Specs that are new or were not readable before.
     pub specs: BTreeMap<Digest, SpecFacts>,
+    /// How attempts of `upserts` ended on this node, as far as it is recorded: a store that was lost does not run them
+    /// again.
+    pub ended: Vec<(ExecutionId, Label, EndedHow)>,
 }
 
 /// See the crate.
@@ -227,6 +230,11 @@ impl Agent {
                 None => {
                     self.executions.insert(id, Execution::new(row));
                 }
+            }
+        }
+        for (id, label, how) in change.ended {
+            if let Some(execution) = self.executions.get_mut(&id) {
+                execution.handle_ended_before(label, how);
             }
         }
         self.settle_all();

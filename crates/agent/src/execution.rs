@@ -12,7 +12,7 @@ use sluice_model::{Desired, Digest, ExecutionId, FailReason, MonotonicMs, Observ
 
 use crate::action::{Action, Ending, PrepareFailure, Ticket};
 use crate::agent::Machinery;
-use crate::assignment::Assignment;
+use crate::assignment::{Assignment, Label};
 use crate::backoff::{CRASHES_MAX, STEADY};
 use crate::observation::{EndedHow, Local, Observation};
 use lane::{Lane, LaneEnd, Step, Which, Work};
@@ -93,6 +93,16 @@ impl Execution {
         });
         if purged && self.target.assignment.desired == Desired::Purge {
             self.purge = Purge::Done;
+        }
+    }
+
+    /// It is recorded how this attempt ended here, and this store does not know it: it was lost since then.
+    pub(crate) fn handle_ended_before(&mut self, label: Label, how: EndedHow) {
+        let lane = &mut self.target;
+        let fresh = !lane.started && lane.work.is_none() && lane.end.is_none();
+        if lane.label() == label && fresh && self.fallback.is_none() {
+            lane.wait = None;
+            lane.end = Some(LaneEnd::Ended(how));
         }
     }
 

@@ -260,7 +260,8 @@ pub struct Rows {
     /// Desired only: what the rows name and the edge may lack.
     #[prost(message, repeated, tag = "9")]
     pub specs: Vec<SpecBytes>,
-    /// Observed only: how attempts ended. Not part of the digest; kept by the edge until acknowledged.
+    /// How attempts ended; not part of the digest. Observed: kept by the edge until acknowledged. Desired: what is
+    /// recorded for the attempts that `upserts` name, so that an edge that lost its store does not run them again.
     #[prost(message, repeated, tag = "10")]
     pub outcomes: Vec<Row>,
 }

@@ -2,11 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use sluice_agent::{DesiredChange, Now, SpecFacts};
+use sluice_agent::{DesiredChange, EndedHow, Label, Now, SpecFacts};
 use sluice_ledger::{Inbox, Verdict};
 use sluice_ledger::{Offer, Position, RowHash};
-use sluice_model::{Desired, Digest, ExecutionId, Revision};
-use sluice_protocol::{ROWS_PARTS_MAX, Received, Resync, Row, Rows, edge_message::Kind};
+use sluice_model::{Desired, Digest, ExecutionId, FailReason, ObservedPhase, Revision};
+use sluice_protocol::{
+    ObservedRow, ROWS_PARTS_MAX, Received, Resync, Row, Rows, edge_message::Kind,
+};
 
 use super::load::{facts_of, read_row};
 use super::session::Session;
@@ -27,6 +29,7 @@ pub(super) struct Collecting {
     upserts: Vec<Row>,
     removed: Vec<Vec<u8>>,
     specs: Vec<Vec<u8>>,
+    outcomes: Vec<Row>,
 }
 
 impl State {
@@ -56,6 +59,7 @@ impl State {
                 upserts: Vec::new(),
                 removed: Vec::new(),
                 specs: Vec::new(),
+                outcomes: Vec::new(),
             });
         }
         let continues = live.collecting.as_ref().is_some_and(|it| {
@@ -72,6 +76,7 @@ impl State {
         collecting.parts += 1;
         collecting.upserts.extend(rows.upserts);
         collecting.removed.extend(rows.removed);
+        collecting.outcomes.extend(rows.outcomes);
         let specs = rows.specs.into_iter().map(|spec| spec.bytes);
         collecting.specs.extend(specs);
         if !rows.last {
@@ -144,6 +149,7 @@ impl State {
                 .iter()
                 .filter_map(|key| ExecutionId::from_slice(key))
                 .collect(),
+            ended: change.outcomes.iter().filter_map(ended_of).collect(),
             ..DesiredChange::default()
         };
         for (key, body) in &upserts {
@@ -234,6 +240,24 @@ impl State {
             self.event(Event::LedgerResync { from, why });
         }
     }
+}
+
+/// A recorded outcome as the agent takes it.
+fn ended_of(row: &Row) -> Option<(ExecutionId, Label, EndedHow)> {
+    let outcome = ObservedRow::decode(&row.body).ok()?;
+    let label = Label {
+        version: outcome.version,
+        attempt: outcome.attempt,
+    };
+    let how = match outcome.phase {
+        ObservedPhase::Completed => EndedHow::Completed,
+        ObservedPhase::Failed => EndedHow::Failed {
+            reason: outcome.fail.unwrap_or(FailReason::Indeterminate),
+            message: outcome.reason,
+        },
+        _ => return None,
+    };
+    Some((outcome.execution, label, how))
 }
 
 /// What is known of a spec: from the change, or from the disk.

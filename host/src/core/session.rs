@@ -19,9 +19,9 @@ use sluice_protocol::admission::{
     self, Admission, Caller, HeldReason, Known, LifeKnowledge, RejectCode,
 };
 use sluice_protocol::{
-    EdgeMessage, Heartbeat, HeartbeatAck, Hello, ObservedRow, OrchestratorMessage,
-    ROWS_PART_BYTES_MAX, ROWS_PARTS_MAX, Received, Reject, Resync, Rows, SpecBytes, VERSIONS,
-    Welcome, decode, edge_message, encode, orchestrator_message,
+    AssignmentRow, EdgeMessage, Heartbeat, HeartbeatAck, Hello, ObservedRow, OrchestratorMessage,
+    OutcomeKey, ROWS_PART_BYTES_MAX, ROWS_PARTS_MAX, Received, Reject, Resync, Row, Rows,
+    SpecBytes, VERSIONS, Welcome, decode, edge_message, encode, orchestrator_message,
 };
 use tracing::{info, warn};
 
@@ -858,12 +858,34 @@ impl<S: Store> Core<S> {
                 let size = bytes.len();
                 parts.room(size).specs.push(SpecBytes { bytes });
             }
+            if let Some(outcome) = self.recorded_outcome(&row)? {
+                let size = outcome.body.len() + outcome.key.len();
+                parts.room(size).outcomes.push(outcome);
+            }
             parts.room(row.body.len() + row.key.len()).upserts.push(row);
         }
         for key in change.removed {
             parts.room(key.len()).removed.push(key);
         }
         Ok(parts.finish())
+    }
+
+    /// How the attempt that a row names ended: told with the row, so that an edge that lost its store does not run it
+    /// again.
+    fn recorded_outcome(&mut self, row: &Row) -> Result<Option<Row>, StoreError> {
+        let Ok(assignment) = AssignmentRow::decode(&row.body) else {
+            return Ok(None);
+        };
+        let key = OutcomeKey {
+            execution: assignment.execution,
+            version: assignment.version,
+            attempt: assignment.attempt,
+        };
+        let outcome = self.store.outcome(key)?;
+        Ok(outcome.map(|outcome| Row {
+            key: key.to_bytes().to_vec(),
+            body: outcome.encode(),
+        }))
     }
 }
 

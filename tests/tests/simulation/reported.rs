@@ -234,6 +234,7 @@ fn case_19_completed_without_a_link_is_recorded_once() {
         world.bring_back(0);
         await_job(world, "ends", JobState::Completed);
         assert!(world.outcome(execution.id, Version(1), 1).is_some());
+        world.settle();
         assert_eq!(world.checks.outcomes.len(), 1);
         assert_eq!(world.starts(0, "ends"), 1);
     });

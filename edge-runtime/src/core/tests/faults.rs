@@ -165,8 +165,9 @@ fn case_42_a_full_disk_acknowledges_nothing_and_stops_nothing() {
     assert!(!rig.is_connected());
     assert_eq!(rig.closes[0].code, "disk-full");
 
+    assert!(rig.core().waits_for_room() && !rig.core().retains_an_end());
     rig.end(1, Ending::Completed);
-    assert!(rig.core().waits_for_room());
+    assert!(rig.core().retains_an_end());
     rig.pass(Duration::from_secs(5));
     assert!(rig.core().waits_for_room() && rig.fake.outcomes.is_empty());
     rig.core().store_mut().set_fault_point(None);
