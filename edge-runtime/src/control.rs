@@ -39,7 +39,7 @@ const SWEEP_EVERY: Duration = Duration::from_secs(6 * 3600);
 
 /// Files that are given up when the disk is full: one so that rows still come in and the orchestrator hears why
 /// nothing more starts, one so that the end of an execution can still be written down.
-const RESERVES: [&str; 2] = ["reserve-rows", "reserve-ends"];
+pub(crate) const RESERVES: [&str; 2] = ["reserve-rows", "reserve-ends"];
 
 /// Bytes of each reserve.
 const RESERVE_BYTES: u64 = 256 * 1024;

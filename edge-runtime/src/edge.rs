@@ -13,20 +13,23 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::artifacts::Artifacts;
 use crate::config::{EdgeConfig, Kept, absolute};
-use crate::control::{Clock, Control, Surroundings};
+use crate::control::{Clock, Control, RESERVES, Surroundings};
 use crate::core::{CoreOptions, EdgeCore};
 use crate::error::EdgeError;
 use crate::join::{IDENTITY_FILE, join_cluster, keep};
 use crate::link::Link;
 use crate::lock::DirectoryLock;
 use crate::runner::{RunnerContext, RunnerOptions};
-use crate::store::Store;
+use crate::store::{Store, StoreError};
 
 /// How long a shutdown may take: executions drain for at most 10 s, and then save their checkpoints.
 pub const SHUTDOWN_WITHIN: Duration = Duration::from_secs(15);
 
 /// How long the link may take to say goodbye.
 const GOODBYE_WITHIN: Duration = Duration::from_secs(4);
+
+/// The edge's store.
+const STORE_FILE: &str = "edge.db";
 
 /// An edge that can be started.
 #[derive(Debug)]
@@ -44,7 +47,6 @@ impl Edge {
         let (kept, identity) = identify(&state_dir, &config).await?;
 
         let allowed = allowed_paths(&state_dir, &kept)?;
-        let store = Store::open(&state_dir.join("edge.db"))?;
         let runner = RunnerContext::open(RunnerOptions {
             cache_dir: state_dir.join("compiled"),
             allowed,
@@ -63,7 +65,10 @@ impl Edge {
             capabilities: capabilities(),
             node: Some((node, kept.name.clone())),
         };
-        let (core, first) = EdgeCore::open(store, options, clock.now())?;
+        let (core, first) = with_room(&state_dir, || {
+            let store = Store::open(&state_dir.join(STORE_FILE))?;
+            EdgeCore::open(store, options.clone(), clock.now())
+        })?;
         let time_floor = core.meta().server_time;
         let around = Surroundings {
             runtime: tokio::runtime::Handle::current(),
@@ -201,6 +206,24 @@ async fn identify(
     Ok((kept, joined.identity))
 }
 
+/// Opens the store. A start on a full disk gives up the reserves and tries once more: what the edge has must run.
+fn with_room<T>(
+    state_dir: &Path,
+    mut open: impl FnMut() -> Result<T, StoreError>,
+) -> Result<T, StoreError> {
+    match open() {
+        Err(error) if error.is_full() => {
+            tracing::warn!(event = "store.trouble", %error, "the reserves are given up");
+            for name in RESERVES {
+                // Gone already, or not to be had: the second try tells.
+                let _ = std::fs::remove_file(state_dir.join(name));
+            }
+            open()
+        }
+        done => done,
+    }
+}
+
 fn make_private(state_dir: &Path) -> Result<(), EdgeError> {
     std::fs::create_dir_all(state_dir)
         .map_err(|error| EdgeError::file("make", state_dir, error))?;
@@ -248,4 +271,33 @@ fn random<const N: usize>() -> Result<[u8; N], EdgeError> {
         source: std::io::Error::other(error),
     })?;
     Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    #[test]
+    fn a_start_on_a_full_disk_gives_up_the_reserves_and_tries_once_more() {
+        let directory = tempfile::tempdir().unwrap();
+        let reserves = RESERVES.map(|name| directory.path().join(name));
+        for reserve in &reserves {
+            std::fs::write(reserve, b"kept free").unwrap();
+        }
+        let full = || reserves.iter().any(|reserve| reserve.exists());
+        let opened = with_room(directory.path(), || match full() {
+            true => Err(StoreError::Full),
+            false => Ok(7),
+        });
+        assert_eq!(opened.unwrap(), 7);
+        let mut tries = 0;
+        let opened = with_room(directory.path(), || {
+            tries += 1;
+            Err::<(), _>(StoreError::Full)
+        });
+        assert!(opened.unwrap_err().is_full());
+        assert_eq!(tries, 2, "a disk that stays full is no reason to spin");
+    }
 }

@@ -41,6 +41,10 @@ pub(super) fn prepare(connection: &Connection) -> Result<(), StoreError> {
     if found > FORMAT {
         return Err(StoreError::Newer { found });
     }
+    if found != 0 {
+        // There already. Nothing is written, so that a full disk keeps no edge from starting.
+        return Ok(());
+    }
     connection
         .execute_batch(&format!(
             "BEGIN; {TABLES} PRAGMA user_version = {FORMAT}; COMMIT;"

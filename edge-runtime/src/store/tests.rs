@@ -139,6 +139,14 @@ fn a_newer_format_is_refused_and_a_fault_point_fails_what_it_names() {
 }
 
 #[test]
+fn opening_a_store_that_is_there_writes_nothing() {
+    let connection = Store::in_memory().unwrap().into_connection();
+    connection.execute_batch("PRAGMA query_only = ON").unwrap();
+    let mut store = Store::from_connection(connection).unwrap();
+    assert_eq!(store.meta().unwrap(), Meta::default());
+}
+
+#[test]
 fn a_full_disk_is_told_apart_from_a_broken_one() {
     let mut store = Store::in_memory().unwrap();
     store
