@@ -192,18 +192,20 @@ impl Execution {
 
     fn settle_stop(&mut self, cx: &mut Machinery) {
         self.target.cancel_work(cx);
+        // Nothing here waits for its time any more: a deadline that nobody looks at would stay in the past.
+        self.target.wait = None;
         if let Some(fallback) = &mut self.fallback {
             fallback.cancel_work(cx);
+            fallback.wait = None;
+        }
+        if cx.suspended.is_some() && matches!(self.purge, Purge::Wait { .. }) {
+            self.purge = Purge::No;
         }
         if self.instance.is_some() {
             self.stop_instance(cx);
             return;
         }
-        self.target.wait = None;
         if cx.suspended.is_some() {
-            if let Some(fallback) = &mut self.fallback {
-                fallback.wait = None;
-            }
             return;
         }
         self.fallback = None;

@@ -519,3 +519,21 @@ fn an_end_is_remembered_for_its_own_label_only() {
     world.carry_out();
     assert_eq!(world.preparing.len(), 1, "a new version starts over");
 }
+
+#[test]
+fn a_suspended_node_has_no_deadline_that_stays_in_the_past() {
+    let mut world = World::new();
+    world.order(0, 3, Desired::Purge);
+    world.carry_out();
+    world.take(&Step::Purged {
+        which: 0,
+        works: false,
+    });
+    assert!(world.agent.next_deadline().is_some(), "it is tried again");
+    world.take(&Step::Suspend(true));
+    assert_eq!(world.agent.next_deadline(), None);
+    world.take(&Step::Pass { seconds: 200 });
+    assert_eq!(world.agent.next_deadline(), None);
+    world.heal();
+    world.check();
+}
