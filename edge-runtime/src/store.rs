@@ -61,6 +61,12 @@ pub enum StoreError {
         /// Its format.
         found: u64,
     },
+    /// Made for another node.
+    #[error("this state directory belongs to node {node}; use another --state-dir or remove it")]
+    OtherNode {
+        /// Whose it is.
+        node: String,
+    },
     /// Not what this program wrote.
     #[error(
         "the edge's store is damaged ({what}): move the state directory away and join again with a token \

@@ -72,10 +72,14 @@ pub(super) fn load(
 
     let mut meta = meta_stored.clone();
     meta.boot_counter = meta.boot_counter.next();
-    if let Some((id, name)) = &options.node
-        && meta.node.as_ref().is_none_or(|(known, _)| known != id)
-    {
-        meta.node = Some((*id, name.clone()));
+    match (&meta.node, &options.node) {
+        // Its rows, revisions and orders are another node's: every session would be held for ever.
+        (Some((known, name)), Some((id, _))) if known != id => {
+            let node = format!("{name} ({known})");
+            return Err(StoreError::OtherNode { node });
+        }
+        (None, Some(node)) => meta.node = Some(node.clone()),
+        _ => {}
     }
     let (first, _) = options
         .seed

@@ -33,6 +33,9 @@ pub(super) const SLOWEST_LINK_BYTES_PER_S: u64 = 1000;
 /// Times between heartbeats that an orchestrator may ask for.
 const HEARTBEAT_MS: std::ops::RangeInclusive<u64> = 10..=3_600_000;
 
+/// Counters from the wire stay below this: they are kept as signed numbers, and each needs one after it.
+const COUNTER_END: u64 = i64::MAX.cast_unsigned();
+
 /// Counters in one heartbeat, at most: they are small, and the others come with the next.
 const COUNTERS_MAX: usize = 1000;
 
@@ -182,6 +185,10 @@ impl State {
                 return Ok(());
             }
         };
+        if let Session::Live(live) = &mut self.session {
+            // Whatever comes proves that the orchestrator lives: its answers may queue behind rows on a slow link.
+            live.answered = live.seq;
+        }
         match message.kind {
             Some(Kind::Welcome(welcome)) => self.handle_welcome(store, welcome, now)?,
             Some(Kind::Reject(reject)) => self.handle_reject(reject, now),
@@ -213,6 +220,9 @@ impl State {
             _ if !VERSIONS.contains(&welcome.version) => Some("the Welcome's dialect is unknown"),
             _ if !HEARTBEAT_MS.contains(&welcome.heartbeat_ms) => {
                 Some("the Welcome's heartbeat is not between 10 ms and an hour")
+            }
+            _ if welcome.observed_acked >= COUNTER_END || welcome.epoch >= COUNTER_END => {
+                Some("the Welcome's counters are larger than any can be")
             }
             (_, Some((mine, _))) if !welcome.held && Epoch(welcome.epoch) < mine => {
                 Some("the orchestrator's life is older than the last one")
@@ -369,7 +379,6 @@ impl State {
         let Session::Live(live) = &mut self.session else {
             return;
         };
-        live.answered = live.answered.max(ack.seq).min(live.seq);
         let (Some(desired), Some(observed)) =
             (ack.desired.to_position(), ack.observed.to_position())
         else {

@@ -5,10 +5,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use sluice_agent::Ending;
 use sluice_model::{Desired, Epoch, ObservedPhase, Revision, UnixMs};
-use sluice_protocol::Reject;
+use sluice_protocol::{HeartbeatAck, Reject, orchestrator_message::Kind};
 
 use super::super::*;
-use super::rig::{HEARTBEAT_MS, Rig, life};
+use super::rig::{HEARTBEAT_MS, Rig, life, message};
 
 #[test]
 fn the_orchestrators_life_is_on_disk_before_begin() {
@@ -41,6 +41,55 @@ fn three_heartbeats_without_an_answer_end_the_session() {
     rig.pass(Duration::from_millis(HEARTBEAT_MS));
     assert!(!rig.is_connected());
     assert_eq!(rig.closes[0].code, "silent");
+}
+
+#[test]
+fn whatever_comes_answers_the_heartbeats() {
+    let mut rig = Rig::new();
+    rig.connect();
+    rig.fake.mute = true;
+    for _ in 0..5 {
+        rig.pass(Duration::from_millis(HEARTBEAT_MS * 2));
+        rig.push(&message(Kind::HeartbeatAck(HeartbeatAck::default())));
+    }
+    assert!(rig.is_connected());
+    rig.pass(Duration::from_millis(HEARTBEAT_MS * 4 + 1));
+    assert!(!rig.is_connected());
+}
+
+#[test]
+fn a_welcome_with_counters_beyond_all_bounds_ends_the_session() {
+    for acked in [u64::MAX, i64::MAX.cast_unsigned()] {
+        let mut rig = Rig::new();
+        rig.connect();
+        rig.disconnect();
+        rig.fake.observed_rev = acked;
+        rig.connect();
+        assert!(!rig.is_connected());
+        assert_eq!(rig.closes[0].code, "protocol");
+    }
+    let mut rig = Rig::new();
+    rig.fake.epoch = u64::MAX;
+    rig.connect();
+    assert!(!rig.is_connected());
+    assert_eq!(rig.core().meta().life, None);
+}
+
+#[test]
+fn a_store_of_another_node_is_refused() {
+    let mut rig = Rig::new();
+    rig.crash();
+    let store = rig.core.take().unwrap().into_store();
+    let options = CoreOptions {
+        boot_nonce: [7; 16],
+        seed: [7; 32],
+        program: "test".to_owned(),
+        labels: Labels::new(),
+        capabilities: Vec::new(),
+        node: Some((NodeId::from_random([8; 16]), "e1".parse().unwrap())),
+    };
+    let error = EdgeCore::open(store, options, rig.now).unwrap_err();
+    assert!(error.to_string().contains("another --state-dir"), "{error}");
 }
 
 #[test]
