@@ -22,7 +22,8 @@ pub struct EdgeArgs {
     /// The node's name: a-z, 0-9 and `-` (first start)
     #[arg(long, value_name = "NAME")]
     pub name: Option<NodeName>,
-    /// Token from `sluice token create`, or @FILE that holds it (first start; ignored later)
+    /// Token from `sluice token create`, or @FILE that holds it (first start; later only used when the node was
+    /// revoked or its certificate has expired)
     #[arg(
         long,
         value_name = "TOKEN|@FILE",
@@ -51,14 +52,18 @@ fn parse_label(text: &str) -> Result<(String, String), String> {
 }
 
 impl EdgeArgs {
-    /// The options as a configuration; reads the token's file, unless this directory has joined already.
+    /// The options as a configuration; reads the token's file, which may be gone once this directory has joined.
     pub fn into_config(self) -> Result<EdgeConfig, EdgeError> {
         let joined = self.state_dir.join(crate::join::IDENTITY_FILE).exists();
-        let join = match self.join.filter(|_| !joined) {
-            Some(text) => Some(match text.strip_prefix('@') {
-                Some(path) => read_token(path.into())?,
-                None => text,
-            }),
+        let join = match self.join {
+            Some(text) => match text.strip_prefix('@').map(|path| read_token(path.into())) {
+                None => Some(text),
+                Some(Err(error)) if joined => {
+                    tracing::info!(event = "edge.join_ignored", %error);
+                    None
+                }
+                Some(read) => Some(read?),
+            },
             None => None,
         };
         let labels: Labels = self.labels.into_iter().collect();
@@ -140,6 +145,10 @@ mod tests {
         let at = format!("@{}", file.display());
         let error = args(at.clone()).into_config().unwrap_err();
         assert!(error.to_string().contains("token"), "{error}");
+        let identity = directory.path().join("state/identity.pem");
+        std::fs::create_dir_all(identity.parent().unwrap()).unwrap();
+        std::fs::write(&identity, "joined").unwrap();
+        assert_eq!(args(at.clone()).into_config().unwrap().join, None);
         std::fs::write(&file, "sluice1-abc\n").unwrap();
         assert_eq!(
             args(at).into_config().unwrap().join.unwrap(),

@@ -33,7 +33,8 @@ pub struct EdgeConfig {
     pub state_dir: PathBuf,
     /// The node's name; needed at the first start.
     pub name: Option<NodeName>,
-    /// The join token's text; needed at the first start, ignored at later ones.
+    /// The join token's text; needed at the first start; later ones use it only when the node was revoked or
+    /// its certificate has expired.
     pub join: Option<String>,
     /// Labels; at a later start, none means those of the last one.
     pub labels: Labels,

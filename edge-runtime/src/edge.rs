@@ -17,10 +17,10 @@ use crate::control::{Clock, Control, RESERVES, Surroundings};
 use crate::core::{CoreOptions, EdgeCore};
 use crate::error::EdgeError;
 use crate::join::{IDENTITY_FILE, join_cluster, keep};
-use crate::link::Link;
+use crate::link::{Link, unix_now};
 use crate::lock::DirectoryLock;
 use crate::runner::{RunnerContext, RunnerOptions};
-use crate::store::{Store, StoreError};
+use crate::store::{Meta, Store, StoreError};
 
 /// How long a shutdown may take: executions drain for at most 10 s, and then save their checkpoints.
 pub const SHUTDOWN_WITHIN: Duration = Duration::from_secs(15);
@@ -180,7 +180,27 @@ async fn identify(
         if current != kept {
             current.save(state_dir)?;
         }
-        return Ok((current, identity));
+        let Some(token) = &config.join else {
+            return Ok((current, identity));
+        };
+        let Some(why) = needs_to_join_again(state_dir, &identity) else {
+            tracing::info!(
+                event = "edge.join_ignored",
+                node = %current.name,
+                "this directory has joined already, so --join is not used"
+            );
+            return Ok((current, identity));
+        };
+        tracing::info!(event = "edge.join_again", node = %current.name, why);
+        return match join_as(state_dir, token, current.clone()).await {
+            Ok(joined) => Ok(joined),
+            Err(error) => {
+                // A joined edge starts without an orchestrator in reach, and a used token may stand in a unit file.
+                let error = in_one_line(&error);
+                tracing::error!(event = "edge.join_failed", node = %current.name, error);
+                Ok((current, identity))
+            }
+        };
     }
     let Some(token) = &config.join else {
         let path = state_dir.to_owned();
@@ -193,17 +213,66 @@ async fn identify(
         });
     };
     let allow_paths = absolute(&config.allow_paths)?;
-    let joined = join_cluster(state_dir, token, name, &config.labels).await?;
     let kept = Kept {
         name: name.clone(),
-        orchestrator: joined.addresses.clone(),
+        orchestrator: Vec::new(),
         allow_paths,
         labels: config.labels.clone(),
     };
+    join_as(state_dir, token, kept).await
+}
+
+/// Joins, and keeps what that gives; a store that is there already must be this node's.
+async fn join_as(
+    state_dir: &Path,
+    token: &str,
+    mut kept: Kept,
+) -> Result<(Kept, NodeIdentity), EdgeError> {
+    let joined = join_cluster(state_dir, token, &kept.name, &kept.labels).await?;
+    let node = joined.identity.facts().node;
+    if let Some((known, name)) = facts_kept(state_dir).node
+        && known != node
+    {
+        let node = format!("{name} ({known})");
+        return Err(StoreError::OtherNode { node }.into());
+    }
+    kept.orchestrator.clone_from(&joined.addresses);
     kept.save(state_dir)?;
     keep(state_dir, &joined)?;
     tracing::info!(event = "edge.joined", node = %joined.identity.facts().node, name = %kept.name);
     Ok((kept, joined.identity))
+}
+
+/// Why this identity is of no use any more, if so. Joining again makes a fresh key and leaves the store as it is.
+fn needs_to_join_again(state_dir: &Path, identity: &NodeIdentity) -> Option<String> {
+    let meta = facts_kept(state_dir);
+    let now = unix_now().max(meta.server_time);
+    if identity.facts().is_expired(now) {
+        return Some("its certificate has expired".to_owned());
+    }
+    meta.suspended
+}
+
+/// The small facts of a store, if there is one; what is wrong with it is said when it is opened for good.
+fn facts_kept(state_dir: &Path) -> Meta {
+    let path = state_dir.join(STORE_FILE);
+    if !path.exists() {
+        return Meta::default();
+    }
+    Store::open(&path)
+        .and_then(|mut store| store.meta())
+        .unwrap_or_default()
+}
+
+/// An error and what is behind it, in one line.
+fn in_one_line(error: &EdgeError) -> String {
+    let mut text = error.to_string();
+    let mut source = std::error::Error::source(error);
+    while let Some(error) = source {
+        text = format!("{text}: {error}");
+        source = error.source();
+    }
+    text
 }
 
 /// Opens the store. A start on a full disk gives up the reserves and tries once more: what the edge has must run.
@@ -277,7 +346,64 @@ fn random<const N: usize>() -> Result<[u8; N], EdgeError> {
 mod tests {
     #![allow(clippy::unwrap_used)]
 
+    use sluice_model::UnixMs;
+    use sluice_transport::identity::{ClusterAuthority, NodeKey, VerifiedKey};
+
     use super::*;
+
+    fn joined(state_dir: &Path, life: Duration) -> NodeIdentity {
+        let now = UnixMs(unix_now().0 - 3_600_000);
+        let authority = ClusterAuthority::load_or_create(&state_dir.join("ca.pem"), now).unwrap();
+        let key = NodeKey::generate().unwrap();
+        let verified = VerifiedKey::from_csr(&key.csr().unwrap()).unwrap();
+        let node = NodeId::from_random([3; 16]);
+        let issued = authority.issue_node(node, &verified, now, life).unwrap();
+        let der = authority.certificate_der().to_vec();
+        NodeIdentity::new(key, issued.der, der).unwrap()
+    }
+
+    const HOUR: Duration = Duration::from_secs(3600);
+
+    #[test]
+    fn an_expired_or_a_revoked_identity_joins_again_and_no_other() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path();
+        let good = joined(path, HOUR * 48);
+        assert_eq!(needs_to_join_again(path, &good), None);
+        assert!(!path.join(STORE_FILE).exists(), "looking makes no store");
+        let expired = joined(path, HOUR / 2);
+        let why = needs_to_join_again(path, &expired).unwrap();
+        assert!(why.contains("expired"), "{why}");
+        let mut store = Store::open(&path.join(STORE_FILE)).unwrap();
+        let revoked = Meta {
+            suspended: Some("revoked: stolen".to_owned()),
+            ..Meta::default()
+        };
+        store.put_meta(&Meta::default(), &revoked).unwrap();
+        drop(store);
+        let why = needs_to_join_again(path, &good).unwrap();
+        assert_eq!(why, "revoked: stolen");
+    }
+
+    #[tokio::test]
+    async fn an_edge_that_cannot_join_again_goes_on_as_it_is() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path();
+        let expired = joined(path, HOUR / 2);
+        expired.save(&path.join(IDENTITY_FILE)).unwrap();
+        let kept = Kept {
+            name: "e1".parse().unwrap(),
+            orchestrator: vec!["127.0.0.1:1".parse().unwrap()],
+            allow_paths: Vec::new(),
+            labels: sluice_model::Labels::new(),
+        };
+        kept.save(path).unwrap();
+        let mut config = EdgeConfig::new(path);
+        config.join = Some("no token at all".to_owned());
+        let (current, identity) = identify(path, &config).await.unwrap();
+        assert_eq!(current, kept);
+        assert_eq!(identity.facts(), expired.facts());
+    }
 
     #[test]
     fn a_start_on_a_full_disk_gives_up_the_reserves_and_tries_once_more() {
