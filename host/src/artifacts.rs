@@ -14,7 +14,7 @@ use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use sha2::{Digest as _, Sha256};
 use sluice_api::{ARTIFACT_BYTES_MAX, ArtifactInfo, ErrorBody, ErrorCode};
@@ -145,13 +145,23 @@ impl Artifacts {
         })
     }
 
-    /// Whether the component is here.
+    /// Whether the component is here. One that is asked for counts as new from now on, so that a sweep leaves it for the
+    /// deploy that is about to name it.
     pub async fn has(&self, digest: Digest) -> Result<bool, ArtifactError> {
-        let path = self.shared.component(digest);
-        match tokio::fs::try_exists(&path).await {
-            Ok(there) => Ok(there),
-            Err(error) => Err(self.shared.io("look for", &path, error)),
-        }
+        let shared = Arc::clone(&self.shared);
+        blocking(move || {
+            let path = shared.component(digest);
+            let touched = std::fs::File::options()
+                .append(true)
+                .open(&path)
+                .and_then(|file| file.set_modified(SystemTime::now()));
+            match touched {
+                Ok(()) => Ok(true),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+                Err(error) => Err(shared.io("look for", &path, error)),
+            }
+        })
+        .await
     }
 
     /// Those that are not here, in the order asked, each once.

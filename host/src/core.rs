@@ -342,8 +342,14 @@ impl<S: Store> Core<S> {
     /// Handles everything that waits, in one transaction. Blocks for the disk.
     pub fn handle(&mut self, inputs: Vec<Input>, now: Now) -> Vec<Output> {
         let asked: Vec<RequestId> = inputs.iter().filter_map(Input::request).collect();
-        match self.try_handle(inputs, now) {
-            Ok(out) => out,
+        let opened: Vec<ConnId> = inputs.iter().filter_map(Input::opened).collect();
+        let mut step = Step {
+            now,
+            out: Vec::new(),
+            touched: BTreeSet::new(),
+        };
+        match self.try_handle(inputs, &mut step) {
+            Ok(()) => step.out,
             Err(error) => {
                 self.store.rollback();
                 warn!(event = "store.failed", %error, "nothing of this round was kept");
@@ -353,34 +359,43 @@ impl<S: Store> Core<S> {
                 ) {
                     self.broken = Some(describe(&error));
                 }
-                self.start_over(&asked, &error, now)
+                // What the round closed is closed, and what it opened may not have come to be known.
+                step.out
+                    .retain(|output| matches!(output, Output::Close { .. }));
+                step.out.extend(self.start_over(&asked, &error, now));
+                for conn in opened {
+                    let told = |output: &Output| matches!(output, Output::Close { conn: closed, .. } if *closed == conn);
+                    if !step.out.iter().any(told) {
+                        step.out.push(Output::Close {
+                            conn,
+                            why: CloseWhy::Unavailable,
+                            reason: error.to_string(),
+                        });
+                    }
+                }
+                step.out
             }
         }
     }
 
-    fn try_handle(&mut self, inputs: Vec<Input>, now: Now) -> Result<Vec<Output>, StoreError> {
-        let mut step = Step {
-            now,
-            out: Vec::new(),
-            touched: BTreeSet::new(),
-        };
+    fn try_handle(&mut self, inputs: Vec<Input>, step: &mut Step) -> Result<(), StoreError> {
         self.store.begin()?;
         for input in inputs {
             let (conn, request) = (input.conn(), input.request());
-            self.guarded(&mut step, conn, request, |core, step| {
+            self.guarded(step, conn, request, |core, step| {
                 core.handle_one(input, step)
             })?;
         }
         let mut evaluated = 0;
         while evaluated < EVALUATIONS_MAX {
             let mut claimed = None;
-            self.guarded(&mut step, None, None, |core, step| {
+            self.guarded(step, None, None, |core, step| {
                 claimed = core.claim(step)?;
                 Ok(Handled::Keep)
             })?;
             let Some(evaluation) = claimed else { break };
             // One that fails keeps its claim, so that it is tried again after the lease and holds up no other.
-            self.guarded(&mut step, None, None, |core, step| {
+            self.guarded(step, None, None, |core, step| {
                 core.evaluate_claimed(evaluation, step)
             })?;
             evaluated += 1;
@@ -390,10 +405,9 @@ impl<S: Store> Core<S> {
         }
         for node in std::mem::take(&mut step.touched) {
             let conn = self.live.get(&node).copied();
-            self.guarded(&mut step, conn, None, |core, step| core.pump(node, step))?;
+            self.guarded(step, conn, None, |core, step| core.pump(node, step))?;
         }
-        self.store.commit()?;
-        Ok(step.out)
+        self.store.commit()
     }
 
     /// Runs one step within a savepoint. A failing store undoes the step, closes the connection it came from and
@@ -411,8 +425,16 @@ impl<S: Store> Core<S> {
             Ok(Handled::Keep) => self.store.release(),
             Ok(Handled::Undo) => self.store.rollback_step(),
             Err(error) => {
-                self.store.rollback_step()?;
-                step.out.truncate(outputs);
+                // A full disk can make the store undo everything by itself; then there is no step left to undo.
+                if self.store.rollback_step().is_err() {
+                    return Err(error);
+                }
+                // A closing stands whatever the store does: the session is gone from memory already.
+                let mut at = 0;
+                step.out.retain(|output| {
+                    at += 1;
+                    at <= outputs || matches!(output, Output::Close { .. })
+                });
                 warn!(event = "store.failed", %error, "one step was undone");
                 if let Some(conn) = conn {
                     self.drop_session(conn, step.now);
@@ -583,6 +605,13 @@ impl Input {
     fn conn(&self) -> Option<ConnId> {
         match self {
             Self::Opened { conn, .. } | Self::Frame { conn, .. } => Some(*conn),
+            _ => None,
+        }
+    }
+
+    fn opened(&self) -> Option<ConnId> {
+        match self {
+            Self::Opened { conn, .. } => Some(*conn),
             _ => None,
         }
     }

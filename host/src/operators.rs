@@ -12,6 +12,7 @@ use sluice_api::{
 };
 use sluice_model::pipeline::{self, PluginRef};
 use sluice_model::{Digest, ExecutionId, JobName, NodeName, TokenId, UnixMs};
+use sluice_protocol::COUNTER_MAX;
 use sluice_transport::Address;
 use sluice_transport::identity::{JoinToken, TokenSecret};
 use tokio::task::JoinSet;
@@ -126,6 +127,11 @@ impl ControlApi for Operators {
             return Err(
                 ErrorBody::new(ErrorCode::Invalid, message).with_help("choose another --ttl")
             );
+        }
+        if request.uses > COUNTER_MAX {
+            let message = "a token is for so many uses that no store can count them";
+            return Err(ErrorBody::new(ErrorCode::Invalid, message)
+                .with_help("--uses 0 means any number until it expires"));
         }
         let secret = TokenSecret::generate().map_err(internal)?;
         let mut id = [0; 16];

@@ -46,6 +46,9 @@ const ARTIFACTS_SWEEP: Duration = Duration::from_secs(60 * 60);
 /// Shortest heartbeat: below it, a fleet is busy with saying that it lives.
 const HEARTBEAT_MIN: Duration = Duration::from_millis(50);
 
+/// Longest heartbeat: edges accept no more.
+const HEARTBEAT_MAX: Duration = Duration::from_secs(60 * 60);
+
 /// How long tasks may take to end once they were told to.
 const STOP_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -297,6 +300,11 @@ fn check(config: &OrchestratorConfig) -> Result<(), StartError> {
     let problem = if config.heartbeat < HEARTBEAT_MIN {
         format!(
             "a heartbeat of {:?} is too short, the least is {HEARTBEAT_MIN:?}",
+            config.heartbeat
+        )
+    } else if config.heartbeat > HEARTBEAT_MAX {
+        format!(
+            "a heartbeat of {:?} is too long, the most is {HEARTBEAT_MAX:?}",
             config.heartbeat
         )
     } else if config.lost_after < config.heartbeat {

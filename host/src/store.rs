@@ -284,7 +284,7 @@ pub trait Store {
     /// The specs of a job's newest `count` versions, newest first.
     fn versions(&mut self, id: JobId, count: usize) -> Result<Vec<(Version, Digest)>, StoreError>;
 
-    /// Has a job looked at; at most one evaluation waits for each job.
+    /// Has a job looked at; there is at most one evaluation for each job, and a claim on it ends.
     fn enqueue_evaluation(
         &mut self,
         id: EvaluationId,
@@ -333,7 +333,7 @@ pub trait Store {
     fn put_observed(
         &mut self,
         node: NodeId,
-        row: &ObservedRow,
+        execution: ExecutionId,
         bytes: &[u8],
     ) -> Result<(), StoreError>;
     /// A live row is gone.
@@ -350,7 +350,7 @@ pub trait Store {
         row: &ObservedRow,
         bytes: &[u8],
     ) -> Result<bool, StoreError>;
-    /// What a node reports of an execution. A node's reports are its own: it cannot touch another node's.
+    /// What a node reports of an execution, as far as this program can read it. A node's reports are its own: it cannot touch another node's.
     fn observed(
         &mut self,
         node: NodeId,

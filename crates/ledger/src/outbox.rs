@@ -179,6 +179,13 @@ impl Outbox {
         differs
     }
 
+    /// Moves the deadline by a time that this process was not running in.
+    pub fn forgive(&mut self, gap: Duration) {
+        if let Some(sent) = &mut self.in_flight {
+            sent.sent_at = sent.sent_at.plus(gap);
+        }
+    }
+
     /// When the session counts as broken if no ack comes until then.
     pub fn deadline(&self, patience: Duration) -> Option<MonotonicMs> {
         self.in_flight.map(|sent| sent.sent_at.plus(patience))

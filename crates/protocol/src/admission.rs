@@ -156,7 +156,7 @@ pub fn admit(caller: &Caller, known: &Known) -> Admission {
         }
     };
     match identity {
-        Identity::Copy if known.connected => {
+        Identity::Copy | Identity::OtherStore if known.connected => {
             return Admission::Reject(RejectCode::DuplicateIdentity);
         }
         Identity::Same | Identity::OtherStore | Identity::Copy => {}
@@ -273,6 +273,15 @@ mod tests {
             ..caller()
         };
         assert_eq!(admit(&wiped, &known()), Admission::Continue);
+        let connected = Known {
+            connected: true,
+            ..known()
+        };
+        assert_eq!(
+            admit(&wiped, &connected),
+            Admission::Reject(RejectCode::DuplicateIdentity),
+            "two stores with one key never take over from each other in turn"
+        );
     }
 
     #[test]

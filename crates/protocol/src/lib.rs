@@ -27,10 +27,10 @@ mod spec;
 
 pub use frame::{FRAME_BYTES_MAX, FrameError, decode, encode};
 pub use message::{
-    Begin, Counters, EdgeMessage, Heartbeat, HeartbeatAck, Hello, JoinReply, JoinRequest, LogLine,
-    LogReply, LogRequest, OrchestratorMessage, PullReply, PullRequest, Received, Reject, Renew,
-    Renewed, Resync, Row, Rows, SpecBytes, StreamRequest, Welcome, WirePosition, edge_message,
-    orchestrator_message, stream_request,
+    Begin, COUNTER_MAX, Counters, EdgeMessage, Heartbeat, HeartbeatAck, Hello, JoinReply,
+    JoinRequest, LogLine, LogReply, LogRequest, OrchestratorMessage, PullReply, PullRequest,
+    Received, Reject, Renew, Renewed, Resync, Row, Rows, SpecBytes, StreamRequest, Welcome,
+    WirePosition, edge_message, orchestrator_message, stream_request,
 };
 pub use row::{AssignmentRow, ObservedRow, OutcomeKey, ROW_BYTES_MAX, RowError};
 pub use spec::{Spec, SpecComponent, SpecError};

@@ -5,6 +5,9 @@ use std::collections::BTreeMap;
 use sluice_ledger::{Position, SetDigest};
 use sluice_model::Revision;
 
+/// The largest counter on the wire: stores keep them in 63 bits.
+pub const COUNTER_MAX: u64 = i64::MAX as u64;
+
 /// What an edge says on the control stream.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct EdgeMessage {
@@ -100,8 +103,11 @@ impl From<Position> for WirePosition {
 }
 
 impl WirePosition {
-    /// The position, or `None` when the digest does not have 16 bytes.
+    /// The position, or `None` when the digest does not have 16 bytes or the revision is none that a store could hold.
     pub fn to_position(&self) -> Option<Position> {
+        if self.rev > COUNTER_MAX {
+            return None;
+        }
         Some(Position {
             rev: Revision(self.rev),
             digest: SetDigest::from_slice(&self.digest)?,

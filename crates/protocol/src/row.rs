@@ -7,6 +7,8 @@ use sluice_model::{
     Version,
 };
 
+use crate::COUNTER_MAX;
+
 /// Longest row, in bytes: a fleet's rows must fit memory and a frame many times over.
 pub const ROW_BYTES_MAX: usize = 1024;
 
@@ -35,6 +37,14 @@ pub enum RowError {
 
 fn bad(field: &'static str) -> RowError {
     RowError::Field { field }
+}
+
+fn counter(value: u64, field: &'static str) -> Result<u64, RowError> {
+    if value <= COUNTER_MAX {
+        Ok(value)
+    } else {
+        Err(bad(field))
+    }
 }
 
 /// What one node should do about one execution.
@@ -104,10 +114,10 @@ impl AssignmentRow {
             execution: ExecutionId::from_slice(&wire.execution).ok_or(bad("execution"))?,
             job: JobId::from_slice(&wire.job).ok_or(bad("job"))?,
             job_name: wire.job_name.parse().map_err(|_| bad("job_name"))?,
-            version: Version(wire.version),
-            attempt: Attempt(wire.attempt),
+            version: Version(counter(wire.version, "version")?),
+            attempt: Attempt(counter(wire.attempt, "attempt")?),
             desired: wire.desired.parse().map_err(|_| bad("desired"))?,
-            slot: Slot(wire.slot),
+            slot: Slot(counter(wire.slot, "slot")?),
             spec: Digest::from_slice(&wire.spec).ok_or(bad("spec"))?,
         })
     }
@@ -213,8 +223,8 @@ impl ObservedRow {
         };
         Ok(Self {
             execution: ExecutionId::from_slice(&wire.execution).ok_or(bad("execution"))?,
-            version: Version(wire.version),
-            attempt: Attempt(wire.attempt),
+            version: Version(counter(wire.version, "version")?),
+            attempt: Attempt(counter(wire.attempt, "attempt")?),
             phase: wire.phase.parse().map_err(|_| bad("phase"))?,
             fail,
             reason: wire.reason,
@@ -284,10 +294,10 @@ mod tests {
             execution: ExecutionId::from_random([1; 16]),
             job: JobId::from_random([2; 16]),
             job_name: "x".repeat(63).parse().expect("a name"),
-            version: Version(u64::MAX),
-            attempt: Attempt(u64::MAX),
+            version: Version(COUNTER_MAX),
+            attempt: Attempt(COUNTER_MAX),
             desired: Desired::Run,
-            slot: Slot(u64::MAX),
+            slot: Slot(COUNTER_MAX),
             spec: Digest::of(b"spec"),
         };
         assert!(row.encode().len() <= ROW_BYTES_MAX);
@@ -308,7 +318,7 @@ mod tests {
             records_in: u64::MAX,
             records_out: u64::MAX,
             dead_letters: u64::MAX,
-            running_version: Some(Version(u64::MAX)),
+            running_version: Some(Version(COUNTER_MAX)),
             at: UnixMs(i64::MIN),
         };
         let bytes = observed.encode();
@@ -318,6 +328,22 @@ mod tests {
         observed.next_action = back.next_action.clone();
         assert_eq!(back, observed);
         assert_eq!(back.reason.len(), 600);
+    }
+
+    #[test]
+    fn a_counter_that_no_store_could_hold_is_refused() {
+        let wire = WireObserved {
+            execution: vec![1; 16],
+            version: COUNTER_MAX + 1,
+            phase: "running".to_owned(),
+            ..WireObserved::default()
+        };
+        assert!(ObservedRow::decode(&wire.encode_to_vec()).is_err());
+        let wire = WireObserved {
+            version: COUNTER_MAX,
+            ..wire
+        };
+        assert!(ObservedRow::decode(&wire.encode_to_vec()).is_ok());
     }
 
     #[test]

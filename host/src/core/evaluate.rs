@@ -43,7 +43,12 @@ impl<S: Store> Core<S> {
                 version: job.version,
                 stopped: job.stopped,
                 deleted: job.deleted,
-                select: self.select_of(job.spec)?,
+                // What is being stopped or deleted needs no selector, so nothing about its text can keep it running.
+                select: if job.stopped || job.deleted {
+                    Select::default()
+                } else {
+                    self.select_of(job.spec)?
+                },
             },
             nodes: self
                 .store

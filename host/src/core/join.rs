@@ -206,6 +206,7 @@ impl<S: Store> Core<S> {
                 reason: format!("the node {name} joined again with a new key"),
             });
         }
+        self.forget_counters(known.id);
         self.store.rekey_node(known.id, key, step.now.unix)?;
         Ok(Ok(known.id))
     }

@@ -19,9 +19,9 @@ use sluice_protocol::admission::{
     self, Admission, Caller, HeldReason, Known, LifeKnowledge, RejectCode,
 };
 use sluice_protocol::{
-    AssignmentRow, EdgeMessage, Heartbeat, HeartbeatAck, Hello, ObservedRow, OrchestratorMessage,
-    OutcomeKey, ROWS_PART_BYTES_MAX, ROWS_PARTS_MAX, Received, Reject, Resync, Row, Rows,
-    SpecBytes, VERSIONS, Welcome, decode, edge_message, encode, orchestrator_message,
+    AssignmentRow, COUNTER_MAX, EdgeMessage, Heartbeat, HeartbeatAck, Hello, ObservedRow,
+    OrchestratorMessage, OutcomeKey, ROWS_PART_BYTES_MAX, ROWS_PARTS_MAX, Received, Reject, Resync,
+    Row, Rows, SpecBytes, VERSIONS, Welcome, decode, edge_message, encode, orchestrator_message,
 };
 use tracing::{info, warn};
 
@@ -37,6 +37,18 @@ const COUNTERS_MAX: usize = 10_000;
 
 /// Bytes of one change that are collected before it is applied; a full set of rows is far smaller.
 const COLLECTED_BYTES_MAX: usize = 64 << 20;
+
+/// The slowest link that changes are expected to get through: 8 kbit/s.
+const SLOWEST_BYTES_PER_SECOND: u64 = 1000;
+
+/// Snapshots of reports that may fail to add up before the session is closed as broken.
+const WRONG_SNAPSHOTS_MAX: u32 = 3;
+
+/// Longest program version, and longest capability, in bytes; they stand in listings.
+const HELLO_TEXT_BYTES_MAX: usize = 256;
+
+/// Most capabilities of an edge.
+const CAPABILITIES_MAX: usize = 256;
 
 /// How long a refused edge is asked to stay away.
 const RETRY_AFTER: Duration = Duration::from_secs(10);
@@ -74,6 +86,10 @@ struct Live {
     observed: Position,
     collecting: Option<Collecting>,
     last_heard: MonotonicMs,
+    /// How long the change in flight may take to be acknowledged.
+    patience: Duration,
+    /// Snapshots of reports that did not add up, one after the other.
+    wrong_snapshots: u32,
 }
 
 /// Parts of one observed change.
@@ -97,6 +113,7 @@ impl Session {
         self.opened_at = self.opened_at.plus(gap);
         if let State::Live(live) = &mut self.state {
             live.last_heard = live.last_heard.plus(gap);
+            live.outbox.forgive(gap);
         }
     }
 
@@ -111,7 +128,7 @@ impl Session {
                     Some("three heartbeats were missed")
                 } else if live
                     .outbox
-                    .deadline(ACK_PATIENCE)
+                    .deadline(live.patience)
                     .is_some_and(|deadline| now > deadline)
                 {
                     Some("assignments were not acknowledged in time")
@@ -407,6 +424,7 @@ impl<S: Store> Core<S> {
             );
         }
         if self.store.node(node.id)?.is_none() {
+            warn!(event = "ledger.held", node = %node.name, reason = "this store has no record of it");
             self.store.insert_node(&node)?;
         }
         if let Admission::Hold(reason) = admission {
@@ -479,6 +497,8 @@ impl<S: Store> Core<S> {
             observed: node.observed,
             collecting: None,
             last_heard: step.now.mono,
+            patience: ACK_PATIENCE,
+            wrong_snapshots: 0,
         };
         let differs = live.observed.rev == welcomed.observed.rev
             && live.observed.digest != welcomed.observed.digest;
@@ -681,11 +701,20 @@ impl<S: Store> Core<S> {
                             from: None,
                         }),
                     );
+                    if whole.base.is_none()
+                        && let Some((_, live)) = self.live_mut(conn, step.now)
+                    {
+                        live.wrong_snapshots += 1;
+                        if live.wrong_snapshots >= WRONG_SNAPSHOTS_MAX {
+                            self.violation(conn, "reports that never add up", step)?;
+                        }
+                    }
                     return Ok(Handled::Undo);
                 }
                 if let Some((_, live)) = self.live_mut(conn, step.now) {
                     live.inbox.handle_applied(to.rev);
                     live.observed = to;
+                    live.wrong_snapshots = 0;
                 }
                 self.ack_reports(conn, to.rev, step);
             }
@@ -711,14 +740,20 @@ impl<S: Store> Core<S> {
     ) -> Result<bool, StoreError> {
         if rows.base.is_none() {
             self.store.clear_observed(node)?;
+            self.forget_counters(node);
         }
         let mut reports = Vec::with_capacity(rows.upserts.len());
         for row in &rows.upserts {
-            let Ok(report) = ObservedRow::decode(&row.body) else {
+            let Some(execution) = ExecutionId::from_slice(&row.key) else {
                 return Ok(false);
             };
-            self.store.put_observed(node, &report, &row.body)?;
-            reports.push(report);
+            // It counts in the digest whatever it says; what a newer edge says in new words means nothing here.
+            self.store.put_observed(node, execution, &row.body)?;
+            reports.extend(
+                ObservedRow::decode(&row.body)
+                    .ok()
+                    .filter(|report| report.execution == execution),
+            );
         }
         for key in &rows.removed {
             let Some(execution) = ExecutionId::from_slice(key) else {
@@ -733,7 +768,8 @@ impl<S: Store> Core<S> {
         self.store.set_observed_position(node, to)?;
         for row in &rows.outcomes {
             let Ok(outcome) = ObservedRow::decode(&row.body) else {
-                return Ok(false);
+                warn!(event = "ledger.unreadable", node = %node, "an outcome cannot be read");
+                continue;
             };
             let Some(execution) = self.own_execution(node, outcome.execution)? else {
                 continue;
@@ -761,6 +797,11 @@ impl<S: Store> Core<S> {
             }
         }
         Ok(true)
+    }
+
+    /// Forgets what a node's heartbeats said; the next ones say it again.
+    pub(super) fn forget_counters(&mut self, node: NodeId) {
+        self.counters.retain(|(of, _), _| *of != node);
     }
 
     fn own_execution(
@@ -811,10 +852,13 @@ impl<S: Store> Core<S> {
             rev = head.rev.0,
             parts = parts.len(),
         );
+        let bytes: usize = parts.iter().map(Rows::payload_bytes).sum();
+        let bytes = u64::try_from(bytes).unwrap_or(u64::MAX);
         for part in parts {
             send(step, conn, orchestrator_message::Kind::Rows(part));
         }
         if let Some((_, live)) = self.peek_live(conn) {
+            live.patience = ACK_PATIENCE + Duration::from_secs(bytes / SLOWEST_BYTES_PER_SECOND);
             live.outbox.handle_sent(head.rev, step.now.mono);
         }
         Ok(Handled::Keep)
@@ -960,6 +1004,16 @@ fn read_caller(hello: &Hello) -> Option<Caller> {
         epoch => Some((Epoch(epoch), LifeNonce::from_slice(&hello.life)?)),
     };
     hello.observed.to_position()?;
+    let texts = hello.capabilities.iter().chain([&hello.program]);
+    if hello.boot_counter > COUNTER_MAX
+        || hello.capabilities.len() > CAPABILITIES_MAX
+        || hello.versions.len() > CAPABILITIES_MAX
+        || texts
+            .into_iter()
+            .any(|text| text.len() > HELLO_TEXT_BYTES_MAX)
+    {
+        return None;
+    }
     Some(Caller {
         incarnation: Incarnation::from_slice(&hello.incarnation)?,
         boot_counter: BootCounter(hello.boot_counter),

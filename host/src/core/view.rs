@@ -6,6 +6,7 @@ use sluice_api::{
     Execution, Explain, ExplainNode, Job, JobComponent, JobDetail, Node, NodeDetail, ReasonCode,
     Status,
 };
+use sluice_model::pipeline::{Kind, Select};
 use sluice_model::{Desired, ExecutionState, JobName, JobState, NodeId, NodeState, UnixMs};
 use sluice_protocol::{ObservedRow, OutcomeKey};
 use sluice_scheduler::{
@@ -153,7 +154,12 @@ impl<S: Store> Core<S> {
         views: &[Viewed],
         now: UnixMs,
     ) -> Result<(Job, JobCounts), StoreError> {
-        let pipeline = self.pipeline_of(job.spec)?;
+        // A text that an older program stored and this one no longer reads hides no job.
+        let (kind, select) = match self.pipeline_of(job.spec) {
+            Ok(pipeline) => (pipeline.kind, pipeline.select),
+            Err(StoreError::Unusable { .. }) => (Kind::Daemon, Select::default()),
+            Err(error) => return Err(error),
+        };
         let (state, counts) = job_state(
             job.stopped,
             views
@@ -164,7 +170,7 @@ impl<S: Store> Core<S> {
         let job = Job {
             name: job.name.clone(),
             id: job.id,
-            kind: pipeline.kind.into(),
+            kind: kind.into(),
             version: job.version,
             state,
             stopped: job.stopped,
@@ -173,7 +179,7 @@ impl<S: Store> Core<S> {
             waiting: counts.waiting,
             failed: counts.failed,
             completed: counts.completed,
-            select: pipeline.select.0,
+            select: select.0,
             created_at: job.created_at,
             updated_at: job.updated_at,
         };
@@ -328,7 +334,7 @@ impl<S: Store> Core<S> {
         let nodes = self.all_nodes()?;
         let views = self.views_of_job(record, &nodes)?;
         let (job, counts) = self.show_job(record, &views, now)?;
-        let select = sluice_model::pipeline::Select(job.select.clone());
+        let select = Select(job.select.clone());
         let by_node: BTreeMap<NodeId, &Viewed> = views
             .iter()
             .map(|viewed| (viewed.record.node, viewed))

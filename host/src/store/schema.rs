@@ -6,6 +6,9 @@ pub(super) const FORMAT: i64 = 1;
 /// Removals kept for one node; a node that is further behind gets a snapshot.
 pub(super) const REMOVALS_MAX: i64 = 10_000;
 
+/// Floors of past lives that are kept for a node; an edge restored from an image older than these is held.
+pub(super) const FLOORS_KEPT: i64 = 100;
+
 /// Versions of a job that are kept for going back, and whose outcomes are.
 pub(super) const VERSIONS_KEPT: i64 = 10;
 
@@ -112,7 +115,7 @@ CREATE TABLE evaluation (
     claimed_by TEXT,
     claimed_until INTEGER
 ) STRICT;
-CREATE UNIQUE INDEX evaluation_waiting ON evaluation (job) WHERE claimed_by IS NULL;
+CREATE UNIQUE INDEX evaluation_job ON evaluation (job);
 CREATE TABLE token (
     id BLOB PRIMARY KEY,
     secret_hash BLOB NOT NULL,

@@ -11,7 +11,7 @@ use sluice_model::{
 };
 use sluice_protocol::{AssignmentRow, ObservedRow, OutcomeKey, Row};
 
-use super::schema::{FORMAT, REMOVALS_MAX, TABLES, VERSIONS_KEPT};
+use super::schema::{FLOORS_KEPT, FORMAT, REMOVALS_MAX, TABLES, VERSIONS_KEPT};
 use super::{
     BeginFacts, DesiredChange, Evaluation, ExecutionRecord, JobRecord, LifeRecord, NodeRecord,
     Store, StoreError, TokenRecord,
@@ -87,6 +87,10 @@ impl SqliteStore {
     fn prepare(connection: Connection) -> Result<Self, StoreError> {
         let action = "set the store up";
         connection.set_prepared_statement_cache_capacity(STATEMENTS_MAX);
+        // One process has the file; without a shared index there is nothing beside it that could fail to grow.
+        connection
+            .pragma_update(None, "locking_mode", "EXCLUSIVE")
+            .map_err(failed(action))?;
         connection
             .pragma_update(None, "journal_mode", "WAL")
             .map_err(failed(action))?;
@@ -529,7 +533,7 @@ impl Store for SqliteStore {
         self.execute(
             "give a node a new key",
             "UPDATE node SET key = ?2, certificate_expires_at = ?3, incarnation = NULL, boot_counter = 0,
-                boot_nonce = NULL, received_rev = 0 WHERE id = ?1",
+                boot_nonce = NULL, received_rev = 0, held = NULL WHERE id = ?1",
             params![blob(id.to_bytes()), blob(key), expires_at.0],
         )?;
         self.clear_observed(id)
@@ -571,12 +575,12 @@ impl Store for SqliteStore {
                 facts.now.0
             ],
         )?;
-        // It keeps (epoch, nonce) of this life on disk and never names an older one again.
+        // It keeps this life on disk now; only a disk restored from an image names an older one.
         self.execute(
             "begin a session",
-            "DELETE FROM life_floor WHERE node = ?1 AND epoch < (
-                SELECT max(epoch) FROM life_floor WHERE node = ?1 AND epoch < ?2)",
-            params![blob(facts.node.to_bytes()), int(facts.epoch.0)],
+            "DELETE FROM life_floor WHERE node = ?1 AND epoch <= (
+                SELECT epoch FROM life_floor WHERE node = ?1 ORDER BY epoch DESC LIMIT 1 OFFSET ?2)",
+            params![blob(facts.node.to_bytes()), FLOORS_KEPT],
         )?;
         Ok(())
     }
@@ -778,7 +782,10 @@ impl Store for SqliteStore {
     ) -> Result<(), StoreError> {
         self.execute(
             "have a job looked at",
-            "INSERT INTO evaluation (id, job, created_at) VALUES (?1, ?2, ?3) ON CONFLICT DO NOTHING",
+            // One that is claimed looked at an older state: its claim ends, and what it finds is refused by the fence.
+            "INSERT INTO evaluation (id, job, created_at) VALUES (?1, ?2, ?3)
+             ON CONFLICT (job) DO UPDATE SET claimed_by = NULL, claimed_until = NULL, fence = fence + 1
+                WHERE claimed_by IS NOT NULL",
             params![blob(id.to_bytes()), blob(job.to_bytes()), now.0],
         )?;
         Ok(())
@@ -1036,14 +1043,14 @@ impl Store for SqliteStore {
     fn put_observed(
         &mut self,
         node: NodeId,
-        row: &ObservedRow,
+        execution: ExecutionId,
         bytes: &[u8],
     ) -> Result<(), StoreError> {
         self.execute(
             "record a report",
             "INSERT INTO observed (execution, node, body) VALUES (?1, ?2, ?3)
              ON CONFLICT (node, execution) DO UPDATE SET body = ?3",
-            params![blob(row.execution.to_bytes()), blob(node.to_bytes()), bytes],
+            params![blob(execution.to_bytes()), blob(node.to_bytes()), bytes],
         )?;
         Ok(())
     }
@@ -1114,8 +1121,10 @@ impl Store for SqliteStore {
             "read a report",
             "SELECT body FROM observed WHERE node = ?1 AND execution = ?2",
             [blob(node.to_bytes()), blob(execution.to_bytes())],
-            read_observed,
+            // One in a dialect that this program does not read is kept for its digest and shown as nothing.
+            |row| Ok(ObservedRow::decode(row.get_ref(0)?.as_blob()?).ok()),
         )
+        .map(Option::flatten)
     }
 
     fn outcome(&mut self, key: OutcomeKey) -> Result<Option<ObservedRow>, StoreError> {
@@ -1207,7 +1216,7 @@ impl Store for SqliteStore {
     ) -> Result<(), StoreError> {
         self.execute(
             "record a join",
-            "INSERT INTO token_join (token, key, node, joined_at) VALUES (?1, ?2, ?3, ?4)",
+            "INSERT OR REPLACE INTO token_join (token, key, node, joined_at) VALUES (?1, ?2, ?3, ?4)",
             params![
                 blob(token.to_bytes()),
                 blob(key),
