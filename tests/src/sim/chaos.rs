@@ -114,7 +114,7 @@ impl World {
             90..92 => {
                 self.replay_hello(edge);
             }
-            92 => self.to_edge(edge, EdgeInput::Renew { csr: vec![0] }),
+            92 => self.feed_edge(edge, EdgeInput::Renew { csr: vec![0] }),
             _ => self.look_at_everything(),
         }
         let next = self.random.delay(20, 6_000);

@@ -89,7 +89,7 @@ impl World {
         };
         let key = machine.disk.key;
         let request = self.orchestrator.ask(Asker::Join { edge, life });
-        self.to_host(HostInput::Join {
+        self.feed_host(HostInput::Join {
             request,
             message,
             key,
@@ -141,7 +141,7 @@ impl World {
     }
 
     /// Gives an edge's process something to handle.
-    pub(super) fn to_edge(&mut self, edge: usize, input: Input) {
+    pub(super) fn feed_edge(&mut self, edge: usize, input: Input) {
         let jitter = self.random.below(3);
         let (boot, at) = (self.edges[edge].boot, self.now_ms + jitter);
         let Some(process) = &mut self.edges[edge].process else {
@@ -168,7 +168,7 @@ impl World {
             "{} asks for {ticks} ticks within a second",
             self.edges[edge].name
         );
-        self.to_edge(edge, Input::Tick);
+        self.feed_edge(edge, Input::Tick);
     }
 
     fn plan_tick(&mut self, edge: usize) {

@@ -86,7 +86,7 @@ impl World {
     }
 
     /// Gives the orchestrator something to handle; nobody is there while it is down.
-    pub(super) fn to_host(&mut self, input: Input) {
+    pub(super) fn feed_host(&mut self, input: Input) {
         if self.orchestrator.core.is_none() {
             return;
         }
@@ -104,7 +104,7 @@ impl World {
             return;
         }
         if self.now_ms >= self.orchestrator.stalled_until {
-            self.to_host(Input::Tick);
+            self.feed_host(Input::Tick);
             self.check_agreement();
         }
         self.schedule(self.config.heartbeat_ms / 2, Event::HostTick { boot });
@@ -201,7 +201,7 @@ impl World {
                 self.send(conn.0, Way::Down, frame);
             }
             Output::Reply { request, reply } => self.handle_reply(request, reply),
-            Output::Again => self.to_host(Input::Tick),
+            Output::Again => self.feed_host(Input::Tick),
         }
     }
 
@@ -215,7 +215,7 @@ impl World {
             (Asker::Look, Ok(reply)) => self.check_look(&reply),
             (Asker::Join { edge, life }, Ok(Reply::Joined(joined))) => {
                 let expires_at = UnixMs(i64::MAX / 2);
-                self.to_host(Input::CertificateIssued {
+                self.feed_host(Input::CertificateIssued {
                     node: joined.node,
                     expires_at,
                 });
@@ -298,7 +298,7 @@ impl World {
             Order::Delete => ApiCall::DeleteJob(job),
         };
         let request = self.orchestrator.ask(Asker::Order(name.to_owned()));
-        self.to_host(Input::Api {
+        self.feed_host(Input::Api {
             request,
             call: Box::new(call),
         });
@@ -384,7 +384,7 @@ impl World {
             }),
         ] {
             let request = self.orchestrator.ask(Asker::Look);
-            self.to_host(Input::Api {
+            self.feed_host(Input::Api {
                 request,
                 call: Box::new(call),
             });
@@ -412,7 +412,7 @@ impl World {
             rejoin: false,
         };
         let request = self.orchestrator.ask(Asker::Token { edge, life, token });
-        self.to_host(Input::Api {
+        self.feed_host(Input::Api {
             request,
             call: Box::new(ApiCall::CreateToken(record)),
         });
@@ -434,7 +434,7 @@ impl World {
             "network",
             format_args!("a forged frame of the edge on #{connection}"),
         );
-        self.to_host(Input::Frame {
+        self.feed_host(Input::Frame {
             conn: sluice_host::core::ConnId(connection),
             frame,
         });

@@ -74,7 +74,7 @@ impl World {
             address: format!("{}:{now_ms}", machine.name),
         };
         self.checks.peers.insert(edge, peer.clone());
-        self.to_host(HostInput::Opened {
+        self.feed_host(HostInput::Opened {
             conn: ConnId(id),
             peer,
         });
@@ -92,7 +92,7 @@ impl World {
         if let Some(process) = self.process(edge, boot) {
             process.connection = process.connection.max(Some(id));
             process.dialling = false;
-            self.to_edge(
+            self.feed_edge(
                 edge,
                 EdgeInput::Connected {
                     connection: ConnectionId(id),
@@ -181,7 +181,7 @@ impl World {
                     &format!("{name} -> O #{id}"),
                     format_args!("{}", wire::show_edge(&kind)),
                 );
-                self.to_host(HostInput::Frame {
+                self.feed_host(HostInput::Frame {
                     conn: ConnId(id),
                     frame,
                 });
@@ -202,7 +202,7 @@ impl World {
                     &format!("{name} <- O #{id}"),
                     format_args!("{}", wire::show_orchestrator(&kind)),
                 );
-                self.to_edge(
+                self.feed_edge(
                     edge,
                     EdgeInput::Frame {
                         connection: ConnectionId(id),
@@ -339,7 +339,7 @@ impl World {
         let told = std::mem::replace(&mut connection.host_end, End::Closed);
         let same = connection.host_boot == boot;
         if told == End::Open && same {
-            self.to_host(HostInput::Closed { conn: ConnId(id) });
+            self.feed_host(HostInput::Closed { conn: ConnId(id) });
         }
         self.network.sweep();
     }
@@ -352,7 +352,7 @@ impl World {
         let (edge, boot) = (connection.edge, connection.edge_boot);
         if told != End::Closed && self.process(edge, boot).is_some() {
             if told == End::Open {
-                self.to_edge(
+                self.feed_edge(
                     edge,
                     EdgeInput::Disconnected {
                         connection: ConnectionId(id),
@@ -446,7 +446,7 @@ impl World {
             "network",
             format_args!("a recorded Hello is played as #{id}"),
         );
-        self.to_host(HostInput::Opened {
+        self.feed_host(HostInput::Opened {
             conn: ConnId(id),
             peer,
         });

@@ -9,12 +9,12 @@ impl Random {
     pub fn new(seed: u64) -> Self {
         // Neighbouring seeds must not give neighbouring runs.
         let mut random = Self(seed ^ 0x5851_f42d_4c95_7f2d);
-        random.next();
+        random.draw();
         random
     }
 
     /// The next 64 bits.
-    pub fn next(&mut self) -> u64 {
+    pub fn draw(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -24,7 +24,7 @@ impl Random {
 
     /// A number from 0 to `n - 1`; `n` is at least 1.
     pub fn below(&mut self, n: u64) -> u64 {
-        self.next() % n
+        self.draw() % n
     }
 
     /// A number from `low` to `high`, both included.
@@ -57,7 +57,7 @@ impl Random {
     pub fn bytes<const N: usize>(&mut self) -> [u8; N] {
         let mut bytes = [0; N];
         for chunk in bytes.chunks_mut(8) {
-            let drawn = self.next().to_le_bytes();
+            let drawn = self.draw().to_le_bytes();
             chunk.copy_from_slice(&drawn[..chunk.len()]);
         }
         bytes
@@ -66,6 +66,6 @@ impl Random {
     /// A generator of its own, for a process that draws by itself.
     #[must_use]
     pub fn split(&mut self) -> Self {
-        Self::new(self.next())
+        Self::new(self.draw())
     }
 }

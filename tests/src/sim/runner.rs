@@ -88,7 +88,7 @@ impl World {
         match node {
             Some(node) if reachable && !unlucky && self.orchestrator.core.is_some() => {
                 let request = self.orchestrator.ask(Asker::Pull { edge, boot, digest });
-                self.to_host(HostInput::Pull {
+                self.feed_host(HostInput::Pull {
                     request,
                     node,
                     digest,
@@ -117,7 +117,7 @@ impl World {
         if result.is_ok() {
             self.edges[edge].disk.components.insert(digest);
         }
-        self.to_edge(edge, Input::Fetched { digest, result });
+        self.feed_edge(edge, Input::Fetched { digest, result });
     }
 
     pub(super) fn prepare(
@@ -314,7 +314,7 @@ impl World {
                 }
             }
         };
-        self.to_edge(edge, input);
+        self.feed_edge(edge, input);
     }
 
     pub(super) fn purge(&mut self, edge: usize, execution: ExecutionId) {
@@ -362,7 +362,7 @@ impl World {
         if result.is_ok() {
             self.edges[edge].disk.states.remove(&execution);
         }
-        self.to_edge(edge, Input::Purged { execution, result });
+        self.feed_edge(edge, Input::Purged { execution, result });
     }
 
     /// What lives on an edge, by execution.

@@ -62,7 +62,7 @@ impl World {
         self.answer = None;
         let request = self.orchestrator.ask(Asker::Script);
         let call = Box::new(call);
-        self.to_host(Input::Api { request, call });
+        self.feed_host(Input::Api { request, call });
         self.run_until("a question is answered", SOON_MS, |world| {
             world.answer.is_some()
         });

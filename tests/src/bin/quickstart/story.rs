@@ -181,7 +181,7 @@ impl Story {
                     let records = records(&lines)?;
                     expect(records.len() >= 2, || format!("{} records", records.len()))?;
                     let all = records.iter().all(|record| {
-                        text(record, "node") == node && count(record, "seq") % 2 == 0
+                        text(record, "node") == node && count(record, "seq").is_multiple_of(2)
                     });
                     expect(all, || format!("{records:?}"))
                 },
