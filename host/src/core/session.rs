@@ -8,41 +8,35 @@
 //!
 //! Until Begin nothing is committed: a replayed Hello changes nothing.
 
+mod assignments;
+mod reports;
+
 use std::time::Duration;
 
-use sluice_ledger::{Ask, Inbox, Offer, Outbox, Position, Sending, Verdict};
+use sluice_ledger::{Ask, Inbox, Outbox, Position};
 use sluice_model::{
-    BootCounter, BootNonce, Desired, Digest, Epoch, ExecutionId, Incarnation, Labels, LifeNonce,
-    MonotonicMs, NodeId, ObservedPhase, Revision, SessionId,
+    BootCounter, BootNonce, Epoch, ExecutionId, Incarnation, Labels, LifeNonce, MonotonicMs,
+    NodeId, Revision, SessionId,
 };
 use sluice_protocol::admission::{
     self, Admission, Caller, HeldReason, Known, LifeKnowledge, RejectCode,
 };
 use sluice_protocol::{
-    AssignmentRow, COUNTER_MAX, EdgeMessage, Heartbeat, HeartbeatAck, Hello, ObservedRow,
-    OrchestratorMessage, OutcomeKey, ROWS_PART_BYTES_MAX, ROWS_PARTS_MAX, Received, Reject, Resync,
-    Row, Rows, SpecBytes, VERSIONS, Welcome, decode, edge_message, encode, orchestrator_message,
+    COUNTER_MAX, EdgeMessage, Heartbeat, HeartbeatAck, Hello, OrchestratorMessage, Received,
+    Reject, Resync, VERSIONS, Welcome, decode, edge_message, encode, orchestrator_message,
 };
 use tracing::{info, warn};
 
+use self::reports::Collecting;
 use super::join::check_label_map;
 use super::{
     ACK_PATIENCE, CloseWhy, ConnId, Core, Handled, LiveCounters, Now, OPENING_MAX, Output, Peer,
     Step,
 };
-use crate::store::{BeginFacts, DesiredChange, LifeRecord, NodeRecord, Store, StoreError};
+use crate::store::{BeginFacts, LifeRecord, NodeRecord, Store, StoreError};
 
 /// Executions whose counters are kept for one node; more than any edge runs.
 const COUNTERS_MAX: usize = 10_000;
-
-/// Bytes of one change that are collected before it is applied; a full set of rows is far smaller.
-const COLLECTED_BYTES_MAX: usize = 64 << 20;
-
-/// The slowest link that changes are expected to get through: 8 kbit/s.
-const SLOWEST_BYTES_PER_SECOND: u64 = 1000;
-
-/// Snapshots of reports that may fail to add up before the session is closed as broken.
-const WRONG_SNAPSHOTS_MAX: u32 = 3;
 
 /// Longest program version, and longest capability, in bytes; they stand in listings.
 const HELLO_TEXT_BYTES_MAX: usize = 256;
@@ -90,13 +84,6 @@ struct Live {
     patience: Duration,
     /// Snapshots of reports that did not add up, one after the other.
     wrong_snapshots: u32,
-}
-
-/// Parts of one observed change.
-struct Collecting {
-    next_part: u32,
-    bytes: usize,
-    rows: Rows,
 }
 
 impl Session {
@@ -655,342 +642,10 @@ impl<S: Store> Core<S> {
         Ok(Handled::Keep)
     }
 
-    fn handle_rows(
-        &mut self,
-        conn: ConnId,
-        rows: Rows,
-        step: &mut Step,
-    ) -> Result<Handled, StoreError> {
-        let epoch = self.epoch;
-        let Some((node, live)) = self.live_mut(conn, step.now) else {
-            return self.violation(conn, "reports before Begin", step);
-        };
-        if live.held || rows.epoch != epoch.0 {
-            return Ok(Handled::Keep);
-        }
-        let whole = match collect(&mut live.collecting, rows) {
-            Ok(Some(whole)) => whole,
-            Ok(None) => return Ok(Handled::Keep),
-            Err(what) => return self.violation(conn, what, step),
-        };
-        let Some(to) = whole.to.to_position() else {
-            return self.violation(conn, "reports without a digest", step);
-        };
-        let verdict = live.inbox.judge(Offer {
-            base: whole.base.map(Revision),
-            to: to.rev,
-        });
-        let rev = live.inbox.rev();
-        match verdict {
-            Verdict::AckAgain => self.ack_reports(conn, rev, step),
-            Verdict::AskFrom(from) => {
-                let resync = Resync {
-                    epoch: epoch.0,
-                    from: Some(from.0),
-                };
-                send(step, conn, orchestrator_message::Kind::Resync(resync));
-            }
-            Verdict::Apply => {
-                if !self.apply_reports(node, &whole, to, step)? {
-                    info!(event = "ledger.resync", node = %node, rev = to.rev.0, "reports did not add up");
-                    send(
-                        step,
-                        conn,
-                        orchestrator_message::Kind::Resync(Resync {
-                            epoch: epoch.0,
-                            from: None,
-                        }),
-                    );
-                    if whole.base.is_none()
-                        && let Some((_, live)) = self.live_mut(conn, step.now)
-                    {
-                        live.wrong_snapshots += 1;
-                        if live.wrong_snapshots >= WRONG_SNAPSHOTS_MAX {
-                            self.violation(conn, "reports that never add up", step)?;
-                        }
-                    }
-                    return Ok(Handled::Undo);
-                }
-                if let Some((_, live)) = self.live_mut(conn, step.now) {
-                    live.inbox.handle_applied(to.rev);
-                    live.observed = to;
-                    live.wrong_snapshots = 0;
-                }
-                self.ack_reports(conn, to.rev, step);
-            }
-        }
-        Ok(Handled::Keep)
-    }
-
-    fn ack_reports(&self, conn: ConnId, rev: Revision, step: &mut Step) {
-        let received = Received {
-            epoch: self.epoch.0,
-            rev: rev.0,
-        };
-        send(step, conn, orchestrator_message::Kind::Received(received));
-    }
-
-    /// Writes a change of a node's reports; `false` when the result differs from the digest it should have.
-    fn apply_reports(
-        &mut self,
-        node: NodeId,
-        rows: &Rows,
-        to: Position,
-        step: &mut Step,
-    ) -> Result<bool, StoreError> {
-        if rows.base.is_none() {
-            self.store.clear_observed(node)?;
-            self.forget_counters(node);
-        }
-        let mut reports = Vec::with_capacity(rows.upserts.len());
-        for row in &rows.upserts {
-            let Some(execution) = ExecutionId::from_slice(&row.key) else {
-                return Ok(false);
-            };
-            // It counts in the digest whatever it says; what a newer edge says in new words means nothing here.
-            self.store.put_observed(node, execution, &row.body)?;
-            reports.extend(
-                ObservedRow::decode(&row.body)
-                    .ok()
-                    .filter(|report| report.execution == execution),
-            );
-        }
-        for key in &rows.removed {
-            let Some(execution) = ExecutionId::from_slice(key) else {
-                return Ok(false);
-            };
-            self.store.remove_observed(node, execution)?;
-            self.counters.remove(&(node, execution));
-        }
-        if self.store.observed_digest(node)? != to.digest {
-            return Ok(false);
-        }
-        self.store.set_observed_position(node, to)?;
-        for row in &rows.outcomes {
-            let Ok(outcome) = ObservedRow::decode(&row.body) else {
-                warn!(event = "ledger.unreadable", node = %node, "an outcome cannot be read");
-                continue;
-            };
-            let Some(execution) = self.own_execution(node, outcome.execution)? else {
-                continue;
-            };
-            if self.store.put_outcome(node, &outcome, &row.body)? {
-                log_state(&outcome);
-                self.evaluate_job(execution.job, step.now.unix)?;
-            }
-        }
-        for report in reports {
-            let Some(execution) = self.own_execution(node, report.execution)? else {
-                continue;
-            };
-            // An end is also an outcome, and said once: with the outcome, when it is new.
-            if !matches!(
-                report.phase,
-                ObservedPhase::Completed | ObservedPhase::Failed
-            ) {
-                log_state(&report);
-            }
-            if report.phase == ObservedPhase::Purged && execution.desired == Desired::Purge {
-                self.store.remove_assignment(execution.id)?;
-                self.forget_job_if_purged(execution.job)?;
-                step.touched.insert(node);
-            }
-        }
-        Ok(true)
-    }
-
     /// Forgets what a node's heartbeats said; the next ones say it again.
     pub(super) fn forget_counters(&mut self, node: NodeId) {
         self.counters.retain(|(of, _), _| *of != node);
     }
-
-    fn own_execution(
-        &mut self,
-        node: NodeId,
-        execution: ExecutionId,
-    ) -> Result<Option<crate::store::ExecutionRecord>, StoreError> {
-        Ok(self
-            .store
-            .execution(execution)?
-            .filter(|execution| execution.node == node))
-    }
-
-    /// Sends a node's session what its outbox says is next.
-    pub(super) fn pump(&mut self, node: NodeId, step: &mut Step) -> Result<Handled, StoreError> {
-        let Some(&conn) = self.live.get(&node) else {
-            return Ok(Handled::Keep);
-        };
-        let head = self.store.desired_position(node)?;
-        let Some((_, live)) = self.peek_live(conn) else {
-            return Ok(Handled::Keep);
-        };
-        if live.held {
-            return Ok(Handled::Keep);
-        }
-        live.outbox.handle_changed(head);
-        let Some(sending) = live.outbox.poll_send() else {
-            return Ok(Handled::Keep);
-        };
-        let session = live.session;
-        let base = match sending {
-            Sending::Delta { base } => Some(base),
-            Sending::Snapshot => None,
-        };
-        let (base, change) = match self.store.desired_after(node, base)? {
-            Some(change) => (base, change),
-            None => (
-                None,
-                self.store.desired_after(node, None)?.unwrap_or_default(),
-            ),
-        };
-        let parts = self.parts(base, head, change)?;
-        info!(
-            event = "ledger.sent",
-            node = %node,
-            session = session.0,
-            base = base.map(|base| base.0),
-            rev = head.rev.0,
-            parts = parts.len(),
-        );
-        let bytes: usize = parts.iter().map(Rows::payload_bytes).sum();
-        let bytes = u64::try_from(bytes).unwrap_or(u64::MAX);
-        for part in parts {
-            send(step, conn, orchestrator_message::Kind::Rows(part));
-        }
-        if let Some((_, live)) = self.peek_live(conn) {
-            live.patience = ACK_PATIENCE + Duration::from_secs(bytes / SLOWEST_BYTES_PER_SECOND);
-            live.outbox.handle_sent(head.rev, step.now.mono);
-        }
-        Ok(Handled::Keep)
-    }
-
-    fn peek_live(&mut self, conn: ConnId) -> Option<(NodeId, &mut Live)> {
-        let session = self.sessions.get_mut(&conn)?;
-        match &mut session.state {
-            State::Live(live) => Some((session.peer.node, live)),
-            State::Opening | State::Welcomed(_) => None,
-        }
-    }
-
-    /// Splits a change into parts that leave room for heartbeats between them.
-    fn parts(
-        &mut self,
-        base: Option<Revision>,
-        to: Position,
-        change: DesiredChange,
-    ) -> Result<Vec<Rows>, StoreError> {
-        let mut parts = Parts {
-            template: Rows {
-                epoch: self.epoch.0,
-                base: base.map(|base| base.0),
-                to: to.into(),
-                authoritative: base.is_none(),
-                ..Rows::default()
-            },
-            done: Vec::new(),
-            bytes: 0,
-        };
-        let mut sent: std::collections::BTreeSet<Digest> = std::collections::BTreeSet::new();
-        for (row, spec) in change.upserts {
-            if let Some(digest) = spec
-                && sent.insert(digest)
-            {
-                let bytes = self.store.spec(digest)?.ok_or_else(|| StoreError::Failed {
-                    action: "read a spec",
-                    source: format!("{digest} is not there").into(),
-                })?;
-                let size = bytes.len();
-                parts.room(size).specs.push(SpecBytes { bytes });
-            }
-            if let Some(outcome) = self.recorded_outcome(&row)? {
-                let size = outcome.body.len() + outcome.key.len();
-                parts.room(size).outcomes.push(outcome);
-            }
-            parts.room(row.body.len() + row.key.len()).upserts.push(row);
-        }
-        for key in change.removed {
-            parts.room(key.len()).removed.push(key);
-        }
-        Ok(parts.finish())
-    }
-
-    /// How the attempt that a row names ended: told with the row, so that an edge that lost its store does not run it
-    /// again.
-    fn recorded_outcome(&mut self, row: &Row) -> Result<Option<Row>, StoreError> {
-        let Ok(assignment) = AssignmentRow::decode(&row.body) else {
-            return Ok(None);
-        };
-        let key = OutcomeKey {
-            execution: assignment.execution,
-            version: assignment.version,
-            attempt: assignment.attempt,
-        };
-        let outcome = self.store.outcome(key)?;
-        Ok(outcome.map(|outcome| Row {
-            key: key.to_bytes().to_vec(),
-            body: outcome.encode(),
-        }))
-    }
-}
-
-struct Parts {
-    template: Rows,
-    done: Vec<Rows>,
-    bytes: usize,
-}
-
-impl Parts {
-    /// The part that has room for `bytes` more.
-    fn room(&mut self, bytes: usize) -> &mut Rows {
-        if self.done.is_empty() || (self.bytes > 0 && self.bytes + bytes > ROWS_PART_BYTES_MAX) {
-            let part = u32::try_from(self.done.len()).expect("bounded by the rows of one node");
-            self.done.push(Rows {
-                part,
-                ..self.template.clone()
-            });
-            self.bytes = 0;
-        }
-        self.bytes += bytes;
-        self.done.last_mut().expect("one was just pushed")
-    }
-
-    fn finish(mut self) -> Vec<Rows> {
-        self.room(0).last = true;
-        self.done
-    }
-}
-
-/// Puts parts together; the whole change once its last part is there.
-fn collect(collecting: &mut Option<Collecting>, rows: Rows) -> Result<Option<Rows>, &'static str> {
-    let (part, last, bytes) = (rows.part, rows.last, rows.payload_bytes());
-    if part == 0 {
-        *collecting = Some(Collecting {
-            next_part: 1,
-            bytes,
-            rows,
-        });
-    } else {
-        let Some(whole) = collecting.as_mut() else {
-            return Err("a part without its first");
-        };
-        let same = whole.rows.base == rows.base && whole.rows.to == rows.to;
-        if part != whole.next_part || part >= ROWS_PARTS_MAX || !same {
-            return Err("parts out of order");
-        }
-        whole.next_part += 1;
-        whole.bytes += bytes;
-        if whole.bytes > COLLECTED_BYTES_MAX {
-            return Err("a change that is too large");
-        }
-        whole.rows.upserts.extend(rows.upserts);
-        whole.rows.removed.extend(rows.removed);
-        whole.rows.outcomes.extend(rows.outcomes);
-    }
-    Ok(if last {
-        collecting.take().map(|whole| whole.rows)
-    } else {
-        None
-    })
 }
 
 enum Standing {
@@ -1021,15 +676,4 @@ fn read_caller(hello: &Hello) -> Option<Caller> {
         life,
         desired: hello.desired.to_position()?,
     })
-}
-
-fn log_state(report: &ObservedRow) {
-    info!(
-        event = "execution.state",
-        execution = %report.execution,
-        version = report.version.0,
-        attempt = report.attempt.0,
-        state = %report.phase,
-        reason = %report.reason,
-    );
 }

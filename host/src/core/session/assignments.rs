@@ -1,0 +1,167 @@
+//! What a node should do, on its way: the outbox says from where to where, and this makes the messages.
+
+use std::time::Duration;
+
+use sluice_ledger::{Position, Sending};
+use sluice_model::{Digest, NodeId, Revision};
+use sluice_protocol::{
+    AssignmentRow, OutcomeKey, ROWS_PART_BYTES_MAX, Row, Rows, SpecBytes, orchestrator_message,
+};
+use tracing::info;
+
+use super::super::{ACK_PATIENCE, ConnId, Core, Handled, Step};
+use super::{Live, State, send};
+use crate::store::{DesiredChange, Store, StoreError};
+
+/// The slowest link that changes are expected to get through: 8 kbit/s.
+const SLOWEST_BYTES_PER_SECOND: u64 = 1000;
+
+impl<S: Store> Core<S> {
+    /// Sends a node's session what its outbox says is next.
+    pub(in crate::core) fn pump(
+        &mut self,
+        node: NodeId,
+        step: &mut Step,
+    ) -> Result<Handled, StoreError> {
+        let Some(&conn) = self.live.get(&node) else {
+            return Ok(Handled::Keep);
+        };
+        let head = self.store.desired_position(node)?;
+        let Some((_, live)) = self.peek_live(conn) else {
+            return Ok(Handled::Keep);
+        };
+        if live.held {
+            return Ok(Handled::Keep);
+        }
+        live.outbox.handle_changed(head);
+        let Some(sending) = live.outbox.poll_send() else {
+            return Ok(Handled::Keep);
+        };
+        let session = live.session;
+        let base = match sending {
+            Sending::Delta { base } => Some(base),
+            Sending::Snapshot => None,
+        };
+        let (base, change) = match self.store.desired_after(node, base)? {
+            Some(change) => (base, change),
+            None => (
+                None,
+                self.store.desired_after(node, None)?.unwrap_or_default(),
+            ),
+        };
+        let parts = self.parts(base, head, change)?;
+        info!(
+            event = "ledger.sent",
+            node = %node,
+            session = session.0,
+            base = base.map(|base| base.0),
+            rev = head.rev.0,
+            parts = parts.len(),
+        );
+        let bytes: usize = parts.iter().map(Rows::payload_bytes).sum();
+        let bytes = u64::try_from(bytes).unwrap_or(u64::MAX);
+        for part in parts {
+            send(step, conn, orchestrator_message::Kind::Rows(part));
+        }
+        if let Some((_, live)) = self.peek_live(conn) {
+            live.patience = ACK_PATIENCE + Duration::from_secs(bytes / SLOWEST_BYTES_PER_SECOND);
+            live.outbox.handle_sent(head.rev, step.now.mono);
+        }
+        Ok(Handled::Keep)
+    }
+
+    fn peek_live(&mut self, conn: ConnId) -> Option<(NodeId, &mut Live)> {
+        let session = self.sessions.get_mut(&conn)?;
+        match &mut session.state {
+            State::Live(live) => Some((session.peer.node, live)),
+            State::Opening | State::Welcomed(_) => None,
+        }
+    }
+
+    /// Splits a change into parts that leave room for heartbeats between them.
+    fn parts(
+        &mut self,
+        base: Option<Revision>,
+        to: Position,
+        change: DesiredChange,
+    ) -> Result<Vec<Rows>, StoreError> {
+        let mut parts = Parts {
+            template: Rows {
+                epoch: self.epoch.0,
+                base: base.map(|base| base.0),
+                to: to.into(),
+                authoritative: base.is_none(),
+                ..Rows::default()
+            },
+            done: Vec::new(),
+            bytes: 0,
+        };
+        let mut sent: std::collections::BTreeSet<Digest> = std::collections::BTreeSet::new();
+        for (row, spec) in change.upserts {
+            if let Some(digest) = spec
+                && sent.insert(digest)
+            {
+                let bytes = self.store.spec(digest)?.ok_or_else(|| StoreError::Failed {
+                    action: "read a spec",
+                    source: format!("{digest} is not there").into(),
+                })?;
+                let size = bytes.len();
+                parts.room(size).specs.push(SpecBytes { bytes });
+            }
+            if let Some(outcome) = self.recorded_outcome(&row)? {
+                let size = outcome.body.len() + outcome.key.len();
+                parts.room(size).outcomes.push(outcome);
+            }
+            parts.room(row.body.len() + row.key.len()).upserts.push(row);
+        }
+        for key in change.removed {
+            parts.room(key.len()).removed.push(key);
+        }
+        Ok(parts.finish())
+    }
+
+    /// How the attempt that a row names ended: told with the row, so that an edge that lost its store does not run it
+    /// again.
+    fn recorded_outcome(&mut self, row: &Row) -> Result<Option<Row>, StoreError> {
+        let Ok(assignment) = AssignmentRow::decode(&row.body) else {
+            return Ok(None);
+        };
+        let key = OutcomeKey {
+            execution: assignment.execution,
+            version: assignment.version,
+            attempt: assignment.attempt,
+        };
+        let outcome = self.store.outcome(key)?;
+        Ok(outcome.map(|outcome| Row {
+            key: key.to_bytes().to_vec(),
+            body: outcome.encode(),
+        }))
+    }
+}
+
+struct Parts {
+    template: Rows,
+    done: Vec<Rows>,
+    bytes: usize,
+}
+
+impl Parts {
+    /// The part that has room for `bytes` more.
+    fn room(&mut self, bytes: usize) -> &mut Rows {
+        if self.done.is_empty() || (self.bytes > 0 && self.bytes + bytes > ROWS_PART_BYTES_MAX) {
+            let part = u32::try_from(self.done.len()).expect("bounded by the rows of one node");
+            self.done.push(Rows {
+                part,
+                ..self.template.clone()
+            });
+            self.bytes = 0;
+        }
+        self.bytes += bytes;
+        self.done.last_mut().expect("one was just pushed")
+    }
+
+    fn finish(mut self) -> Vec<Rows> {
+        self.room(0).last = true;
+        self.done
+    }
+}

@@ -1,0 +1,224 @@
+//! What a node reports: its observed set in parts, put together, judged, written down and acknowledged.
+
+use sluice_ledger::{Offer, Position, Verdict};
+use sluice_model::{Desired, ExecutionId, NodeId, ObservedPhase, Revision};
+use sluice_protocol::{ObservedRow, ROWS_PARTS_MAX, Received, Resync, Rows, orchestrator_message};
+use tracing::{info, warn};
+
+use super::super::{ConnId, Core, Handled, Step};
+use super::send;
+use crate::store::{Store, StoreError};
+
+/// Bytes of one change that are collected before it is applied; a full set of rows is far smaller.
+const COLLECTED_BYTES_MAX: usize = 64 << 20;
+
+/// Snapshots of reports that may fail to add up before the session is closed as broken.
+const WRONG_SNAPSHOTS_MAX: u32 = 3;
+
+/// Parts of one observed change.
+pub(super) struct Collecting {
+    next_part: u32,
+    bytes: usize,
+    rows: Rows,
+}
+
+impl<S: Store> Core<S> {
+    pub(super) fn handle_rows(
+        &mut self,
+        conn: ConnId,
+        rows: Rows,
+        step: &mut Step,
+    ) -> Result<Handled, StoreError> {
+        let epoch = self.epoch;
+        let Some((node, live)) = self.live_mut(conn, step.now) else {
+            return self.violation(conn, "reports before Begin", step);
+        };
+        if live.held || rows.epoch != epoch.0 {
+            return Ok(Handled::Keep);
+        }
+        let whole = match collect(&mut live.collecting, rows) {
+            Ok(Some(whole)) => whole,
+            Ok(None) => return Ok(Handled::Keep),
+            Err(what) => return self.violation(conn, what, step),
+        };
+        let Some(to) = whole.to.to_position() else {
+            return self.violation(conn, "reports without a digest", step);
+        };
+        let verdict = live.inbox.judge(Offer {
+            base: whole.base.map(Revision),
+            to: to.rev,
+        });
+        let rev = live.inbox.rev();
+        match verdict {
+            Verdict::AckAgain => self.ack_reports(conn, rev, step),
+            Verdict::AskFrom(from) => {
+                let resync = Resync {
+                    epoch: epoch.0,
+                    from: Some(from.0),
+                };
+                send(step, conn, orchestrator_message::Kind::Resync(resync));
+            }
+            Verdict::Apply => {
+                if !self.apply_reports(node, &whole, to, step)? {
+                    info!(event = "ledger.resync", node = %node, rev = to.rev.0, "reports did not add up");
+                    send(
+                        step,
+                        conn,
+                        orchestrator_message::Kind::Resync(Resync {
+                            epoch: epoch.0,
+                            from: None,
+                        }),
+                    );
+                    if whole.base.is_none()
+                        && let Some((_, live)) = self.live_mut(conn, step.now)
+                    {
+                        live.wrong_snapshots += 1;
+                        if live.wrong_snapshots >= WRONG_SNAPSHOTS_MAX {
+                            self.violation(conn, "reports that never add up", step)?;
+                        }
+                    }
+                    return Ok(Handled::Undo);
+                }
+                if let Some((_, live)) = self.live_mut(conn, step.now) {
+                    live.inbox.handle_applied(to.rev);
+                    live.observed = to;
+                    live.wrong_snapshots = 0;
+                }
+                self.ack_reports(conn, to.rev, step);
+            }
+        }
+        Ok(Handled::Keep)
+    }
+
+    fn ack_reports(&self, conn: ConnId, rev: Revision, step: &mut Step) {
+        let received = Received {
+            epoch: self.epoch.0,
+            rev: rev.0,
+        };
+        send(step, conn, orchestrator_message::Kind::Received(received));
+    }
+
+    /// Writes a change of a node's reports; `false` when the result differs from the digest it should have.
+    fn apply_reports(
+        &mut self,
+        node: NodeId,
+        rows: &Rows,
+        to: Position,
+        step: &mut Step,
+    ) -> Result<bool, StoreError> {
+        if rows.base.is_none() {
+            self.store.clear_observed(node)?;
+            self.forget_counters(node);
+        }
+        let mut reports = Vec::with_capacity(rows.upserts.len());
+        for row in &rows.upserts {
+            let Some(execution) = ExecutionId::from_slice(&row.key) else {
+                return Ok(false);
+            };
+            // It counts in the digest whatever it says; what a newer edge says in new words means nothing here.
+            self.store.put_observed(node, execution, &row.body)?;
+            reports.extend(
+                ObservedRow::decode(&row.body)
+                    .ok()
+                    .filter(|report| report.execution == execution),
+            );
+        }
+        for key in &rows.removed {
+            let Some(execution) = ExecutionId::from_slice(key) else {
+                return Ok(false);
+            };
+            self.store.remove_observed(node, execution)?;
+            self.counters.remove(&(node, execution));
+        }
+        if self.store.observed_digest(node)? != to.digest {
+            return Ok(false);
+        }
+        self.store.set_observed_position(node, to)?;
+        for row in &rows.outcomes {
+            let Ok(outcome) = ObservedRow::decode(&row.body) else {
+                warn!(event = "ledger.unreadable", node = %node, "an outcome cannot be read");
+                continue;
+            };
+            let Some(execution) = self.own_execution(node, outcome.execution)? else {
+                continue;
+            };
+            if self.store.put_outcome(node, &outcome, &row.body)? {
+                log_state(&outcome);
+                self.evaluate_job(execution.job, step.now.unix)?;
+            }
+        }
+        for report in reports {
+            let Some(execution) = self.own_execution(node, report.execution)? else {
+                continue;
+            };
+            // An end is also an outcome, and said once: with the outcome, when it is new.
+            if !matches!(
+                report.phase,
+                ObservedPhase::Completed | ObservedPhase::Failed
+            ) {
+                log_state(&report);
+            }
+            if report.phase == ObservedPhase::Purged && execution.desired == Desired::Purge {
+                self.store.remove_assignment(execution.id)?;
+                self.forget_job_if_purged(execution.job)?;
+                step.touched.insert(node);
+            }
+        }
+        Ok(true)
+    }
+
+    fn own_execution(
+        &mut self,
+        node: NodeId,
+        execution: ExecutionId,
+    ) -> Result<Option<crate::store::ExecutionRecord>, StoreError> {
+        Ok(self
+            .store
+            .execution(execution)?
+            .filter(|execution| execution.node == node))
+    }
+}
+
+/// Puts parts together; the whole change once its last part is there.
+fn collect(collecting: &mut Option<Collecting>, rows: Rows) -> Result<Option<Rows>, &'static str> {
+    let (part, last, bytes) = (rows.part, rows.last, rows.payload_bytes());
+    if part == 0 {
+        *collecting = Some(Collecting {
+            next_part: 1,
+            bytes,
+            rows,
+        });
+    } else {
+        let Some(whole) = collecting.as_mut() else {
+            return Err("a part without its first");
+        };
+        let same = whole.rows.base == rows.base && whole.rows.to == rows.to;
+        if part != whole.next_part || part >= ROWS_PARTS_MAX || !same {
+            return Err("parts out of order");
+        }
+        whole.next_part += 1;
+        whole.bytes += bytes;
+        if whole.bytes > COLLECTED_BYTES_MAX {
+            return Err("a change that is too large");
+        }
+        whole.rows.upserts.extend(rows.upserts);
+        whole.rows.removed.extend(rows.removed);
+        whole.rows.outcomes.extend(rows.outcomes);
+    }
+    Ok(if last {
+        collecting.take().map(|whole| whole.rows)
+    } else {
+        None
+    })
+}
+
+fn log_state(report: &ObservedRow) {
+    info!(
+        event = "execution.state",
+        execution = %report.execution,
+        version = report.version.0,
+        attempt = report.attempt.0,
+        state = %report.phase,
+        reason = %report.reason,
+    );
+}
