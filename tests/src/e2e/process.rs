@@ -30,12 +30,15 @@ pub fn edge_program() -> PathBuf {
 }
 
 fn program(name: &str) -> PathBuf {
-    // The test itself is target/PROFILE/deps/NAME-HASH.
-    let test = std::env::current_exe().expect("a running program has a path");
-    let dir = test.parent().and_then(Path::parent);
-    let path = dir
-        .expect("tests are built into target/PROFILE/deps")
-        .join(name);
+    // A test is target/PROFILE/deps/NAME-HASH, a bench target/PROFILE/NAME.
+    let this = std::env::current_exe().expect("a running program has a path");
+    let dir = this.parent().expect("a program lies in a directory");
+    let dir = if dir.ends_with("deps") {
+        dir.parent().expect("deps lies in target/PROFILE")
+    } else {
+        dir
+    };
+    let path = dir.join(name);
     assert!(
         path.is_file(),
         "{} is not built: run `cargo build --workspace` before the end-to-end tests, or scripts/test, which does",
