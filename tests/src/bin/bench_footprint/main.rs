@@ -29,6 +29,7 @@ fn main() -> Result<()> {
     let mut cluster = Cluster::start(&[EDGE]);
     // The small program, from a fresh process: joining is over.
     cluster.kill_edge(EDGE);
+    cluster.wait_node(EDGE, NodeState::Disconnected);
     cluster.start_small_edge(EDGE);
     cluster.wait_node(EDGE, NodeState::Connected);
     let orchestrator = cluster.orchestrator().pid();
@@ -44,6 +45,7 @@ fn main() -> Result<()> {
     row("edge, one pipeline, just compiled", resident(edge)?);
 
     cluster.kill_edge(EDGE);
+    cluster.wait_node(EDGE, NodeState::Disconnected);
     cluster.start_small_edge(EDGE);
     cluster.wait_node(EDGE, NodeState::Connected);
     cluster.wait_running("heartbeat", EDGE);
