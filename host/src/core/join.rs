@@ -89,7 +89,7 @@ impl<S: Store> Core<S> {
                 )));
             }
         };
-        if let Err(problem) = check_labels(message) {
+        if let Err(problem) = check_label_map(&message.labels) {
             return Ok(Err(refused(RejectCode::Malformed, problem)));
         }
         let unknown = || {
@@ -210,10 +210,6 @@ impl<S: Store> Core<S> {
         self.store.rekey_node(known.id, key, step.now.unix)?;
         Ok(Ok(known.id))
     }
-}
-
-fn check_labels(message: &JoinRequest) -> Result<(), String> {
-    check_label_map(&message.labels)
 }
 
 /// Checks a node's labels; the problem in words.
