@@ -22,6 +22,7 @@
 pub mod admission;
 mod frame;
 mod message;
+mod parts;
 mod row;
 mod spec;
 
@@ -32,6 +33,7 @@ pub use message::{
     Received, Reject, Renew, Renewed, Resync, Row, Rows, SpecBytes, StreamRequest, Welcome,
     WirePosition, edge_message, orchestrator_message, stream_request,
 };
+pub use parts::{CollectError, Collector, Splitter};
 pub use row::{AssignmentRow, ObservedRow, OutcomeKey, ROW_BYTES_MAX, RowError};
 pub use spec::{Spec, SpecComponent, SpecError};
 
@@ -47,5 +49,5 @@ pub const ALPN_JOIN: &[u8] = b"sluice-join/1";
 /// Payload of one `Rows` part, in bytes: small enough that heartbeats pass between parts on a slow link.
 pub const ROWS_PART_BYTES_MAX: usize = 256 * 1024;
 
-/// Parts of one change, at most: bounds what a receiver collects before it applies (256 MiB).
+/// Parts of one change, at most: with the bytes that a [`Collector`] is made for, what a receiver holds before it applies.
 pub const ROWS_PARTS_MAX: u32 = 1024;

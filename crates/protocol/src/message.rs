@@ -281,6 +281,11 @@ impl Rows {
             .chain(self.specs.iter().map(|spec| spec.bytes.len()))
             .sum()
     }
+
+    /// How many rows, keys and specs are in this part.
+    pub(crate) fn entries(&self) -> usize {
+        self.upserts.len() + self.removed.len() + self.specs.len() + self.outcomes.len()
+    }
 }
 
 /// A row, byte for byte as first committed.

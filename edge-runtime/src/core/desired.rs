@@ -6,9 +6,7 @@ use sluice_agent::{DesiredChange, EndedHow, Label, Now, SpecFacts};
 use sluice_ledger::{Inbox, Verdict};
 use sluice_ledger::{Offer, Position, RowHash};
 use sluice_model::{Desired, Digest, ExecutionId, FailReason, ObservedPhase, Revision};
-use sluice_protocol::{
-    ObservedRow, ROWS_PARTS_MAX, Received, Resync, Row, Rows, edge_message::Kind,
-};
+use sluice_protocol::{CollectError, ObservedRow, Received, Resync, Row, Rows, edge_message::Kind};
 
 use super::load::{facts_of, read_row};
 use super::session::Session;
@@ -19,18 +17,8 @@ use crate::store::{Store, StoreError};
 /// on would only burn the link.
 const WRONG_SNAPSHOTS_MAX: u32 = 2;
 
-/// The parts of a change that are here so far.
-#[derive(Clone, Debug)]
-pub(super) struct Collecting {
-    base: Option<Revision>,
-    to: Position,
-    authoritative: bool,
-    parts: u32,
-    upserts: Vec<Row>,
-    removed: Vec<Vec<u8>>,
-    specs: Vec<Vec<u8>>,
-    outcomes: Vec<Row>,
-}
+/// Bytes of one change that are collected before it is applied: a thousand jobs, each with the longest pipeline.
+pub(super) const COLLECTED_BYTES_MAX: usize = 256 << 20;
 
 impl State {
     pub(super) fn handle_rows(
@@ -49,52 +37,36 @@ impl State {
             self.close("protocol", "rows without a digest", Redial::Soon);
             return Ok(());
         };
-        let base = rows.base.map(Revision);
-        if rows.part == 0 {
-            live.collecting = Some(Collecting {
-                base,
-                to,
-                authoritative: rows.authoritative,
-                parts: 0,
-                upserts: Vec::new(),
-                removed: Vec::new(),
-                specs: Vec::new(),
-                outcomes: Vec::new(),
-            });
-        }
-        let continues = live.collecting.as_ref().is_some_and(|it| {
-            it.base == base && it.to == to && it.parts == rows.part && it.parts < ROWS_PARTS_MAX
-        });
-        let Some(collecting) = live.collecting.as_mut().filter(|_| continues) else {
-            live.collecting = None;
-            if to.rev > self.meta.desired_rev {
-                let mine = self.meta.desired_rev;
-                self.ask(Some(mine), "a part of a change is missing");
+        match live.collector.push(rows) {
+            Ok(None) => Ok(()),
+            Ok(Some(change)) => self.judge(store, change, to, now),
+            Err(CollectError::Missing) => {
+                if to.rev > self.meta.desired_rev {
+                    let mine = self.meta.desired_rev;
+                    self.ask(Some(mine), "a part of a change is missing");
+                }
+                Ok(())
             }
-            return Ok(());
-        };
-        collecting.parts += 1;
-        collecting.upserts.extend(rows.upserts);
-        collecting.removed.extend(rows.removed);
-        collecting.outcomes.extend(rows.outcomes);
-        let specs = rows.specs.into_iter().map(|spec| spec.bytes);
-        collecting.specs.extend(specs);
-        if !rows.last {
-            return Ok(());
-        }
-        match live.collecting.take() {
-            Some(change) => self.judge(store, change, now),
-            None => Ok(()),
+            Err(error @ CollectError::TooLarge { .. }) => {
+                self.close("protocol", &error.to_string(), Redial::Soon);
+                Ok(())
+            }
         }
     }
 
-    fn judge(&mut self, store: &mut Store, change: Collecting, now: Now) -> Result<(), StoreError> {
+    fn judge(
+        &mut self,
+        store: &mut Store,
+        change: Rows,
+        to: Position,
+        now: Now,
+    ) -> Result<(), StoreError> {
         let offer = Offer {
-            base: change.base,
-            to: change.to.rev,
+            base: change.base.map(Revision),
+            to: to.rev,
         };
         match Inbox::new(self.meta.desired_rev).judge(offer) {
-            Verdict::Apply => self.apply(store, change, now),
+            Verdict::Apply => self.apply(store, change, to, now),
             Verdict::AckAgain => {
                 self.acknowledge();
                 Ok(())
@@ -106,7 +78,13 @@ impl State {
         }
     }
 
-    fn apply(&mut self, store: &mut Store, change: Collecting, now: Now) -> Result<(), StoreError> {
+    fn apply(
+        &mut self,
+        store: &mut Store,
+        change: Rows,
+        to: Position,
+        now: Now,
+    ) -> Result<(), StoreError> {
         let snapshot = change.base.is_none();
         if snapshot && !change.authoritative {
             // It may not stop what it does not name, so it says nothing that could be acted on.
@@ -133,7 +111,7 @@ impl State {
         for (key, body) in &upserts {
             set.upsert(key.clone(), RowHash::of(body));
         }
-        if set.digest() != change.to.digest {
+        if set.digest() != to.digest {
             self.handle_wrong_digest(snapshot);
             return Ok(());
         }
@@ -141,7 +119,7 @@ impl State {
         let texts: BTreeMap<Digest, Vec<u8>> = change
             .specs
             .into_iter()
-            .map(|bytes| (Digest::of(&bytes), bytes))
+            .map(|spec| (Digest::of(&spec.bytes), spec.bytes))
             .collect();
         let mut told = DesiredChange {
             whole: snapshot,
@@ -182,8 +160,8 @@ impl State {
             store.put_spec(*digest, bytes)?;
         }
         self.desired = set;
-        self.meta.desired_rev = change.to.rev;
-        self.meta.desired_digest = change.to.digest;
+        self.meta.desired_rev = to.rev;
+        self.meta.desired_digest = to.digest;
         self.wants_snapshot = false;
         if let Session::Live(live) = &mut self.session {
             live.wrong_snapshots = 0;
@@ -196,7 +174,7 @@ impl State {
             }
         }
         self.event(Event::LedgerReceived {
-            rev: change.to.rev,
+            rev: to.rev,
             upserts: upserts.len(),
             removed: removed.len(),
             snapshot,

@@ -8,12 +8,12 @@ use sluice_ledger::{Ask, Outbox, Position, SetDigest};
 use sluice_model::{Epoch, ExecutionId, LifeNonce, MonotonicMs, Revision, SessionId, UnixMs};
 use sluice_protocol::admission::RejectCode;
 use sluice_protocol::{
-    Begin, EdgeMessage, Heartbeat, HeartbeatAck, Hello, OrchestratorMessage, Received, Reject,
-    Renew, Resync, VERSIONS, Welcome, edge_message::Kind, orchestrator_message,
+    Begin, Collector, EdgeMessage, Heartbeat, HeartbeatAck, Hello, OrchestratorMessage, Received,
+    Reject, Renew, Resync, VERSIONS, Welcome, edge_message::Kind, orchestrator_message,
 };
 
 use super::State;
-use super::desired::Collecting;
+use super::desired::COLLECTED_BYTES_MAX;
 use super::io::{CloseWhy, ConnectionId, Event, Output, Redial};
 use crate::runner::Counters;
 use crate::store::{Store, StoreError};
@@ -58,7 +58,7 @@ pub(super) struct Live {
     pub(super) held: bool,
     pub(super) outbox: Outbox,
     pub(super) patience: Duration,
-    pub(super) collecting: Option<Collecting>,
+    pub(super) collector: Collector,
     pub(super) wrong_snapshots: u32,
     heartbeat: Duration,
     heartbeat_at: MonotonicMs,
@@ -282,7 +282,7 @@ impl State {
             held: welcome.held,
             outbox,
             patience: RECEIVED_WITHIN_MIN,
-            collecting: None,
+            collector: Collector::new(COLLECTED_BYTES_MAX),
             wrong_snapshots: 0,
             heartbeat: Duration::from_millis(welcome.heartbeat_ms),
             heartbeat_at: now.mono.plus(Duration::from_millis(welcome.heartbeat_ms)),

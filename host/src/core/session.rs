@@ -22,12 +22,13 @@ use sluice_protocol::admission::{
     self, Admission, Caller, HeldReason, Known, LifeKnowledge, RejectCode,
 };
 use sluice_protocol::{
-    COUNTER_MAX, EdgeMessage, Heartbeat, HeartbeatAck, Hello, OrchestratorMessage, Received,
-    Reject, Resync, VERSIONS, Welcome, decode, edge_message, encode, orchestrator_message,
+    COUNTER_MAX, Collector, EdgeMessage, Heartbeat, HeartbeatAck, Hello, OrchestratorMessage,
+    Received, Reject, Resync, VERSIONS, Welcome, decode, edge_message, encode,
+    orchestrator_message,
 };
 use tracing::{info, warn};
 
-use self::reports::Collecting;
+use self::reports::COLLECTED_BYTES_MAX;
 use super::join::check_label_map;
 use super::{
     ACK_PATIENCE, CloseWhy, ConnId, Core, Handled, LiveCounters, Now, OPENING_MAX, Output, Peer,
@@ -78,7 +79,7 @@ struct Live {
     outbox: Outbox,
     inbox: Inbox,
     observed: Position,
-    collecting: Option<Collecting>,
+    collector: Collector,
     last_heard: MonotonicMs,
     /// How long the change in flight may take to be acknowledged.
     patience: Duration,
@@ -482,7 +483,7 @@ impl<S: Store> Core<S> {
             outbox,
             inbox: Inbox::new(node.observed.rev),
             observed: node.observed,
-            collecting: None,
+            collector: Collector::new(COLLECTED_BYTES_MAX),
             last_heard: step.now.mono,
             patience: ACK_PATIENCE,
             wrong_snapshots: 0,
@@ -603,7 +604,7 @@ impl<S: Store> Core<S> {
                 info!(event = "ledger.resync", node = %node, rev = desired.rev.0, "assignments differ from their digest");
                 step.touched.insert(node);
             }
-            resync = live.collecting.is_none()
+            resync = !live.collector.is_collecting()
                 && observed.rev == live.observed.rev
                 && observed.digest != live.observed.digest;
         }

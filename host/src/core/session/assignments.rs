@@ -4,9 +4,7 @@ use std::time::Duration;
 
 use sluice_ledger::{Position, Sending};
 use sluice_model::{Digest, NodeId, Revision};
-use sluice_protocol::{
-    AssignmentRow, OutcomeKey, ROWS_PART_BYTES_MAX, Row, Rows, SpecBytes, orchestrator_message,
-};
+use sluice_protocol::{AssignmentRow, OutcomeKey, Row, Rows, Splitter, orchestrator_message};
 use tracing::info;
 
 use super::super::{ACK_PATIENCE, ConnId, Core, Handled, Step};
@@ -49,7 +47,7 @@ impl<S: Store> Core<S> {
                 self.store.desired_after(node, None)?.unwrap_or_default(),
             ),
         };
-        let parts = self.parts(base, head, change)?;
+        let (parts, bytes) = self.parts(base, head, change)?;
         info!(
             event = "ledger.sent",
             node = %node,
@@ -58,7 +56,6 @@ impl<S: Store> Core<S> {
             rev = head.rev.0,
             parts = parts.len(),
         );
-        let bytes: usize = parts.iter().map(Rows::payload_bytes).sum();
         let bytes = u64::try_from(bytes).unwrap_or(u64::MAX);
         for part in parts {
             send(step, conn, orchestrator_message::Kind::Rows(part));
@@ -78,24 +75,20 @@ impl<S: Store> Core<S> {
         }
     }
 
-    /// Splits a change into parts that leave room for heartbeats between them.
+    /// A change in parts that leave room for heartbeats between them, and the bytes they have together.
     fn parts(
         &mut self,
         base: Option<Revision>,
         to: Position,
         change: DesiredChange,
-    ) -> Result<Vec<Rows>, StoreError> {
-        let mut parts = Parts {
-            template: Rows {
-                epoch: self.epoch.0,
-                base: base.map(|base| base.0),
-                to: to.into(),
-                authoritative: base.is_none(),
-                ..Rows::default()
-            },
-            done: Vec::new(),
-            bytes: 0,
-        };
+    ) -> Result<(Vec<Rows>, usize), StoreError> {
+        let mut parts = Splitter::new(Rows {
+            epoch: self.epoch.0,
+            base: base.map(|base| base.0),
+            to: to.into(),
+            authoritative: base.is_none(),
+            ..Rows::default()
+        });
         let mut sent: std::collections::BTreeSet<Digest> = std::collections::BTreeSet::new();
         for (row, spec) in change.upserts {
             if let Some(digest) = spec
@@ -105,17 +98,15 @@ impl<S: Store> Core<S> {
                     action: "read a spec",
                     source: format!("{digest} is not there").into(),
                 })?;
-                let size = bytes.len();
-                parts.room(size).specs.push(SpecBytes { bytes });
+                parts.spec(bytes);
             }
             if let Some(outcome) = self.recorded_outcome(&row)? {
-                let size = outcome.body.len() + outcome.key.len();
-                parts.room(size).outcomes.push(outcome);
+                parts.outcome(outcome);
             }
-            parts.room(row.body.len() + row.key.len()).upserts.push(row);
+            parts.upsert(row);
         }
         for key in change.removed {
-            parts.room(key.len()).removed.push(key);
+            parts.remove(key);
         }
         Ok(parts.finish())
     }
@@ -136,32 +127,5 @@ impl<S: Store> Core<S> {
             key: key.to_bytes().to_vec(),
             body: outcome.encode(),
         }))
-    }
-}
-
-struct Parts {
-    template: Rows,
-    done: Vec<Rows>,
-    bytes: usize,
-}
-
-impl Parts {
-    /// The part that has room for `bytes` more.
-    fn room(&mut self, bytes: usize) -> &mut Rows {
-        if self.done.is_empty() || (self.bytes > 0 && self.bytes + bytes > ROWS_PART_BYTES_MAX) {
-            let part = u32::try_from(self.done.len()).expect("bounded by the rows of one node");
-            self.done.push(Rows {
-                part,
-                ..self.template.clone()
-            });
-            self.bytes = 0;
-        }
-        self.bytes += bytes;
-        self.done.last_mut().expect("one was just pushed")
-    }
-
-    fn finish(mut self) -> Vec<Rows> {
-        self.room(0).last = true;
-        self.done
     }
 }

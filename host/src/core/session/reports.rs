@@ -2,7 +2,7 @@
 
 use sluice_ledger::{Offer, Position, Verdict};
 use sluice_model::{Desired, ExecutionId, NodeId, ObservedPhase, Revision};
-use sluice_protocol::{ObservedRow, ROWS_PARTS_MAX, Received, Resync, Rows, orchestrator_message};
+use sluice_protocol::{ObservedRow, Received, Resync, Rows, orchestrator_message};
 use tracing::{info, warn};
 
 use super::super::{ConnId, Core, Handled, Step};
@@ -10,17 +10,10 @@ use super::send;
 use crate::store::{Store, StoreError};
 
 /// Bytes of one change that are collected before it is applied; a full set of rows is far smaller.
-const COLLECTED_BYTES_MAX: usize = 64 << 20;
+pub(super) const COLLECTED_BYTES_MAX: usize = 64 << 20;
 
 /// Snapshots of reports that may fail to add up before the session is closed as broken.
 const WRONG_SNAPSHOTS_MAX: u32 = 3;
-
-/// Parts of one observed change.
-pub(super) struct Collecting {
-    next_part: u32,
-    bytes: usize,
-    rows: Rows,
-}
 
 impl<S: Store> Core<S> {
     pub(super) fn handle_rows(
@@ -36,10 +29,10 @@ impl<S: Store> Core<S> {
         if live.held || rows.epoch != epoch.0 {
             return Ok(Handled::Keep);
         }
-        let whole = match collect(&mut live.collecting, rows) {
+        let whole = match live.collector.push(rows) {
             Ok(Some(whole)) => whole,
             Ok(None) => return Ok(Handled::Keep),
-            Err(what) => return self.violation(conn, what, step),
+            Err(error) => return self.violation(conn, &error.to_string(), step),
         };
         let Some(to) = whole.to.to_position() else {
             return self.violation(conn, "reports without a digest", step);
@@ -177,39 +170,6 @@ impl<S: Store> Core<S> {
             .execution(execution)?
             .filter(|execution| execution.node == node))
     }
-}
-
-/// Puts parts together; the whole change once its last part is there.
-fn collect(collecting: &mut Option<Collecting>, rows: Rows) -> Result<Option<Rows>, &'static str> {
-    let (part, last, bytes) = (rows.part, rows.last, rows.payload_bytes());
-    if part == 0 {
-        *collecting = Some(Collecting {
-            next_part: 1,
-            bytes,
-            rows,
-        });
-    } else {
-        let Some(whole) = collecting.as_mut() else {
-            return Err("a part without its first");
-        };
-        let same = whole.rows.base == rows.base && whole.rows.to == rows.to;
-        if part != whole.next_part || part >= ROWS_PARTS_MAX || !same {
-            return Err("parts out of order");
-        }
-        whole.next_part += 1;
-        whole.bytes += bytes;
-        if whole.bytes > COLLECTED_BYTES_MAX {
-            return Err("a change that is too large");
-        }
-        whole.rows.upserts.extend(rows.upserts);
-        whole.rows.removed.extend(rows.removed);
-        whole.rows.outcomes.extend(rows.outcomes);
-    }
-    Ok(if last {
-        collecting.take().map(|whole| whole.rows)
-    } else {
-        None
-    })
 }
 
 fn log_state(report: &ObservedRow) {
