@@ -1,6 +1,6 @@
 //! What operators ask and order.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use sluice_api::{
     DeployOutcome, DeployReply, DeployRequest, ErrorBody, ErrorCode, Execution, ExecutionFilter,
@@ -12,6 +12,7 @@ use sluice_protocol::{Spec, SpecComponent};
 use sluice_scheduler::mismatch;
 use tracing::info;
 
+use super::view::Of;
 use super::{ConnId, Core, Handled, Joined, RequestId, Step};
 use crate::store::{JobRecord, Store, StoreError, TokenRecord};
 
@@ -135,10 +136,7 @@ impl<S: Store> Core<S> {
                 None => Err(no_job(&name)),
             },
             ApiCall::Executions(filter) => self.executions(&filter)?.map(Reply::Executions),
-            ApiCall::Execution(id) => match self
-                .show_executions(|_, execution| execution.id == id)?
-                .pop()
-            {
+            ApiCall::Execution(id) => match self.show_one_execution(id)? {
                 Some(execution) => Ok(Reply::Execution(Box::new(execution))),
                 None => Err(
                     ErrorBody::new(ErrorCode::NotFound, format!("no execution {id}"))
@@ -176,11 +174,13 @@ impl<S: Store> Core<S> {
         &mut self,
         filter: &ExecutionFilter,
     ) -> Result<Result<Vec<Execution>, ErrorBody>, StoreError> {
-        if let Some(name) = &filter.job
-            && self.store.job_by_name(name)?.is_none()
-        {
-            return Ok(Err(no_job(name)));
-        }
+        let job = match &filter.job {
+            None => None,
+            Some(name) => match self.store.job_by_name(name)? {
+                Some(job) => Some(job.id),
+                None => return Ok(Err(no_job(name))),
+            },
+        };
         let node = match &filter.node {
             None => None,
             Some(name) => match self.store.node_by_name(name)? {
@@ -188,12 +188,13 @@ impl<S: Store> Core<S> {
                 None => return Ok(Err(no_node(name))),
             },
         };
-        let shown = self.show_executions(|job, execution| {
-            filter
-                .job
-                .as_ref()
-                .is_none_or(|name| !job.deleted && job.name == *name)
-                && node.is_none_or(|node| execution.node == node)
+        let of = match (job, node) {
+            (Some(job), _) => Of::Job(job),
+            (None, Some(node)) => Of::Node(node),
+            (None, None) => Of::All,
+        };
+        let shown = self.show_executions(of, |job, execution| {
+            node.is_none_or(|node| execution.node == node)
                 && (filter.all || (!job.deleted && execution.desired == Desired::Run))
         })?;
         Ok(Ok(shown))
@@ -207,7 +208,7 @@ impl<S: Store> Core<S> {
             return Ok(Err(no_node(node)));
         };
         let found = self
-            .show_executions(|job, execution| job.id == record.id && execution.node == at.id)?
+            .show_executions(Of::Job(record.id), |_, execution| execution.node == at.id)?
             .pop();
         Ok(match found {
             Some(execution) => Ok(Reply::Execution(Box::new(execution))),
@@ -272,6 +273,7 @@ impl<S: Store> Core<S> {
 
     fn component_use(&mut self) -> Result<BTreeMap<Digest, Vec<String>>, StoreError> {
         let mut uses: BTreeMap<Digest, Vec<String>> = BTreeMap::new();
+        let mut named = BTreeSet::new();
         // What only a row names (a node that is behind) counts too, without a version to show.
         for digest in self.store.specs_in_use()? {
             for component in self.spec_of(digest)?.components {
@@ -281,10 +283,10 @@ impl<S: Store> Core<S> {
         for job in self.store.jobs(false)? {
             for (version, digest) in self.store.versions(job.id, usize::MAX)? {
                 for component in self.spec_of(digest)?.components {
-                    let used_by = uses.entry(component.digest).or_default();
-                    let name = format!("{}@{version}", job.name);
-                    if !used_by.contains(&name) {
-                        used_by.push(name);
+                    // Several stages of a version may name one component.
+                    if named.insert((component.digest, job.id, version)) {
+                        let used_by = uses.entry(component.digest).or_default();
+                        used_by.push(format!("{}@{version}", job.name));
                     }
                 }
             }

@@ -14,6 +14,8 @@ use sluice_protocol::{
 use super::*;
 use crate::store::{SqliteStore, TokenRecord};
 
+mod listing;
+
 const SECRET: [u8; 32] = [7; 32];
 
 struct World {

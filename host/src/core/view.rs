@@ -7,7 +7,9 @@ use sluice_api::{
     Status,
 };
 use sluice_model::pipeline::{Kind, Select};
-use sluice_model::{Desired, ExecutionState, JobName, JobState, NodeId, NodeState, UnixMs};
+use sluice_model::{
+    Desired, ExecutionId, ExecutionState, JobId, JobName, JobState, NodeId, NodeState, UnixMs,
+};
 use sluice_protocol::{ObservedRow, OutcomeKey};
 use sluice_scheduler::{
     ExecutionView, JobCounts, NodeView, Observed, ViewInput, job_state, mismatch, view_execution,
@@ -23,6 +25,14 @@ pub(super) struct Viewed {
     node_state: NodeState,
     live: Option<ObservedRow>,
     outcome: Option<ObservedRow>,
+}
+
+/// Whose executions are listed.
+#[derive(Clone, Copy)]
+pub(super) enum Of {
+    All,
+    Job(JobId),
+    Node(NodeId),
 }
 
 pub(super) type Nodes = BTreeMap<NodeId, NodeRecord>;
@@ -92,8 +102,18 @@ impl<S: Store> Core<S> {
     }
 
     fn views_of_job(&mut self, job: &JobRecord, nodes: &Nodes) -> Result<Vec<Viewed>, StoreError> {
-        let mut views = Vec::new();
-        for record in self.store.executions_of_job(job.id)? {
+        let records = self.store.executions_of_job(job.id)?;
+        self.views(records, nodes)
+    }
+
+    /// Views by the names of their nodes.
+    fn views(
+        &mut self,
+        records: Vec<ExecutionRecord>,
+        nodes: &Nodes,
+    ) -> Result<Vec<Viewed>, StoreError> {
+        let mut views = Vec::with_capacity(records.len());
+        for record in records {
             views.push(self.view(record, nodes)?);
         }
         views.sort_by(|a, b| nodes[&a.record.node].name.cmp(&nodes[&b.record.node].name));
@@ -235,21 +255,52 @@ impl<S: Store> Core<S> {
         })
     }
 
-    /// Executions by job and node name, of those that `keep`.
+    /// Executions by job and node name, of those that `keep`: on one node, or of one job, or all.
     pub(super) fn show_executions(
         &mut self,
+        of: Of,
         mut keep: impl FnMut(&JobRecord, &ExecutionRecord) -> bool,
     ) -> Result<Vec<Execution>, StoreError> {
         let nodes = self.all_nodes()?;
+        let jobs = match of {
+            Of::Job(id) => self.store.job(id)?.into_iter().collect(),
+            Of::All | Of::Node(_) => self.store.jobs(true)?,
+        };
+        let mut by_job: BTreeMap<JobId, Vec<ExecutionRecord>> = BTreeMap::new();
+        if let Of::Node(node) = of {
+            for record in self.store.executions_of_node(node)? {
+                by_job.entry(record.job).or_default().push(record);
+            }
+        }
         let mut shown = Vec::new();
-        for job in self.store.jobs(true)? {
-            for viewed in self.views_of_job(&job, &nodes)? {
-                if keep(&job, &viewed.record) {
-                    shown.push(self.show_execution(&job.name, &viewed, &nodes));
-                }
+        for job in jobs {
+            let mut records = match of {
+                Of::Node(_) => by_job.remove(&job.id).unwrap_or_default(),
+                Of::All | Of::Job(_) => self.store.executions_of_job(job.id)?,
+            };
+            records.retain(|record| keep(&job, record));
+            for viewed in self.views(records, &nodes)? {
+                shown.push(self.show_execution(&job.name, &viewed, &nodes));
             }
         }
         Ok(shown)
+    }
+
+    /// One execution.
+    pub(super) fn show_one_execution(
+        &mut self,
+        id: ExecutionId,
+    ) -> Result<Option<Execution>, StoreError> {
+        let Some(record) = self.store.execution(id)? else {
+            return Ok(None);
+        };
+        let Some(job) = self.store.job(record.job)? else {
+            return Ok(None);
+        };
+        let node = self.store.node(record.node)?;
+        let nodes: Nodes = node.into_iter().map(|node| (node.id, node)).collect();
+        let viewed = self.view(record, &nodes)?;
+        Ok(Some(self.show_execution(&job.name, &viewed, &nodes)))
     }
 
     fn show_node(&mut self, record: &NodeRecord) -> Result<Node, StoreError> {
@@ -305,23 +356,26 @@ impl<S: Store> Core<S> {
         Ok(NodeDetail {
             node: self.show_node(record)?,
             capabilities: record.capabilities.clone(),
-            execution_list: self.show_executions(|_, execution| execution.node == record.id)?,
+            execution_list: self.show_executions(Of::Node(record.id), |_, _| true)?,
         })
     }
 
     pub(super) fn show_status(&mut self, now: UnixMs) -> Result<Status, StoreError> {
-        let mut waiting = self
-            .show_executions(|job, execution| !job.deleted && execution.desired == Desired::Run)?;
-        waiting.retain(|execution| {
-            !matches!(
-                execution.state,
-                ExecutionState::Running | ExecutionState::Completed
-            )
-        });
+        let nodes = self.all_nodes()?;
+        let (mut jobs, mut waiting) = (Vec::new(), Vec::new());
+        for record in self.store.jobs(false)? {
+            let views = self.views_of_job(&record, &nodes)?;
+            jobs.push(self.show_job(&record, &views, now)?.0);
+            let waits = views.iter().filter(|viewed| {
+                let done = [ExecutionState::Running, ExecutionState::Completed];
+                viewed.record.desired == Desired::Run && !done.contains(&viewed.view.state)
+            });
+            waiting.extend(waits.map(|viewed| self.show_execution(&record.name, viewed, &nodes)));
+        }
         Ok(Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             nodes: self.show_nodes()?,
-            jobs: self.show_jobs(now)?,
+            jobs,
             waiting,
         })
     }
