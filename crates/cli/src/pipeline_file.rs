@@ -5,14 +5,13 @@
 
 use std::collections::BTreeMap;
 use std::io::Read as _;
-use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use sluice_component::{
     COMPONENT_BYTES_MAX, GrantSet, ImportProblem, Inspection, check_imports, check_stage, inspect,
 };
-use sluice_model::pipeline::{PIPELINE_BYTES_MAX, Pipeline, PluginRef, Problem, Problems, parse};
+use sluice_model::pipeline::{self, PIPELINE_BYTES_MAX, Pipeline, PluginRef, Problem, Problems};
 use sluice_model::{Digest, StageName};
 
 use crate::failure::Failure;
@@ -78,64 +77,64 @@ impl CheckError {
 pub(crate) fn check(path: &Path) -> Result<PipelineFile, CheckError> {
     let text = read_text(path).map_err(CheckError::Unreadable)?;
     let name = path.display().to_string();
-    let pipeline = match parse(&text) {
-        Ok(pipeline) => pipeline,
-        Err(problems) => {
-            return Err(CheckError::Problems {
-                name,
-                text,
-                problems,
-            });
-        }
-    };
+    let checked = pipeline::check(&text);
     let dir = path.parent().unwrap_or(Path::new(""));
     let mut read = BTreeMap::new();
     let mut plugins = Vec::new();
-    let mut found = Vec::new();
-    for (index, (stage, plugin)) in pipeline.plugins().enumerate() {
-        let checked = match plugin {
-            PluginRef::Path(path) => {
-                let path = dir.join(path);
-                let file = read
-                    .entry(path.clone())
-                    .or_insert_with(|| read_component(&path));
-                file.clone()
-                    .map(|file| (Digest::of(&file.bytes), Some(file)))
-            }
-            PluginRef::Digest(digest) => Ok((*digest, None)),
-            PluginRef::Named { .. } => Err(vec![PluginProblem {
-                message: "plugins by `name@version` are not in this version".to_owned(),
-                help: Some("name the component's file, or its `sha256:...`".to_owned()),
-            }]),
-        };
-        match checked {
-            Ok((digest, file)) => plugins.push(StagePlugin {
-                stage: stage.clone(),
+    let mut problems = checked.problems;
+    for at in checked.plugins {
+        match stage_plugin(&at.plugin, dir, &mut read) {
+            Ok((digest, file)) => plugins.extend(at.stage.map(|stage| StagePlugin {
+                stage,
                 digest,
                 file,
-            }),
-            Err(problems) => {
-                let span = plugin_span(&text, index);
-                found.extend(problems.into_iter().map(|problem| Problem {
-                    span: span.clone(),
-                    message: format!("stage `{stage}`: {}", problem.message),
-                    label: String::new(),
-                    help: problem.help,
-                }));
-            }
+            })),
+            Err(found) => problems.extend(found.into_iter().map(|problem| Problem {
+                span: at.span.clone(),
+                message: match &at.stage {
+                    Some(stage) => format!("stage `{stage}`: {}", problem.message),
+                    None => problem.message,
+                },
+                label: String::new(),
+                help: problem.help,
+            })),
         }
     }
-    match Problems::of(found) {
-        None => Ok(PipelineFile {
+    match (Problems::of(problems), checked.pipeline) {
+        (None, Some(pipeline)) => Ok(PipelineFile {
             text,
             pipeline,
             plugins,
         }),
-        Some(problems) => Err(CheckError::Problems {
+        (Some(problems), _) => Err(CheckError::Problems {
             name,
             text,
             problems,
         }),
+        (None, None) => unreachable!("a text without a problem is a pipeline"),
+    }
+}
+
+/// The digest of what a stage runs, with its file if it names one. A file that several stages name is read once.
+fn stage_plugin(
+    plugin: &PluginRef,
+    dir: &Path,
+    read: &mut BTreeMap<PathBuf, Result<ComponentFile, Vec<PluginProblem>>>,
+) -> Result<(Digest, Option<ComponentFile>), Vec<PluginProblem>> {
+    match plugin {
+        PluginRef::Path(path) => {
+            let path = dir.join(path);
+            let file = read
+                .entry(path.clone())
+                .or_insert_with(|| read_component(&path));
+            file.clone()
+                .map(|file| (Digest::of(&file.bytes), Some(file)))
+        }
+        PluginRef::Digest(digest) => Ok((*digest, None)),
+        PluginRef::Named { .. } => Err(vec![PluginProblem {
+            message: "plugins by `name@version` are not in this version".to_owned(),
+            help: Some("name the component's file, or its `sha256:...`".to_owned()),
+        }]),
     }
 }
 
@@ -271,22 +270,6 @@ pub(crate) fn read_bytes(path: &Path) -> std::io::Result<Vec<u8>> {
     file.take(COMPONENT_BYTES_MAX as u64)
         .read_to_end(&mut bytes)?;
     Ok(bytes)
-}
-
-/// Where the text says which plugin the stage has; the file's start if that cannot be found.
-fn plugin_span(text: &str, stage: usize) -> Range<usize> {
-    let span = || {
-        let document = toml_edit::Document::parse(text).ok()?;
-        let stages = document.as_table().get("stage")?;
-        match stages.as_array_of_tables() {
-            Some(tables) => tables.get(stage)?.get("plugin")?.span(),
-            None => {
-                let table = stages.as_array()?.get(stage)?.as_inline_table()?;
-                table.get("plugin")?.span()
-            }
-        }
-    };
-    span().unwrap_or(0..0)
 }
 
 #[cfg(test)]

@@ -15,8 +15,8 @@ mod problems;
 mod schema;
 mod template;
 
-pub use parse::parse;
 pub use parse::values::{DurationError, SizeError, parse_duration, parse_size};
+pub use parse::{Checked, PluginUse, check, parse};
 pub use plugin_ref::{PluginRef, PluginRefError};
 pub use problems::{Problem, ProblemReport, Problems};
 pub use schema::json_schema;

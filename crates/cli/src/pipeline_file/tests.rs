@@ -126,8 +126,36 @@ fn inline_stages_have_places_too() {
         "[input",
         "stage = [{ name = \"a\", plugin = \"gone.wasm\" }]\n[input",
     );
-    assert_eq!(&text[plugin_span(&text, 0)], "\"gone.wasm\"");
-    assert_eq!(plugin_span(&text, 1), 0..0);
+    let checked = pipeline::check(&text);
+    let places: Vec<&str> = checked
+        .plugins
+        .iter()
+        .map(|at| &text[at.span.clone()])
+        .collect();
+    assert_eq!(places, ["\"gone.wasm\""]);
+}
+
+#[test]
+fn a_missing_plugin_is_told_together_with_what_is_wrong_in_the_text() {
+    let dir = Dir::new();
+    let stages = [stage("one", "gone.wasm"), stage("No Name", "lost.wasm")].concat();
+    let text = format!("{}typo = 1\n", pipeline(&stages));
+    let failure = dir.failure(&text);
+    assert!(
+        failure.message.contains("4 problems"),
+        "{}",
+        failure.message
+    );
+    let detail = failure.detail.unwrap();
+    for part in [
+        "stage `one`: the plugin file",
+        "a stage's name may",
+        "\nerror: the plugin file",
+        "lost.wasm cannot be read",
+        "typo",
+    ] {
+        assert!(detail.contains(part), "{part}\n{detail}");
+    }
 }
 
 #[test]

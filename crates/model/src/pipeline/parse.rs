@@ -10,12 +10,13 @@
 //! It reads only the text: whether a plugin's file exists is for the caller to find out.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use toml_edit::{Document, Item, Value};
 
-use crate::{JobName, NodeName, check_label_key, check_label_value};
+use crate::{JobName, NodeName, StageName, check_label_key, check_label_value};
 
-use super::{Kind, PIPELINE_BYTES_MAX, Pipeline, Problem, Problems, Select};
+use super::{Kind, PIPELINE_BYTES_MAX, Pipeline, PluginRef, Problem, Problems, Select};
 
 mod connectors;
 pub(super) mod keys;
@@ -26,10 +27,43 @@ mod words;
 
 use walk::{Field, Section, Walk};
 
+/// A pipeline's text, and what could be read of it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Checked {
+    /// The pipeline; there if and only if there is no problem.
+    pub pipeline: Option<Pipeline>,
+    /// What the stages run, in order, as far as it is well written: so that whoever has a disk can look at the files
+    /// whatever else is wrong. With a pipeline, one for each of its stages.
+    pub plugins: Vec<PluginUse>,
+    /// Everything that is wrong.
+    pub problems: Vec<Problem>,
+}
+
+/// A plugin that a stage names.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PluginUse {
+    /// The stage; `None` where its name is missing or wrong.
+    pub stage: Option<StageName>,
+    /// What it runs.
+    pub plugin: PluginRef,
+    /// Where the text says so.
+    pub span: Range<usize>,
+}
+
 /// Checks a pipeline's text and reports every problem at once. A text that is not TOML has one problem, the first.
 pub fn parse(text: &str) -> Result<Pipeline, Problems> {
+    let checked = check(text);
+    match (Problems::of(checked.problems), checked.pipeline) {
+        (None, Some(pipeline)) => Ok(pipeline),
+        (Some(problems), _) => Err(problems),
+        (None, None) => unreachable!("what is not there was reported"),
+    }
+}
+
+/// Checks a pipeline's text, and gives what is right of it too. For callers that have more to check than the text.
+pub fn check(text: &str) -> Checked {
     if text.len() > PIPELINE_BYTES_MAX {
-        return Err(only(Problem {
+        return Checked::only(Problem {
             span: 0..0,
             message: format!(
                 "the pipeline file has {} bytes, and may have {PIPELINE_BYTES_MAX} (256 KiB)",
@@ -37,20 +71,32 @@ pub fn parse(text: &str) -> Result<Pipeline, Problems> {
             ),
             label: String::new(),
             help: Some("move large settings into files that the stages' plugins carry".to_owned()),
-        }));
+        });
     }
-    let document = Document::parse(text).map_err(|error| only(syntax_problem(&error, text)))?;
+    let document = match Document::parse(text) {
+        Ok(document) => document,
+        Err(error) => return Checked::only(syntax_problem(&error, text)),
+    };
     let mut walk = Walk::new(text);
     let pipeline = document_fields(&mut walk, &Section::root(document.as_table()));
-    match (Problems::of(walk.into_problems()), pipeline) {
-        (None, Some(pipeline)) => Ok(pipeline),
-        (Some(problems), _) => Err(problems),
-        (None, None) => unreachable!("what is not there was reported"),
+    let Walk {
+        problems, plugins, ..
+    } = walk;
+    Checked {
+        pipeline: pipeline.filter(|_| problems.is_empty()),
+        plugins,
+        problems,
     }
 }
 
-fn only(problem: Problem) -> Problems {
-    Problems::of(vec![problem]).expect("one problem is at least one")
+impl Checked {
+    fn only(problem: Problem) -> Self {
+        Self {
+            pipeline: None,
+            plugins: Vec::new(),
+            problems: vec![problem],
+        }
+    }
 }
 
 fn syntax_problem(error: &toml_edit::TomlError, text: &str) -> Problem {
@@ -188,7 +234,7 @@ fn select_values(walk: &mut Walk<'_>, field: &Field<'_>) -> Option<Vec<String>> 
 fn select_value(
     walk: &mut Walk<'_>,
     field: &Field<'_>,
-    span: std::ops::Range<usize>,
+    span: Range<usize>,
     text: &str,
 ) -> Option<String> {
     let (checked, what) = match field.key_text() {

@@ -10,9 +10,9 @@ use toml_edit::{Item, TableLike, Value};
 use crate::StageName;
 use crate::pipeline::{Limits, PluginRef, Stage, TemplateScope};
 
-use super::keys;
 use super::values::{duration_text, parse_duration, parse_size, size_text};
 use super::walk::{Field, Section, Walk};
+use super::{PluginUse, keys};
 
 /// Most stages of a pipeline: each holds an instance with its own memory on every node.
 const STAGES_MAX: usize = 64;
@@ -85,7 +85,7 @@ fn stage(
         .and_then(|field| stage_name(walk, &field, names));
     let plugin = walk
         .required(section, "plugin", "plugin = \"plugins/filter.wasm\"")
-        .and_then(|field| plugin(walk, &field));
+        .and_then(|field| plugin(walk, &field, name.as_ref()));
     let config = match section.field("config") {
         Some(field) => config(walk, &field),
         None => Some(Json::Object(serde_json::Map::new())),
@@ -123,13 +123,19 @@ fn stage_name(
     None
 }
 
-fn plugin(walk: &mut Walk<'_>, field: &Field<'_>) -> Option<PluginRef> {
+fn plugin(walk: &mut Walk<'_>, field: &Field<'_>, stage: Option<&StageName>) -> Option<PluginRef> {
     let text = walk.text(field, "a plugin such as \"plugins/filter.wasm\"")?;
-    walk.accept(
+    let plugin: PluginRef = walk.accept(
         field,
         text.parse(),
         |error: crate::pipeline::PluginRefError| error.to_string(),
-    )
+    )?;
+    walk.plugins.push(PluginUse {
+        stage: stage.cloned(),
+        plugin: plugin.clone(),
+        span: field.value.clone(),
+    });
+    Some(plugin)
 }
 
 fn limits(walk: &mut Walk<'_>, field: &Field<'_>) -> Option<Limits> {

@@ -7,13 +7,16 @@ use toml_edit::{Item, Table, TableLike, Value};
 
 use crate::pipeline::{Problem, Template, TemplateError, TemplateScope};
 
-use super::keys;
 use super::words::{listed, nearest};
+use super::{PluginUse, keys};
 
-/// The text under check and what was found wrong so far.
+/// The text under check and what was found in it so far.
 pub(super) struct Walk<'a> {
     source: &'a str,
-    problems: Vec<Problem>,
+    /// What was found wrong so far.
+    pub(super) problems: Vec<Problem>,
+    /// The plugins that stages name, in order.
+    pub(super) plugins: Vec<PluginUse>,
 }
 
 /// A table of the document.
@@ -116,12 +119,8 @@ impl<'a> Walk<'a> {
         Self {
             source,
             problems: Vec::new(),
+            plugins: Vec::new(),
         }
-    }
-
-    /// Everything that was found wrong.
-    pub(super) fn into_problems(self) -> Vec<Problem> {
-        self.problems
     }
 
     /// Notes a problem.
