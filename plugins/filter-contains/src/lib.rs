@@ -9,10 +9,9 @@
 //!
 //! Records are bytes: nothing has to be UTF-8. A `.` matches any byte but `\n` only where the expression says `(?-u)`.
 
-use memchr::memmem::Finder;
 use regex::bytes::Regex;
 use serde::Deserialize;
-use sluice_sdk::{Decision, Emit, Record, RecordStage, stage};
+use sluice_sdk::{Batch, BatchStage, Fault, Needle, Output, stage};
 
 /// The stage's config.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -38,17 +37,16 @@ pub struct FilterContains {
 
 #[derive(Debug)]
 enum Test {
-    // Boxed: with its tables it is many times the size of the other.
-    Contains(Box<Finder<'static>>),
+    Contains(Needle),
     Matches(Regex),
 }
 
-impl RecordStage for FilterContains {
+impl BatchStage for FilterContains {
     type Config = Config;
 
     fn configure(config: Config) -> Result<Self, String> {
         let test = match (config.contains, config.matches) {
-            (Some(text), None) => Test::Contains(Box::new(Finder::new(&text).into_owned())),
+            (Some(text), None) => Test::Contains(Needle::new(text)),
             (None, Some(expression)) => {
                 Test::Matches(Regex::new(&expression).map_err(|error| {
                     format!("config: `matches` is no regular expression: {error}")
@@ -72,12 +70,23 @@ impl RecordStage for FilterContains {
         })
     }
 
-    fn record(&mut self, record: Record<'_>, _emit: &mut Emit) -> Decision {
-        let found = match &self.test {
-            Test::Contains(finder) => finder.find(&record).is_some(),
-            Test::Matches(regex) => regex.is_match(&record),
-        };
-        Decision::from(found != self.invert)
+    fn process(&mut self, batch: Batch) -> Result<Output, Fault> {
+        Ok(match &self.test {
+            Test::Contains(needle) => self.output(&batch, needle.find_in(&batch)),
+            Test::Matches(regex) => {
+                let found = batch.records().filter(|record| regex.is_match(record));
+                self.output(&batch, found.map(|record| record.index() as u32))
+            }
+        })
+    }
+}
+
+impl FilterContains {
+    fn output(&self, batch: &Batch, found: impl Iterator<Item = u32>) -> Output {
+        match self.invert {
+            false => Output::pass(batch, found),
+            true => Output::pass_others(batch, found),
+        }
     }
 }
 

@@ -42,6 +42,25 @@ fn invert_passes_the_others() {
 }
 
 #[test]
+fn what_lies_across_two_records_is_in_neither() {
+    let passed = |config: &str| {
+        Harness::<FilterContains>::new(config)
+            .unwrap()
+            .process(&["Failed pass", "word", "", "Failed password", "pass"])
+            .unwrap()
+            .origin
+    };
+    assert_eq!(passed(r#"{"contains":"password"}"#), [3]);
+    assert_eq!(passed(r#"{"matches":"password"}"#), [3]);
+    assert_eq!(
+        passed(r#"{"contains":"password","invert":true}"#),
+        [0, 1, 2, 4]
+    );
+    assert_eq!(passed(r#"{"contains":""}"#), [0, 1, 2, 3, 4]);
+    assert!(passed(r#"{"contains":"","invert":true}"#).is_empty());
+}
+
+#[test]
 fn records_need_not_be_text() {
     let mut harness = Harness::<FilterContains>::new(r#"{"contains":"é"}"#).unwrap();
     let records: [&[u8]; 2] = [b"\xff\xc3\xa9\xfe", b"\xff\xfe"];

@@ -55,8 +55,7 @@ impl Scanner {
     ///
     /// Numbers may be of any size; nesting goes [`DEPTH_MAX`] deep.
     pub fn object<'s>(&'s mut self, record: &'s [u8]) -> Result<Object<'s>, JsonError> {
-        let text = std::str::from_utf8(record)
-            .map_err(|error| JsonError::at(error.valid_up_to(), "invalid UTF-8"))?;
+        check::text(record)?;
         self.fields.clear();
         check::object(record, |key, key_escaped, value| {
             self.fields.push(Span {
@@ -66,7 +65,7 @@ impl Scanner {
             })
         })?;
         Ok(Object {
-            text,
+            text: record,
             fields: &self.fields,
         })
     }
@@ -75,14 +74,15 @@ impl Scanner {
 /// A checked JSON object.
 #[derive(Clone, Copy, Debug)]
 pub struct Object<'s> {
-    text: &'s str,
+    /// Valid UTF-8; as bytes, because most stages only compare and copy it.
+    text: &'s [u8],
     fields: &'s [Span],
 }
 
 impl<'s> Object<'s> {
     /// The object as it was written, white space around it included.
     pub fn raw(&self) -> &'s str {
-        self.text
+        checked(self.text)
     }
 
     /// How many fields, repeated keys counted each.
@@ -126,7 +126,7 @@ impl<'s> Object<'s> {
         let mut copied = 0;
         for field in self.fields {
             if let Some(Edit::Set(_, json)) = self.edit_of(field, edits) {
-                out.put(&self.text.as_bytes()[copied..field.value.0]);
+                out.put(&self.text[copied..field.value.0]);
                 out.put(json.as_bytes());
                 copied = field.value.1;
             }
@@ -135,9 +135,9 @@ impl<'s> Object<'s> {
             Some(field) => field.value.1,
             None => self.open() + 1,
         };
-        out.put(&self.text.as_bytes()[copied..last]);
+        out.put(&self.text[copied..last]);
         self.write_new(edits, self.fields.is_empty(), out);
-        out.put(&self.text.as_bytes()[last..]);
+        out.put(&self.text[last..]);
     }
 
     fn write_without(
@@ -154,10 +154,10 @@ impl<'s> Object<'s> {
             }
             match self.edit_of(field, edits) {
                 Some(Edit::Set(_, json)) => {
-                    out.put(&self.text.as_bytes()[field.key.0 - 1..field.value.0]);
+                    out.put(&self.text[field.key.0 - 1..field.value.0]);
                     out.put(json.as_bytes());
                 }
-                _ => out.put(&self.text.as_bytes()[field.key.0 - 1..field.value.1]),
+                _ => out.put(&self.text[field.key.0 - 1..field.value.1]),
             }
         }
         self.write_new(edits, first, out);
@@ -189,7 +189,8 @@ impl<'s> Object<'s> {
 
     /// Where the opening brace is.
     fn open(&self) -> usize {
-        self.text.find('{').expect("a checked object opens")
+        let brace = self.text.iter().position(|byte| *byte == b'{');
+        brace.expect("a checked object opens")
     }
 
     #[inline]
@@ -197,12 +198,12 @@ impl<'s> Object<'s> {
         if field.key_escaped {
             self.key(field) == name
         } else {
-            &self.text[field.key.0..field.key.1] == name
+            &self.text[field.key.0..field.key.1] == name.as_bytes()
         }
     }
 
     fn key(&self, field: &Span) -> Cow<'s, str> {
-        let key = &self.text[field.key.0..field.key.1];
+        let key = checked(&self.text[field.key.0..field.key.1]);
         if field.key_escaped {
             Cow::Owned(unescape(key))
         } else {
@@ -249,18 +250,19 @@ pub enum Kind {
 /// A checked JSON value, not decoded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Value<'s> {
-    raw: &'s str,
+    /// Valid UTF-8, not empty.
+    raw: &'s [u8],
 }
 
 impl<'s> Value<'s> {
     /// The value as it was written, without white space around it.
     pub fn raw(&self) -> &'s str {
-        self.raw
+        checked(self.raw)
     }
 
     /// What sort of value it is.
     pub fn kind(&self) -> Kind {
-        match self.raw.as_bytes()[0] {
+        match self.raw[0] {
             b'n' => Kind::Null,
             b't' | b'f' => Kind::Bool,
             b'"' => Kind::Text,
@@ -272,7 +274,7 @@ impl<'s> Value<'s> {
 
     /// The text, when it is a string. Borrowed unless it has escapes.
     pub fn text(&self) -> Option<Cow<'s, str>> {
-        let text = self.raw.strip_prefix('"')?.strip_suffix('"')?;
+        let text = self.raw().strip_prefix('"')?.strip_suffix('"')?;
         Some(if text.contains('\\') {
             Cow::Owned(unescape(text))
         } else {
@@ -282,21 +284,17 @@ impl<'s> Value<'s> {
 
     /// Whether it is this string. Copies nothing unless the value has escapes.
     pub fn is_text(&self, text: &str) -> bool {
-        match self
-            .raw
-            .strip_prefix('"')
-            .and_then(|raw| raw.strip_suffix('"'))
-        {
-            Some(raw) if raw == text => !raw.contains('\\'),
-            Some(raw) => raw.contains('\\') && unescape(raw) == text,
-            None => false,
+        match self.raw {
+            [b'"', raw @ .., b'"'] if raw == text.as_bytes() => !raw.contains(&b'\\'),
+            [b'"', raw @ .., b'"'] => raw.contains(&b'\\') && unescape(checked(raw)) == text,
+            _ => false,
         }
     }
 
     /// The integer, when it is one that fits and is written without fraction or exponent.
     pub fn integer(&self) -> Option<i64> {
         if self.kind() == Kind::Number {
-            self.raw.parse().ok()
+            self.raw().parse().ok()
         } else {
             None
         }
@@ -305,7 +303,7 @@ impl<'s> Value<'s> {
     /// The number, when it is one; as near as a float can be.
     pub fn number(&self) -> Option<f64> {
         if self.kind() == Kind::Number {
-            self.raw.parse().ok()
+            self.raw().parse().ok()
         } else {
             None
         }
@@ -314,11 +312,16 @@ impl<'s> Value<'s> {
     /// The boolean, when it is one.
     pub fn boolean(&self) -> Option<bool> {
         match self.raw {
-            "true" => Some(true),
-            "false" => Some(false),
+            b"true" => Some(true),
+            b"false" => Some(false),
             _ => None,
         }
     }
+}
+
+/// Part of a record that was checked, between two characters of ASCII.
+fn checked(text: &[u8]) -> &str {
+    std::str::from_utf8(text).expect("the record was checked to be UTF-8")
 }
 
 /// Decodes the inside of a checked string.

@@ -29,6 +29,7 @@ mod config;
 pub mod guest;
 pub mod json;
 pub mod log;
+mod needle;
 mod stage;
 #[cfg(not(target_arch = "wasm32"))]
 pub mod testing;
@@ -39,6 +40,7 @@ pub use bindings::exports::sluice::pipeline::stage::{
     Batch, Column, Fault, Outcome, Output, Reject, Replacement,
 };
 pub use config::NoConfig;
+pub use needle::Needle;
 pub use serde;
 pub use stage::{BatchStage, Buffer, Decision, Emit, REASON_BYTES_MAX, RecordStage, RecordWriter};
 #[doc(hidden)]

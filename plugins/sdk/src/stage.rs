@@ -43,6 +43,30 @@ pub trait BatchStage: Sized + 'static {
     fn process(&mut self, batch: Batch) -> Result<Output, Fault>;
 }
 
+impl Output {
+    /// Only these records of the batch pass: ascending indices, each once. The others end here.
+    ///
+    /// Says `keep` when they are all of them, `select` otherwise; neither copies a record.
+    pub fn pass(batch: &Batch, indices: impl Iterator<Item = u32>) -> Self {
+        let mut kept = Vec::with_capacity(batch.len());
+        kept.extend(indices);
+        Self {
+            outcome: match kept.len() == batch.len() {
+                true => Outcome::Keep,
+                false => Outcome::Select(kept),
+            },
+            rejects: Vec::new(),
+        }
+    }
+
+    /// All records of the batch pass but these: ascending indices, each once.
+    pub fn pass_others(batch: &Batch, indices: impl Iterator<Item = u32>) -> Self {
+        let mut left = indices.peekable();
+        let others = (0..batch.len() as u32).filter(|index| left.next_if_eq(index).is_none());
+        Self::pass(batch, others)
+    }
+}
+
 /// What becomes of a record.
 #[derive(Debug)]
 pub enum Decision {

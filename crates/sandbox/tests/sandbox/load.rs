@@ -2,6 +2,7 @@
 
 use std::cell::Cell;
 use std::io;
+use std::path::PathBuf;
 
 use sluice_sandbox::{Compiled, Engine, EngineConfig, EngineError, LoadError};
 
@@ -156,4 +157,29 @@ fn bytes_must_be_what_the_digest_says_and_readable() {
         engine.load(&[1; 32], gone).unwrap_err(),
         LoadError::Read(_)
     ));
+}
+
+/// A component is known by its digest, so it must not depend on where it was built.
+#[test]
+fn no_component_carries_a_path_of_the_machine_that_built_it() {
+    let repository = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let repository = repository.canonicalize().unwrap();
+    let mut looked_at = 0;
+    for entry in std::fs::read_dir(repository.join("plugins/dist")).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension() != Some("wasm".as_ref()) {
+            continue;
+        }
+        let bytes = std::fs::read(&path).unwrap();
+        let text = String::from_utf8_lossy(&bytes);
+        assert!(!text.contains(&*repository.to_string_lossy()), "{path:?}");
+        for (place, _) in text.match_indices("registry/src/") {
+            assert!(
+                text[..place].ends_with("/cargo/"),
+                "{path:?} names where cargo keeps its crates; run scripts/build-plugins again"
+            );
+        }
+        looked_at += 1;
+    }
+    assert!(looked_at > 0, "run scripts/build-plugins first");
 }

@@ -143,6 +143,17 @@ fn valid_and_invalid_texts_are_told_apart() {
 }
 
 #[test]
+fn a_long_text_is_read_to_where_it_ends() {
+    let special: [&[u8]; 7] = [b"", b"\"", b"\\n", b"\\x", b"\x1f", "é".as_bytes(), b"\xff"];
+    for place in 0..60 {
+        for special in special {
+            let (before, after) = (b"x".repeat(place), b"y".repeat(60 - place));
+            agree(&[b"{\"a\":\"", before.as_slice(), special, &after, b"\"}"].concat());
+        }
+    }
+}
+
+#[test]
 fn nesting_goes_as_deep_as_serde_json_goes() {
     for depth in [
         100,

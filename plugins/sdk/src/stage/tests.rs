@@ -249,3 +249,21 @@ fn plain_values_become_decisions() {
         matches!(Decision::from(Err::<bool, _>("no")), Decision::Reject(reason) if reason == "no")
     );
 }
+
+#[test]
+fn an_output_says_the_cheapest_that_is_true_of_what_passes() {
+    let batch = Batch::of(&["a", "b", "c"]);
+    let kept = |output: Output| match output.outcome {
+        Outcome::Keep => None,
+        Outcome::Select(kept) => Some(kept),
+        Outcome::Replace(_) => panic!("nothing is replaced"),
+    };
+    let pass = |indices: &[u32]| kept(Output::pass(&batch, indices.iter().copied()));
+    let pass_others = |indices: &[u32]| kept(Output::pass_others(&batch, indices.iter().copied()));
+    assert_eq!(pass(&[0, 1, 2]), None);
+    assert_eq!(pass(&[0, 2]), Some(vec![0, 2]));
+    assert_eq!(pass(&[]), Some(vec![]));
+    assert_eq!(pass_others(&[]), None);
+    assert_eq!(pass_others(&[0, 2]), Some(vec![1]));
+    assert_eq!(pass_others(&[0, 1, 2]), Some(vec![]));
+}
