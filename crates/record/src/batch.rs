@@ -81,11 +81,13 @@ impl Batch {
     }
 
     /// How many records.
+    #[inline]
     pub fn len(&self) -> usize {
         self.ends.len()
     }
 
     /// Whether there is no record.
+    #[inline]
     pub fn is_empty(&self) -> bool {
         self.ends.is_empty()
     }
@@ -101,6 +103,7 @@ impl Batch {
     }
 
     /// Whether a record of `bytes` still fits: [`BATCH_RECORDS_MAX`], [`BATCH_BYTES_MAX`]. An empty batch takes any.
+    #[inline]
     pub fn has_room(&self, bytes: usize) -> bool {
         self.is_empty()
             || (self.len() < BATCH_RECORDS_MAX
@@ -118,6 +121,7 @@ impl Batch {
     /// Adds a record. The caller keeps `data` below 4 GiB (see [`BATCH_BYTES_MAX`], [`RECORD_BYTES_MAX`]).
     ///
     /// Where other records have times or attributes, this one has none.
+    #[inline]
     pub fn push(&mut self, record: &[u8]) {
         push_value(&mut self.data, &mut self.ends, record);
         if !self.times.is_empty() {
@@ -159,6 +163,7 @@ impl Batch {
     }
 
     /// Record `index`, which must exist.
+    #[inline]
     pub fn record(&self, index: usize) -> &[u8] {
         &self.data[start_of(&self.ends, index)..self.ends[index] as usize]
     }

@@ -51,6 +51,7 @@ impl Column {
 }
 
 /// Where value `index` starts.
+#[inline]
 pub(crate) fn start_of(ends: &[u32], index: usize) -> usize {
     if index == 0 {
         0
@@ -60,6 +61,7 @@ pub(crate) fn start_of(ends: &[u32], index: usize) -> usize {
 }
 
 /// Adds one value to a buffer and its list of ends.
+#[inline]
 pub(crate) fn push_value(data: &mut Vec<u8>, ends: &mut Vec<u32>, value: &[u8]) {
     data.extend_from_slice(value);
     ends.push(end_of(data.len()));
@@ -163,6 +165,7 @@ pub(crate) fn check_ends(data: &[u8], ends: &[u32]) -> Result<(), BatchError> {
 }
 
 /// An offset as it is stored.
+#[inline]
 fn end_of(len: usize) -> u32 {
     u32::try_from(len).expect("a batch stays below 4 GiB")
 }

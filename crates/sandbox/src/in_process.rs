@@ -72,7 +72,7 @@ impl InProcessChain {
         output: &mut ChainOutput,
         on_retry: OnRetry,
     ) -> Result<Turn, ChainFault> {
-        let turn_ends = Instant::now() + TURN;
+        let mut turn = TurnEnd::default();
         let (first, mut resumed) = match self.pending.take() {
             Some(Pending { stage, isolation }) => (stage, Some(isolation)),
             None => {
@@ -89,7 +89,7 @@ impl InProcessChain {
             if batch.is_empty() {
                 break;
             }
-            match run_stage(stage, batch, resumed.take(), on_retry, turn_ends)? {
+            match run_stage(stage, batch, resumed.take(), on_retry, &mut turn)? {
                 Step::Done(isolated) => apply(isolated, index as u32, output),
                 Step::Again(isolation) => {
                     self.pending = Some(Pending {
@@ -104,13 +104,23 @@ impl InProcessChain {
     }
 }
 
+/// When a turn with an isolation in it ends: counted from the first isolation, since a batch that passes needs no clock.
+#[derive(Default)]
+struct TurnEnd(Option<Instant>);
+
+impl TurnEnd {
+    fn ends(&mut self) -> Instant {
+        *self.0.get_or_insert_with(|| Instant::now() + TURN)
+    }
+}
+
 /// One stage's part in a turn: a call, and the search for poison if that failed or is under way.
 fn run_stage(
     stage: &mut Stage,
     batch: &Batch,
     resumed: Option<Isolation>,
     on_retry: OnRetry,
-    turn_ends: Instant,
+    turn: &mut TurnEnd,
 ) -> Result<Step, ChainFault> {
     let isolation = match resumed {
         Some(isolation) => isolation,
@@ -119,7 +129,7 @@ fn run_stage(
             Err(failure) => Isolation::start(failure, batch, stage, on_retry)?,
         },
     };
-    isolation.run(batch, stage, on_retry, turn_ends)
+    isolation.run(batch, stage, on_retry, turn.ends())
 }
 
 impl Chain for InProcessChain {

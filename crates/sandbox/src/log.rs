@@ -75,10 +75,13 @@ impl LogGate {
     /// Tells about dropped lines once their window is over. Cheap; called after each batch.
     pub(crate) fn tell_dropped(&self, stage: &str, now_or_never: TellDropped) {
         let mut window = self.window();
+        if window.dropped == 0 {
+            return;
+        }
         let over = window
             .started
             .is_some_and(|started| started.elapsed() >= WINDOW);
-        if window.dropped > 0 && (over || now_or_never == TellDropped::Now) {
+        if over || now_or_never == TellDropped::Now {
             let dropped = std::mem::take(&mut window.dropped);
             drop(window);
             self.tell(stage, dropped);

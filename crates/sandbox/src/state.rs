@@ -176,20 +176,25 @@ impl ResourceLimiter for Meter {
 /// How long the current call has run.
 pub(crate) struct CallClock {
     pub(crate) deadline: Duration,
-    started: Instant,
-    /// The thread's CPU time at the call's first tick: reading it at the start of each call would cost more than a
-    /// filter does, so a call gets up to one tick for nothing.
-    cpu_at_first_tick: Option<Duration>,
+    /// Read at the call's first tick: reading clocks at the start of each call would cost more than a filter does, so a
+    /// call gets up to one tick for nothing.
+    first_tick: Option<FirstTick>,
     /// Time spent waiting in the host.
     waited: Duration,
+}
+
+#[derive(Clone, Copy)]
+struct FirstTick {
+    /// The thread's CPU time then.
+    cpu: Duration,
+    at: Instant,
 }
 
 impl CallClock {
     fn new(deadline: Duration) -> Self {
         Self {
             deadline,
-            started: Instant::now(),
-            cpu_at_first_tick: None,
+            first_tick: None,
             waited: Duration::ZERO,
         }
     }
@@ -206,17 +211,20 @@ impl CallClock {
 
     /// How much longer the guest may wait.
     pub(crate) fn left(&self) -> Duration {
-        let used = self
-            .cpu_at_first_tick
-            .map_or(Duration::ZERO, |first| thread_cpu().saturating_sub(first));
+        let used = self.first_tick.map_or(Duration::ZERO, |first| {
+            thread_cpu().saturating_sub(first.cpu)
+        });
         self.deadline.saturating_sub(used + self.waited)
     }
 
     fn is_over(&mut self) -> bool {
-        let now = thread_cpu();
-        let first = *self.cpu_at_first_tick.get_or_insert(now);
-        now.saturating_sub(first) + self.waited >= self.deadline
-            || self.started.elapsed()
+        let cpu = thread_cpu();
+        let first = *self.first_tick.get_or_insert_with(|| FirstTick {
+            cpu,
+            at: Instant::now(),
+        });
+        cpu.saturating_sub(first.cpu) + self.waited >= self.deadline
+            || first.at.elapsed()
                 >= self
                     .deadline
                     .saturating_mul(crate::limits::WALL_DEADLINE_FACTOR)
