@@ -16,6 +16,7 @@ mod counters;
 mod dead_letters;
 mod flow;
 mod halves;
+mod lane;
 mod local;
 mod log;
 mod output_task;

@@ -2,15 +2,17 @@
 //!
 //! ```text
 //!                window: 64 unacked batches, 32 MiB
-//!   run_input --Flight--> run_stages --Flight--> OutputTask --ack--> checkpoint, counters
-//!       ^                                            |
-//!       +--------------- free flights ---------------+
+//!   run_input --lane--> stages, a guest thread --Flights--> OutputTask --ack--> checkpoint, counters
+//!       ^                                                        |
+//!       +--------------------- free flights ---------------------+
 //! ```
 //!
 //! A [`Flight`] is a batch with everything that belongs to it, in buffers that go round for ever. Order is kept
 //! throughout, so an ack is a count. Each task ends when the one before it has ended and everything was handed on, or at
 //! once when the one behind it is gone.
 
+use std::future::poll_fn;
+use std::pin::pin;
 use std::sync::Arc;
 
 use sluice_connectors::{Input, InputBatch, InputError, Next};
@@ -21,14 +23,13 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::counters::{Tally, count};
+use super::lane::LaneInput;
 
 /// Unacked batches of one execution: what a kill repeats, and with full batches 16 MiB.
 pub(super) const IN_FLIGHT_BATCHES_MAX: usize = 64;
 /// A batch takes one unit of the window and one more for each of these bytes, so that the largest records together stay
 /// at 32 MiB.
 const WINDOW_UNIT_BYTES: usize = 512 * 1024;
-/// Flights between two tasks: enough to keep both busy, few enough to stay in the cache.
-pub(super) const QUEUED_FLIGHTS_MAX: usize = 4;
 /// Bytes a buffer may keep when its flight goes round again.
 const BUFFER_BYTES_KEPT: usize = 1024 * 1024;
 
@@ -81,7 +82,7 @@ pub(super) enum InputRan {
 pub(super) struct InputTask {
     pub(super) input: Input,
     pub(super) free: mpsc::Receiver<Box<Flight>>,
-    pub(super) to: mpsc::Sender<Box<Flight>>,
+    pub(super) to: LaneInput,
     pub(super) tally: Arc<Tally>,
     pub(super) stop: CancellationToken,
 }
@@ -91,26 +92,35 @@ pub(super) async fn run_input(mut task: InputTask) -> Result<InputRan, InputErro
     let window = Arc::new(Semaphore::new(IN_FLIGHT_BATCHES_MAX));
     loop {
         let mut flight = task.free.try_recv().unwrap_or_default();
-        let filled = async {
-            let mut room = take_room(&window, 1).await;
-            let next = task.input.next(&mut flight.input).await?;
-            let more = extra_units(&flight.input.batch);
-            if more > 0 {
-                room.merge(take_room(&window, more).await);
+        let next = {
+            let mut filled = pin!(async {
+                let mut room = take_room(&window, 1).await;
+                let next = task.input.next(&mut flight.input).await?;
+                let more = extra_units(&flight.input.batch);
+                if more > 0 {
+                    room.merge(take_room(&window, more).await);
+                }
+                flight.room = Some(room);
+                Ok::<_, InputError>(next)
+            });
+            let filled = poll_fn(|context| {
+                let polled = filled.as_mut().poll(context);
+                if polled.is_pending() {
+                    task.to.flush();
+                }
+                polled
+            });
+            tokio::select! {
+                biased;
+                () = task.stop.cancelled() => return Ok(InputRan::Stopped),
+                next = filled => next?,
             }
-            flight.room = Some(room);
-            Ok::<_, InputError>(next)
-        };
-        let next = tokio::select! {
-            biased;
-            () = task.stop.cancelled() => return Ok(InputRan::Stopped),
-            next = filled => next?,
         };
         if next == Next::End {
             return Ok(InputRan::Ended);
         }
         count(&task.tally.records_in, flight.records_in());
-        if task.to.send(flight).await.is_err() {
+        if task.to.push(flight).await.is_err() {
             return Ok(InputRan::Abandoned);
         }
     }

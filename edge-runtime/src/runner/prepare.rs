@@ -13,6 +13,7 @@ use tokio::sync::mpsc;
 
 use super::counters::Tally;
 use super::flow::Flight;
+use super::lane::{LaneInput, LaneOutput, LaneTaker, lane};
 use super::log::{self, Log, LogLevel, LogWriter};
 use super::stages::{StageLane, Stages};
 use super::{ExecutionPlan, PrepareError, RunnerContext, chain_text};
@@ -25,6 +26,7 @@ pub struct Prepared {
     pub(super) output: OutputSettings,
     pub(super) stdout: StdoutTarget,
     pub(super) chain: Stages,
+    pub(super) lane: (LaneInput, LaneOutput),
     /// Where the stages put what passed.
     pub(super) passed: mpsc::UnboundedReceiver<Box<Flight>>,
     pub(super) stages: Arc<[(StageName, Digest)]>,
@@ -54,12 +56,14 @@ pub fn prepare(
         None => StdoutTarget::Log(Arc::new(log.clone())),
     };
     let prepared = settings(context, &plan).and_then(|settings| {
+        let lane = lane();
         let (to, passed) = mpsc::unbounded_channel();
-        let chain = chain(context, &plan, &settings.configs, &log, to, phase)?;
-        Ok((settings, chain, passed))
+        let ends = (lane.1.taker(), to);
+        let chain = chain(context, &plan, &settings.configs, &log, ends, phase)?;
+        Ok((settings, chain, lane, passed))
     });
     match prepared {
-        Ok((Settings { input, output, .. }, chain, passed)) => {
+        Ok((Settings { input, output, .. }, chain, lane, passed)) => {
             let names = plan.pipeline.stages.iter().map(|stage| stage.name.clone());
             let stages = names
                 .zip(plan.components.iter().map(|(digest, _)| *digest))
@@ -71,6 +75,7 @@ pub fn prepare(
                 output,
                 stdout,
                 chain,
+                lane,
                 passed,
                 stages,
                 tally,
@@ -157,7 +162,7 @@ fn chain(
     plan: &ExecutionPlan,
     configs: &[String],
     log: &Log,
-    to: mpsc::UnboundedSender<Box<Flight>>,
+    (lane, to): (LaneTaker, mpsc::UnboundedSender<Box<Flight>>),
     phase: &mut dyn FnMut(ObservedPhase),
 ) -> Result<Stages, PrepareError> {
     phase(ObservedPhase::Compiling);
@@ -198,11 +203,8 @@ fn chain(
         return Ok(Stages::None(to));
     }
     let chain = InProcessChain::new(&context.inner.engine, specs, Arc::new(log.clone()));
-    let (chain, lane) = StageLane::new(chain.map_err(configure_error)?, to);
-    Ok(Stages::Chain(
-        context.inner.guests.add(Box::new(chain)),
-        lane,
-    ))
+    let chain = StageLane::new(chain.map_err(configure_error)?, lane, to);
+    Ok(Stages::Chain(context.inner.guests.add(Box::new(chain))))
 }
 
 fn load_error(stage: &Stage, digest: Digest, error: &LoadError) -> PrepareError {

@@ -1,17 +1,17 @@
 //! Takes flights through a pipeline's stages on the guest threads.
 //!
 //! ```text
-//!   run_stages --lane, at most 8--> StageLane (in the guest pool) --Flight--> OutputTask
-//!        ^                               |
-//!        +----------- faults ------------+   the flight goes back to the front of the lane
+//!   lane ---> StageLane (in the guest pool) --Flights--> OutputTask
+//!    ^ |           |
+//!    | +--wakes--> run_stages: starts the guest thread, waits, retries
+//!    +-------------+ a fault: the flight goes back to the front of the lane
 //! ```
 //!
 //! A hop to a guest thread costs as much as a light stage's work on a whole batch. So a guest thread is not given one
-//! batch at a time: it takes flights from a lane that is filled while it works, hands each on by itself, and comes back
-//! when the lane is empty, after a millisecond (others have their turn), or with a fault.
+//! batch at a time: it takes flights from the lane, which the input fills while it works, hands them on by itself, and
+//! comes back when the lane is empty, after a millisecond (others have their turn), or with a fault.
 
-use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use sluice_record::Batch;
@@ -21,13 +21,17 @@ use tokio_util::sync::CancellationToken;
 
 use super::counters::{Tally, count};
 use super::flow::Flight;
+use super::lane::{LaneOutput, LaneTaker};
 use super::log::{Log, LogLevel};
 
-/// Flights that wait for a guest thread: enough that it need not wait, few enough to stay in the cache.
-const LANE_FLIGHTS_MAX: usize = 8;
 /// How long a guest thread stays with one execution that always has more to do: with light stages dozens of batches, and
 /// too short to be noticed by the next in line.
 const TURN: Duration = Duration::from_millis(1);
+
+/// Flights that a guest thread hands on together: waking the output costs as much as a light stage's work on a batch.
+const HANDED_ON_TOGETHER_MAX: usize = 4;
+/// A batch that took longer than this is handed on at once: then a wake-up costs next to nothing.
+const HELD_TIME_MAX: Duration = Duration::from_micros(100);
 
 /// Tries of a batch whose stage says `retry`, the first included.
 const RETRY_TRIES_MAX: u32 = 10;
@@ -38,49 +42,35 @@ const RETRY_DELAY_MIN: Duration = Duration::from_millis(250);
 /// The longest wait, so that a service that came back is noticed.
 const RETRY_DELAY_MAX: Duration = Duration::from_secs(30);
 
-/// Flights between a stages task and the guest thread that has its chain. The lock is held for moments only.
-#[derive(Clone, Default)]
-pub(super) struct Lane(Arc<Mutex<VecDeque<Box<Flight>>>>);
-
-impl Lane {
-    fn lock(&self) -> MutexGuard<'_, VecDeque<Box<Flight>>> {
-        // Nothing is ever left half-changed under this lock.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
 /// The chain as the guest pool sees it: its batches come from the lane, not from the pool.
 pub(super) struct StageLane<C> {
     chain: C,
-    lane: Lane,
+    lane: LaneTaker,
     to: mpsc::UnboundedSender<Box<Flight>>,
     /// A flight whose isolation takes more than a turn.
     current: Option<Box<Flight>>,
+    /// Flights to be handed on; none between turns.
+    #[expect(clippy::vec_box, reason = "the boxes travel on")]
+    passed: Vec<Box<Flight>>,
 }
 
 impl<C: Chain> StageLane<C> {
     /// A chain that takes flights from the lane and sends them on; the window bounds how many there are.
-    pub(super) fn new(chain: C, to: mpsc::UnboundedSender<Box<Flight>>) -> (Self, Lane) {
-        let lane = Lane::default();
-        let stage_lane = Self {
+    pub(super) fn new(chain: C, lane: LaneTaker, to: mpsc::UnboundedSender<Box<Flight>>) -> Self {
+        Self {
             chain,
-            lane: lane.clone(),
+            lane,
             to,
             current: None,
-        };
-        (stage_lane, lane)
+            passed: Vec::with_capacity(HANDED_ON_TOGETHER_MAX),
+        }
     }
-}
 
-impl<C: Chain> Chain for StageLane<C> {
-    fn process(&mut self, _: &Batch, _: &mut ChainOutput, _: OnRetry) -> Result<Turn, ChainFault> {
-        let turn_ends = Instant::now() + TURN;
+    fn turn(&mut self) -> Result<Turn, ChainFault> {
+        let begun = Instant::now();
+        let mut before = begun;
         loop {
-            let next = match self.current.take() {
-                Some(flight) => Some(flight),
-                None => self.lane.lock().pop_front(),
-            };
-            let Some(mut flight) = next else {
+            let Some(mut flight) = self.current.take().or_else(|| self.lane.pop()) else {
                 return Ok(Turn::Done);
             };
             let on_retry = if flight.last_try {
@@ -99,16 +89,35 @@ impl<C: Chain> Chain for StageLane<C> {
                     return Ok(Turn::Again);
                 }
                 Err(fault) => {
-                    self.lane.lock().push_front(flight);
+                    self.lane.put_back(flight);
                     return Err(fault);
                 }
             }
-            // No receiver means that the output has ended with an error, which ends everything.
-            let _ = self.to.send(flight);
-            if Instant::now() >= turn_ends {
+            self.passed.push(flight);
+            let now = Instant::now();
+            if now - begun >= TURN {
                 return Ok(Turn::Again);
             }
+            if self.passed.len() >= HANDED_ON_TOGETHER_MAX || now - before >= HELD_TIME_MAX {
+                self.hand_on();
+            }
+            before = now;
         }
+    }
+
+    fn hand_on(&mut self) {
+        for flight in self.passed.drain(..) {
+            // No receiver means that the output has ended with an error, which ends everything.
+            let _ = self.to.send(flight);
+        }
+    }
+}
+
+impl<C: Chain> Chain for StageLane<C> {
+    fn process(&mut self, _: &Batch, _: &mut ChainOutput, _: OnRetry) -> Result<Turn, ChainFault> {
+        let turn = self.turn();
+        self.hand_on();
+        turn
     }
 
     fn cancel(&mut self) {
@@ -140,7 +149,7 @@ pub(super) enum StagesRan {
 /// What the stages task works with.
 pub(super) struct StagesTask {
     pub(super) stages: Stages,
-    pub(super) from: mpsc::Receiver<Box<Flight>>,
+    pub(super) lane: LaneOutput,
     pub(super) tally: Arc<Tally>,
     pub(super) log: Log,
     pub(super) stop: CancellationToken,
@@ -150,25 +159,27 @@ pub(super) struct StagesTask {
 pub(super) enum Stages {
     /// A pipeline without stages.
     None(mpsc::UnboundedSender<Box<Flight>>),
-    /// A [`StageLane`] in the guest pool, and its lane.
-    Chain(ChainHandle, Lane),
+    /// A [`StageLane`] in the guest pool.
+    Chain(ChainHandle),
 }
 
 /// Takes flights through the stages until there are no more.
 pub(super) async fn run_stages(task: StagesTask) -> Result<StagesRan, StagesFault> {
     let StagesTask {
         stages,
-        mut from,
+        lane,
         tally,
         log,
         stop,
     } = task;
-    let (mut chain, lane) = match stages {
-        Stages::Chain(chain, lane) => (chain, lane),
+    let mut chain = match stages {
+        Stages::Chain(chain) => chain,
         Stages::None(to) => {
-            while let Some(flight) = from.recv().await {
-                if to.send(flight).is_err() {
-                    return Ok(StagesRan::GaveUp);
+            while lane.filled().await {
+                while let Some(flight) = lane.pop() {
+                    if to.send(flight).is_err() {
+                        return Ok(StagesRan::GaveUp);
+                    }
                 }
             }
             return Ok(StagesRan::Through);
@@ -176,13 +187,13 @@ pub(super) async fn run_stages(task: StagesTask) -> Result<StagesRan, StagesFaul
     };
     let mut delay = RETRY_DELAY_MIN;
     loop {
-        if lane.lock().is_empty() {
-            match from.recv().await {
-                Some(flight) => lane.lock().push_back(flight),
-                None => return Ok(StagesRan::Through),
-            }
+        if !lane.filled().await {
+            return Ok(StagesRan::Through);
         }
-        match run_lane(&mut chain, &lane, &mut from).await {
+        let processed = chain
+            .process(Batch::new(), ChainOutput::new(), OnRetry::Report)
+            .await;
+        match processed.result {
             Ok(()) => delay = RETRY_DELAY_MIN,
             Err(fault @ ChainFault::Retry { .. }) => {
                 count(&tally.retries, 1);
@@ -207,39 +218,16 @@ pub(super) async fn run_stages(task: StagesTask) -> Result<StagesRan, StagesFaul
     }
 }
 
-/// Lets a guest thread work the lane off, and fills it meanwhile.
-async fn run_lane(
-    chain: &mut ChainHandle,
-    lane: &Lane,
-    from: &mut mpsc::Receiver<Box<Flight>>,
-) -> Result<(), ChainFault> {
-    let processing = chain.process(Batch::new(), ChainOutput::new(), OnRetry::Report);
-    tokio::pin!(processing);
-    let mut open = true;
-    loop {
-        let room = lane.lock().len() < LANE_FLIGHTS_MAX;
-        tokio::select! {
-            biased;
-            processed = &mut processing => return processed.result,
-            flight = from.recv(), if open && room => match flight {
-                Some(flight) => lane.lock().push_back(flight),
-                None => open = false,
-            },
-        }
-    }
-}
-
 /// Counts a failed try of the flight at the front; returns how many it has had.
-fn note_try(lane: &Lane) -> u32 {
-    let mut lane = lane.lock();
-    let Some(flight) = lane.front_mut() else {
-        return 0;
-    };
-    flight.tries += 1;
-    let first_tried = *flight
-        .first_tried
-        .get_or_insert_with(tokio::time::Instant::now);
-    flight.last_try =
-        flight.tries + 1 >= RETRY_TRIES_MAX || first_tried.elapsed() >= RETRY_TIME_MAX;
-    flight.tries
+fn note_try(lane: &LaneOutput) -> u32 {
+    let noted = lane.with_first(|flight| {
+        flight.tries += 1;
+        let first_tried = *flight
+            .first_tried
+            .get_or_insert_with(tokio::time::Instant::now);
+        flight.last_try =
+            flight.tries + 1 >= RETRY_TRIES_MAX || first_tried.elapsed() >= RETRY_TIME_MAX;
+        flight.tries
+    });
+    noted.unwrap_or(0)
 }

@@ -18,9 +18,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::checkpoint::{Checkpoint, CheckpointError};
 use super::counters::{Counters, Tally};
-use super::flow::{
-    Flight, IN_FLIGHT_BATCHES_MAX, InputRan, InputTask, QUEUED_FLIGHTS_MAX, run_input,
-};
+use super::flow::{Flight, IN_FLIGHT_BATCHES_MAX, InputRan, InputTask, run_input};
 use super::log::{Log, LogLevel};
 use super::output_task::{OutputFault, OutputTask, Progress, blocking};
 use super::prepare::Prepared;
@@ -100,6 +98,7 @@ async fn live(
         output,
         stdout,
         chain,
+        lane,
         passed,
         stages,
         tally,
@@ -124,19 +123,18 @@ async fn live(
             (End::Backoff { message }, tally.read())
         }
         Ok((checkpoint, input, output)) => {
-            let (to_stages, from_input) = mpsc::channel(QUEUED_FLIGHTS_MAX);
             let (free, reused) = mpsc::channel::<Box<Flight>>(IN_FLIGHT_BATCHES_MAX);
             let halt = stop.child_token();
             let input_task = InputTask {
                 input,
                 free: reused,
-                to: to_stages,
+                to: lane.0,
                 tally: Arc::clone(&tally),
                 stop: halt.clone(),
             };
             let stages_task = StagesTask {
                 stages: chain,
-                from: from_input,
+                lane: lane.1,
                 tally: Arc::clone(&tally),
                 log: log.clone(),
                 stop: halt.clone(),
