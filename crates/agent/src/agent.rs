@@ -25,6 +25,10 @@ const LEFTOVER_KEPT: Duration = Duration::from_secs(7 * 24 * 3600);
 /// How often that time is written down: at most this much of it is forgotten at a restart.
 const LEFTOVER_COUNTED_EVERY: Duration = Duration::from_secs(3600);
 
+/// How long after a start what killed the process before waits for everything else to run: hashing what is in the cache
+/// and compiling it fit in, and a download over a slow link holds nothing back for ever.
+const SUSPECTS_WAIT: Duration = Duration::from_secs(60);
+
 /// What a process finds on its disk when it starts.
 #[derive(Clone, Debug, Default)]
 pub struct Boot {
@@ -69,6 +73,7 @@ pub struct Agent {
     /// State without a row.
     leftovers: BTreeMap<ExecutionId, Leftover>,
     leftovers_counted_at: MonotonicMs,
+    suspects_from: MonotonicMs,
     reported: BTreeMap<ExecutionId, Observation>,
     remembered: BTreeMap<ExecutionId, Local>,
     changes: VecDeque<Change>,
@@ -138,6 +143,7 @@ impl Agent {
             unreadable: boot.unreadable.into_iter().collect(),
             leftovers: BTreeMap::new(),
             leftovers_counted_at: now.mono,
+            suspects_from: now.mono.plus(SUSPECTS_WAIT),
             reported: keyed(boot.reported, |it| it.execution),
             remembered: keyed(boot.locals, |it| it.execution),
             changes: VecDeque::new(),
@@ -159,7 +165,7 @@ impl Agent {
         for row in boot.rows {
             let id = row.execution;
             let mut execution = Execution::new(row);
-            execution.restore(agent.remembered.get(&id), agent.reported.get(&id));
+            execution.restore(agent.remembered.get(&id), agent.reported.get(&id), now);
             agent.executions.insert(id, execution);
         }
         for (id, local) in &agent.remembered {
@@ -171,7 +177,7 @@ impl Agent {
                     if boot.rows_were_lost || agent.unreadable.contains_key(id) =>
                 {
                     let mut execution = Execution::new(started.clone());
-                    execution.restore(Some(local), None);
+                    execution.restore(Some(local), None, now);
                     execution.unreadable = agent.unreadable.remove(id);
                     agent.executions.insert(*id, execution);
                 }
@@ -346,6 +352,11 @@ impl Agent {
     pub fn handle_shutdown(&mut self) {
         self.cx.draining = true;
         self.cx.actions.clear();
+        // Nothing that is under way now counts against it.
+        let ids: Vec<ExecutionId> = self.executions.keys().copied().collect();
+        for id in ids {
+            self.remember(id);
+        }
     }
 
     /// The next thing to do.
@@ -376,7 +387,9 @@ impl Agent {
                 left.min(LEFTOVER_COUNTED_EVERY)
             })
         });
-        executions.chain(leftovers).min()
+        let held_back = !self.cx.prepare_queue.is_empty() && self.cx.now.mono < self.suspects_from;
+        let suspects = held_back.then_some(self.suspects_from);
+        executions.chain(leftovers).chain(suspects).min()
     }
 
     /// The specs that are still needed; others may be deleted.
@@ -478,7 +491,7 @@ impl Agent {
             return;
         }
         while self.cx.preparing.len() < PREPARES_MAX {
-            let Some(ticket) = self.cx.prepare_queue.pop_front() else {
+            let Some(ticket) = self.next_turn() else {
                 break;
             };
             let Some(&id) = self.cx.tickets.get(&ticket) else {
@@ -505,22 +518,32 @@ impl Agent {
         }
     }
 
+    /// Whose turn it is to be prepared. What a process died of comes last, and alone: if this one dies of it again, the
+    /// others ran meanwhile and are not blamed.
+    fn next_turn(&mut self) -> Option<Ticket> {
+        let is_suspect = |ticket: &Ticket| {
+            let execution = self.cx.tickets.get(ticket);
+            let execution = execution.and_then(|id| self.executions.get(id));
+            execution.is_some_and(Execution::is_suspect)
+        };
+        let unsuspected = self.cx.prepare_queue.iter().position(|it| !is_suspect(it));
+        match unsuspected {
+            None if self.suspects_wait() => None,
+            at => self.cx.prepare_queue.remove(at.unwrap_or(0)),
+        }
+    }
+
+    fn suspects_wait(&self) -> bool {
+        let on_its_way = |it: &Execution| !it.is_suspect() && it.is_on_its_way();
+        self.cx.now.mono < self.suspects_from && self.executions.values().any(on_its_way)
+    }
+
     /// Writes down what is new about an execution.
     fn report(&mut self, id: ExecutionId) {
         let suspended = self.cx.suspended.as_deref();
-        let (seen, local) = match self.executions.get(&id) {
-            Some(execution) => (Some(execution.observe(suspended)), execution.local()),
-            None => {
-                let seen = self.unreadable.get(&id).map(|why| unreadable_row(id, why));
-                let leftover = self.leftovers.get(&id).map(|leftover| Local {
-                    execution: id,
-                    started: None,
-                    ended: None,
-                    restarts: 0,
-                    leftover_ms: Some(u64::try_from(leftover.kept.as_millis()).unwrap_or(u64::MAX)),
-                });
-                (seen, leftover)
-            }
+        let seen = match self.executions.get(&id) {
+            Some(execution) => Some(execution.observe(suspended)),
+            None => self.unreadable.get(&id).map(|why| unreadable_row(id, why)),
         };
         match seen {
             Some(seen) if self.reported.get(&id) != Some(&seen) => {
@@ -532,6 +555,22 @@ impl Agent {
             }
             _ => {}
         }
+        self.remember(id);
+    }
+
+    /// Writes down what is new of what a restart must know.
+    fn remember(&mut self, id: ExecutionId) {
+        let local = match self.executions.get(&id) {
+            Some(execution) => execution.local(&self.cx),
+            None => self.leftovers.get(&id).map(|leftover| Local {
+                execution: id,
+                started: None,
+                ended: None,
+                restarts: 0,
+                bring_ups: Vec::new(),
+                leftover_ms: Some(u64::try_from(leftover.kept.as_millis()).unwrap_or(u64::MAX)),
+            }),
+        };
         match local {
             Some(local) if self.remembered.get(&id) != Some(&local) => {
                 self.changes.push_back(Change::Local(local.clone()));

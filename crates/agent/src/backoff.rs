@@ -18,6 +18,26 @@ pub const CRASHES_MAX: usize = 10;
 /// The time in which crashes count together.
 pub const CRASH_WINDOW: Duration = Duration::from_secs(600);
 
+/// After this many processes in a row that died while they brought up the same label, the next one leaves it out: one
+/// can be chance (a power cut, an operator's `kill -9`), three are not.
+pub const DEATHS_MAX: u64 = 3;
+
+/// How long it is left out at first: the edge is then reachable for ten minutes between two tries that may kill it.
+const LEFT_OUT_MIN: Duration = Duration::from_secs(600);
+
+/// The longest: a machine that got more memory has it back within an hour.
+const LEFT_OUT_MAX: Duration = Duration::from_secs(3600);
+
+/// How long a label is left out that `deaths` processes in a row died of; `None`: it is tried at once.
+pub(crate) fn left_out(deaths: u64) -> Option<Duration> {
+    let doublings = u32::try_from(deaths.checked_sub(DEATHS_MAX)?.min(16)).expect("at most 16");
+    Some(
+        LEFT_OUT_MIN
+            .saturating_mul(1 << doublings)
+            .min(LEFT_OUT_MAX),
+    )
+}
+
 /// An instance that ran this long was well: its next failure starts again at the first delay.
 pub(crate) const STEADY: Duration = Duration::from_secs(60);
 
@@ -92,6 +112,14 @@ mod tests {
                 );
             }
         }
+    }
+
+    #[test]
+    fn what_processes_die_of_is_left_out_from_the_third_death_on() {
+        let minutes = |deaths| left_out(deaths).map(|time| time.as_secs() / 60);
+        let expected = [None, None, None, Some(10), Some(20), Some(40), Some(60)];
+        assert_eq!([0, 1, 2, 3, 4, 5, 6].map(minutes), expected);
+        assert_eq!(minutes(u64::MAX), Some(60));
     }
 
     #[test]

@@ -10,11 +10,12 @@ use std::collections::BTreeSet;
 
 use sluice_model::{Desired, Digest, ExecutionId, FailReason, MonotonicMs, ObservedPhase, UnixMs};
 
+use crate::Now;
 use crate::action::{Action, Ending, PrepareFailure, Ticket};
 use crate::agent::Machinery;
 use crate::assignment::{Assignment, Label};
 use crate::backoff::{CRASHES_MAX, STEADY};
-use crate::observation::{EndedHow, Local, Observation};
+use crate::observation::{BringUp, EndedHow, Local, Observation};
 use lane::{Lane, LaneEnd, Step, Which, Work};
 
 #[derive(Clone, Debug)]
@@ -71,7 +72,12 @@ impl Execution {
     }
 
     /// After a process start: what the last process remembered, and what it reported.
-    pub(crate) fn restore(&mut self, local: Option<&Local>, reported: Option<&Observation>) {
+    pub(crate) fn restore(
+        &mut self,
+        local: Option<&Local>,
+        reported: Option<&Observation>,
+        now: Now,
+    ) {
         if let Some(local) = local {
             if let Some((label, how)) = &local.ended
                 && *label == self.target.label()
@@ -86,6 +92,9 @@ impl Execution {
                 };
                 lane.started = true;
                 lane.restarts = local.restarts;
+            }
+            for lane in std::iter::once(&mut self.target).chain(&mut self.fallback) {
+                lane.restore_bring_up(&local.bring_ups, now);
             }
         }
         let purged = reported.is_some_and(|reported| {
@@ -283,7 +292,12 @@ impl Execution {
         if let Some(instance) = &mut self.instance {
             instance.lane = Which::Target;
         }
-        if let Some(fallback) = self.fallback.take() {
+        if let Some(mut fallback) = self.fallback.take() {
+            if fallback.deaths > 0 {
+                // A new order is a reason to try at once.
+                fallback.deaths = 0;
+                fallback.wait = None;
+            }
             self.target = Lane {
                 assignment: self.target.assignment.clone(),
                 restarts: 0,
@@ -450,6 +464,7 @@ impl Execution {
             Err(failure) => failure,
         };
         lane.work = None;
+        lane.deaths = 0;
         cx.forget_ticket(ticket);
         match failure {
             PrepareFailure::Retry(reason) => {
@@ -472,6 +487,8 @@ impl Execution {
             && instance.ticket == ticket
         {
             instance.running_since = Some(now);
+            let which = instance.lane;
+            self.lane(which).deaths = 0;
         }
     }
 
@@ -488,6 +505,7 @@ impl Execution {
         cx.forget_ticket(ticket);
         let (which, now) = (instance.lane, cx.now.mono);
         let lane = self.lane(which);
+        lane.deaths = 0;
         if instance
             .running_since
             .is_some_and(|since| now.since(since) >= STEADY)
@@ -600,8 +618,45 @@ impl Execution {
         waits.chain(purge).min()
     }
 
+    /// Whether the process has died of this before: others come first.
+    pub(crate) fn is_suspect(&self) -> bool {
+        self.lanes().any(|lane| lane.deaths > 0)
+    }
+
+    /// Whether something of it is being fetched, prepared or opened.
+    pub(crate) fn is_on_its_way(&self) -> bool {
+        let opening = self
+            .instance
+            .as_ref()
+            .is_some_and(|it| it.running_since.is_none() && !it.stopping);
+        opening || self.lanes().any(|lane| lane.work.is_some())
+    }
+
+    /// What is being brought up, or has killed a process. A process that is about to end dies of nothing.
+    fn bring_ups(&self, cx: &Machinery) -> Vec<BringUp> {
+        let starting = self
+            .instance
+            .as_ref()
+            .filter(|it| it.running_since.is_none() && !it.stopping)
+            .map(|it| it.lane);
+        let lanes = [
+            (Which::Target, Some(&self.target)),
+            (Which::Fallback, self.fallback.as_ref()),
+        ];
+        let told = lanes.into_iter().filter_map(|(which, lane)| {
+            let lane = lane?;
+            let in_progress = !cx.draining && (lane.is_preparing() || starting == Some(which));
+            (in_progress || lane.deaths > 0).then(|| BringUp {
+                label: lane.label(),
+                in_progress,
+                deaths: lane.deaths,
+            })
+        });
+        told.collect()
+    }
+
     /// What must survive a restart of the process; `None` when there is nothing.
-    pub(crate) fn local(&self) -> Option<Local> {
+    pub(crate) fn local(&self, cx: &Machinery) -> Option<Local> {
         let started = if self.target.started {
             Some(&self.target)
         } else {
@@ -611,7 +666,8 @@ impl Execution {
             Some(LaneEnd::Ended(how)) => Some((self.target.label(), how.clone())),
             _ => None,
         };
-        if started.is_none() && ended.is_none() {
+        let bring_ups = self.bring_ups(cx);
+        if started.is_none() && ended.is_none() && bring_ups.is_empty() {
             return None;
         }
         Some(Local {
@@ -622,6 +678,7 @@ impl Execution {
             }),
             ended,
             restarts: started.map_or(0, |lane| lane.restarts),
+            bring_ups,
             leftover_ms: None,
         })
     }

@@ -17,6 +17,10 @@
 //!   row: purge  -> stopping -> purging -> purged (state deleted)
 //! ```
 //!
+//! A process that dies while it brings an execution up would die again at its next start. So what is being brought up
+//! is written down first; after [`DEATHS_MAX`] processes in a row that died of the same label it is left out for a
+//! while, and the rest of the edge comes up without it.
+//!
 //! A new version goes through fetching, compiling and configuring while the old one runs on as the *fallback*; only
 //! a prepared version makes the old one stop.
 
@@ -32,8 +36,8 @@ mod tests;
 pub use action::{Action, Ending, PrepareFailure, Ticket};
 pub use agent::{Agent, Boot, DesiredChange, FETCHES_MAX, PREPARES_MAX};
 pub use assignment::{Assignment, Component, Label, SpecFacts};
-pub use backoff::{CRASH_WINDOW, CRASHES_MAX, DELAY_MAX, DELAY_MIN};
-pub use observation::{Change, EndedHow, Local, Observation};
+pub use backoff::{CRASH_WINDOW, CRASHES_MAX, DEATHS_MAX, DELAY_MAX, DELAY_MIN};
+pub use observation::{BringUp, Change, EndedHow, Local, Observation};
 
 use sluice_model::{MonotonicMs, UnixMs};
 

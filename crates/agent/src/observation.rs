@@ -46,6 +46,18 @@ pub enum EndedHow {
     },
 }
 
+/// That a label is being brought up, or that the process died of that. On disk before the risky step begins, so that a
+/// process that finds it in progress knows what the one before died of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BringUp {
+    /// Which try of which version.
+    pub label: Label,
+    /// Whether it is under way: it was given its turn to be prepared, and has neither failed nor run since.
+    pub in_progress: bool,
+    /// Processes that died of it in a row.
+    pub deaths: u64,
+}
+
 /// What must survive a restart of the process, besides the rows. Local: it never travels.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Local {
@@ -57,6 +69,8 @@ pub struct Local {
     pub ended: Option<(Label, EndedHow)>,
     /// Local restarts of what was started last.
     pub restarts: u64,
+    /// What is being brought up, and how often the process died of it; at most one for each lane.
+    pub bring_ups: Vec<BringUp>,
     /// Set while there is no row: how long its state has been kept, in milliseconds of running time.
     pub leftover_ms: Option<u64>,
 }

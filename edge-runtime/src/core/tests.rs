@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod boot_loop;
 mod faults;
 mod ledger;
 mod rig;

@@ -1,7 +1,7 @@
 //! Local facts as bytes: JSON, since they never travel and a person may have to read them.
 
 use serde::{Deserialize, Serialize};
-use sluice_agent::{Assignment, EndedHow, Label, Local};
+use sluice_agent::{Assignment, BringUp, EndedHow, Label, Local};
 use sluice_model::{
     Attempt, Desired, Digest, ExecutionId, FailReason, JobId, JobName, Slot, Version,
 };
@@ -14,6 +14,8 @@ struct Facts {
     ended: Option<Ended>,
     #[serde(default)]
     restarts: u64,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    bring_ups: Vec<KeptBringUp>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     leftover_ms: Option<u64>,
 }
@@ -26,6 +28,14 @@ struct Started {
     attempt: Attempt,
     slot: Slot,
     spec: Digest,
+}
+
+#[derive(Serialize, Deserialize)]
+struct KeptBringUp {
+    version: Version,
+    attempt: Attempt,
+    in_progress: bool,
+    deaths: u64,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -74,6 +84,16 @@ pub(super) fn encode(local: &Local) -> Vec<u8> {
             }
         }),
         restarts: local.restarts,
+        bring_ups: local
+            .bring_ups
+            .iter()
+            .map(|it| KeptBringUp {
+                version: it.label.version,
+                attempt: it.label.attempt,
+                in_progress: it.in_progress,
+                deaths: it.deaths,
+            })
+            .collect(),
         leftover_ms: local.leftover_ms,
     };
     serde_json::to_vec(&facts).expect("plain data with text keys becomes JSON")
@@ -115,6 +135,18 @@ pub(super) fn decode(execution: &[u8], facts: &[u8]) -> Option<Local> {
             (label, how)
         }),
         restarts: facts.restarts,
+        bring_ups: facts
+            .bring_ups
+            .iter()
+            .map(|it| BringUp {
+                label: Label {
+                    version: it.version,
+                    attempt: it.attempt,
+                },
+                in_progress: it.in_progress,
+                deaths: it.deaths,
+            })
+            .collect(),
         leftover_ms: facts.leftover_ms,
     })
 }

@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 use super::*;
-use sluice_agent::{Assignment, EndedHow, Label};
+use sluice_agent::{Assignment, BringUp, EndedHow, Label};
 use sluice_model::{Attempt, Desired, FailReason, JobId, Slot, Version};
 
 fn full_meta() -> Meta {
@@ -104,6 +104,11 @@ fn local_facts_round_trip_and_foreign_ones_are_left_out() {
             started: Some(started.clone()),
             ended: Some((label, ended)),
             restarts: 5,
+            bring_ups: vec![BringUp {
+                label,
+                in_progress: true,
+                deaths: 2,
+            }],
             leftover_ms: Some(6),
         };
         store.put_local(&local).unwrap();

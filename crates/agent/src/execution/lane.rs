@@ -4,11 +4,12 @@ use std::collections::BTreeSet;
 
 use sluice_model::{Digest, MonotonicMs, ObservedPhase, UnixMs};
 
+use crate::Now;
 use crate::action::{Action, Ticket};
 use crate::agent::Machinery;
 use crate::assignment::{Assignment, Label};
-use crate::backoff::Crashes;
-use crate::observation::EndedHow;
+use crate::backoff::{Crashes, left_out};
+use crate::observation::{BringUp, EndedHow};
 
 /// Which lane.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,6 +25,8 @@ pub(crate) struct Lane {
     /// Started at least once and not ended for good.
     pub(super) started: bool,
     pub(super) restarts: u64,
+    /// Processes in a row that died while they brought it up.
+    pub(super) deaths: u64,
     pub(super) failures: u32,
     pub(super) crashes: Crashes,
     pub(super) work: Option<Work>,
@@ -65,6 +68,7 @@ impl Lane {
             assignment,
             started: false,
             restarts: 0,
+            deaths: 0,
             failures: 0,
             crashes: Crashes::default(),
             work: None,
@@ -94,6 +98,35 @@ impl Lane {
         self.work
             .as_ref()
             .is_some_and(|work| matches!(work.step, Step::Ready))
+    }
+
+    pub(super) fn is_preparing(&self) -> bool {
+        self.work
+            .as_ref()
+            .is_some_and(|work| matches!(work.step, Step::Preparing(_)))
+    }
+
+    /// Takes over what is on disk about it. A bring-up that is still in progress there killed the process before.
+    pub(super) fn restore_bring_up(&mut self, found: &[BringUp], now: Now) {
+        let label = self.label();
+        let Some(bring_up) = found.iter().find(|it| it.label == label) else {
+            return;
+        };
+        let died = u64::from(bring_up.in_progress);
+        self.deaths = bring_up.deaths.saturating_add(died);
+        if let Some(delay) = left_out(self.deaths) {
+            let until = now.plus(delay);
+            self.wait = Some(Wait {
+                until: until.mono,
+                until_unix: until.unix,
+                phase: ObservedPhase::Backoff,
+                reason: format!(
+                    "this edge's process died {} times in a row while it brought this up, so it is left out: see the \
+                     edge's log, and the memory that the machine has",
+                    self.deaths
+                ),
+            });
+        }
     }
 
     pub(super) fn cancel_work(&mut self, cx: &mut Machinery) {

@@ -262,6 +262,11 @@ pub(super) struct Machine {
     pub(super) unreachable: BTreeSet<Digest>,
     pub(super) fetched: Vec<Digest>,
     pub(super) prepare_fails: BTreeMap<Digest, PrepareFailure>,
+    /// Specs whose preparing, and whose opening, never ends.
+    pub(super) prepares_for_ever: BTreeSet<Digest>,
+    pub(super) opens_for_ever: BTreeSet<Digest>,
+    /// What has been preparing since the process began.
+    pub(super) preparing: BTreeSet<Digest>,
     prepared: BTreeMap<Ticket, ()>,
     pub(super) running: BTreeMap<ExecutionId, (Ticket, Digest)>,
     pub(super) starts: Vec<(ExecutionId, u64, u64)>,
@@ -322,6 +327,7 @@ impl Rig {
         };
         self.machine.running.clear();
         self.machine.prepared.clear();
+        self.machine.preparing.clear();
         self.connection = None;
         let (core, outputs) = EdgeCore::open(store, options, self.now)?;
         self.core = Some(core);
@@ -397,6 +403,10 @@ impl Rig {
                     spec,
                 } => {
                     assert_eq!(Digest::of(&spec), assignment.spec);
+                    self.machine.preparing.insert(assignment.spec);
+                    if self.machine.prepares_for_ever.contains(&assignment.spec) {
+                        continue;
+                    }
                     let phase = ObservedPhase::Starting;
                     inputs.push_back(Input::Phase { ticket, phase });
                     let result = match self.machine.prepare_fails.get(&assignment.spec) {
@@ -428,7 +438,9 @@ impl Rig {
                     self.machine
                         .starts
                         .push((execution, label.version.0, label.attempt.0));
-                    inputs.push_back(Input::Running { ticket });
+                    if !self.machine.opens_for_ever.contains(&assignment.spec) {
+                        inputs.push_back(Input::Running { ticket });
+                    }
                 }
                 Output::Stop { ticket, execution } => {
                     let ending = Ending::Stopped;
