@@ -22,6 +22,7 @@ use sluice_transport::{Reply, Session};
 use tokio::io::AsyncWriteExt as _;
 use tokio::sync::watch;
 use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
 
 use crate::error::EdgeError;
 
@@ -64,12 +65,14 @@ impl Artifacts {
         self.directory.join(format!("{}.part", digest.to_hex()))
     }
 
-    /// Makes sure that a component is here and whole. The error says for people why it is not.
+    /// Makes sure that a component is here and whole. The error says for people why it is not. When `cancelled`, it ends
+    /// soon; what has come so far stays, and is where the next pull goes on.
     pub(crate) async fn ensure(
         &self,
         digest: Digest,
         size: u64,
         session: &CurrentSession,
+        cancelled: &CancellationToken,
     ) -> Result<(), String> {
         if size > COMPONENT_BYTES_MAX as u64 {
             return Err(format!(
@@ -92,12 +95,18 @@ impl Artifacts {
                 "the component {digest} is not on this edge, and the orchestrator is not in reach"
             ));
         };
-        self.pull(digest, size, &session).await?;
+        self.pull(digest, size, &session, cancelled).await?;
         tracing::info!(event = "artifact.pulled", %digest, size);
         Ok(())
     }
 
-    async fn pull(&self, digest: Digest, size: u64, session: &Session) -> Result<(), String> {
+    async fn pull(
+        &self,
+        digest: Digest,
+        size: u64,
+        session: &Session,
+        cancelled: &CancellationToken,
+    ) -> Result<(), String> {
         let part = self.part(digest);
         let mut file = tokio::fs::File::options()
             .append(true)
@@ -118,16 +127,26 @@ impl Artifacts {
         }
         if have < size || size == 0 {
             self.check_room(size - have)?;
-            let mut reply = self.ask(digest, size, have, session).await?;
-            while let Some(bytes) = next(reply.read(READ_BYTES)).await? {
-                have += bytes.len() as u64;
-                if have > size {
-                    break;
+            let coming = async {
+                let mut reply = self.ask(digest, size, have, session).await?;
+                while let Some(bytes) = next(reply.read(READ_BYTES)).await? {
+                    have += bytes.len() as u64;
+                    if have > size {
+                        break;
+                    }
+                    file.write_all(&bytes)
+                        .await
+                        .map_err(|error| disk("write", &error))?;
                 }
-                file.write_all(&bytes)
-                    .await
-                    .map_err(|error| disk("write", &error))?;
-            }
+                Ok(())
+            };
+            let came = tokio::select! {
+                came = coming => came,
+                () = cancelled.cancelled() => Err("it was given up".to_owned()),
+            };
+            // A write may still be under way, and the next pull must not meet it.
+            file.flush().await.map_err(|error| disk("write", &error))?;
+            came?;
         }
         file.flush().await.map_err(|error| disk("write", &error))?;
         file.sync_all()
@@ -290,15 +309,24 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let cache = Artifacts::open(directory.path()).unwrap();
         let digest = Digest::of(b"component");
-        let error = cache.ensure(digest, 9, &no_session()).await.unwrap_err();
+        let error = cache
+            .ensure(digest, 9, &no_session(), &CancellationToken::new())
+            .await
+            .unwrap_err();
         assert!(error.contains("not in reach"), "{error}");
         std::fs::write(cache.path(digest), b"component").unwrap();
-        cache.ensure(digest, 9, &no_session()).await.unwrap();
+        cache
+            .ensure(digest, 9, &no_session(), &CancellationToken::new())
+            .await
+            .unwrap();
         std::fs::write(cache.path(digest), b"componenT").unwrap();
-        cache.ensure(digest, 9, &no_session()).await.unwrap_err();
+        cache
+            .ensure(digest, 9, &no_session(), &CancellationToken::new())
+            .await
+            .unwrap_err();
         assert!(!cache.path(digest).exists(), "swept");
         let error = cache
-            .ensure(digest, 1 << 40, &no_session())
+            .ensure(digest, 1 << 40, &no_session(), &CancellationToken::new())
             .await
             .unwrap_err();
         assert!(error.contains("the most is"), "{error}");

@@ -15,6 +15,7 @@ use sluice_transport::{CloseCode, Session};
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use crate::artifacts::Artifacts;
 use crate::core::{CloseWhy, ConnectionId, EdgeCore, Event, Input, Output, Redial};
@@ -192,6 +193,8 @@ struct Loop {
     events_to: mpsc::Sender<RunnerEvent>,
     connection: Option<Connection>,
     session: watch::Sender<Option<Session>>,
+    /// What gives up the fetches that are under way.
+    fetches: BTreeMap<Digest, CancellationToken>,
     prepared: BTreeMap<Ticket, Box<Prepared>>,
     running: BTreeMap<ExecutionId, Running>,
     ticked_at: Instant,
@@ -229,6 +232,7 @@ impl Loop {
             events_to,
             connection: None,
             session: watch::Sender::new(None),
+            fetches: BTreeMap::new(),
             prepared: BTreeMap::new(),
             running: BTreeMap::new(),
             ticked_at: now,
@@ -294,8 +298,10 @@ impl Loop {
     fn take(&mut self, message: Message, inputs: &mut Vec<Input>) {
         match message {
             Message::Input(input) => {
-                if let Input::Disconnected { connection, .. } = &input {
-                    self.forget(*connection);
+                match &input {
+                    Input::Disconnected { connection, .. } => self.forget(*connection),
+                    Input::Fetched { digest, .. } => drop(self.fetches.remove(digest)),
+                    _ => {}
                 }
                 inputs.push(input);
             }
@@ -405,6 +411,11 @@ impl Loop {
                     }
                 }
                 Output::Fetch { digest, size } => self.fetch(digest, size),
+                Output::CancelFetch { digest } => {
+                    if let Some(fetch) = self.fetches.get(&digest) {
+                        fetch.cancel();
+                    }
+                }
                 Output::Prepare {
                     ticket,
                     assignment,
@@ -479,11 +490,13 @@ impl Loop {
         });
     }
 
-    fn fetch(&self, digest: Digest, size: u64) {
+    fn fetch(&mut self, digest: Digest, size: u64) {
         let artifacts = self.around.artifacts.clone();
         let session = self.session.subscribe();
+        let cancelled = CancellationToken::new();
+        self.fetches.insert(digest, cancelled.clone());
         self.spawn(async move {
-            let result = artifacts.ensure(digest, size, &session).await;
+            let result = artifacts.ensure(digest, size, &session, &cancelled).await;
             Message::Input(Input::Fetched { digest, result })
         });
     }

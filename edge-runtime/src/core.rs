@@ -311,6 +311,7 @@ impl State {
     fn output_of(&mut self, store: &mut Store, action: Action) -> Result<Output, StoreError> {
         Ok(match action {
             Action::Fetch { digest, size } => Output::Fetch { digest, size },
+            Action::CancelFetch { digest } => Output::CancelFetch { digest },
             Action::Prepare { ticket, assignment } => {
                 let spec = store.spec(assignment.spec)?.unwrap_or_default();
                 let spec = Bytes::from(spec);

@@ -26,6 +26,11 @@ pub enum Action {
         /// Its size in bytes.
         size: u64,
     },
+    /// Nothing waits for this component any more: give the fetch up. Its end still comes through `handle_fetched`.
+    CancelFetch {
+        /// The component.
+        digest: Digest,
+    },
     /// Compile and configure: `handle_phase`, then `handle_prepared`.
     Prepare {
         /// Names the result.

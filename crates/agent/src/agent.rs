@@ -99,6 +99,8 @@ pub(crate) struct Machinery {
     tickets: BTreeMap<Ticket, ExecutionId>,
     fetch_queue: VecDeque<Component>,
     fetching: BTreeSet<Digest>,
+    /// Those of `fetching` that were told to end.
+    cancelled: BTreeSet<Digest>,
     prepare_queue: VecDeque<Ticket>,
     preparing: BTreeSet<Ticket>,
 }
@@ -158,6 +160,7 @@ impl Agent {
                 tickets: BTreeMap::new(),
                 fetch_queue: VecDeque::new(),
                 fetching: BTreeSet::new(),
+                cancelled: BTreeSet::new(),
                 prepare_queue: VecDeque::new(),
                 preparing: BTreeSet::new(),
             },
@@ -269,6 +272,12 @@ impl Agent {
     pub fn handle_fetched(&mut self, digest: Digest, result: Result<(), String>, now: Now) {
         self.cx.now = now;
         if !self.cx.fetching.remove(&digest) {
+            return;
+        }
+        if self.cx.cancelled.remove(&digest) && result.is_err() {
+            // That it was given up is no failure; it may have come to be wanted again meanwhile.
+            self.fetch_again(digest);
+            self.pump();
             return;
         }
         for execution in self.executions.values_mut() {
@@ -485,6 +494,28 @@ impl Agent {
         self.report(id);
     }
 
+    /// Puts a fetch that was given up back in the queue, if it is wanted again.
+    fn fetch_again(&mut self, digest: Digest) {
+        if !self.executions.values().any(|it| it.waits_for(digest)) {
+            return;
+        }
+        let known = self.cx.specs.values().flatten().flatten();
+        let component = known.copied().find(|component| component.digest == digest);
+        if let Some(component) = component {
+            self.cx.want_component(component);
+        }
+    }
+
+    /// Fetches that nothing waits for any more make room for others.
+    fn cancel_fetches(&mut self) {
+        for &digest in &self.cx.fetching {
+            let wanted = self.executions.values().any(|it| it.waits_for(digest));
+            if !wanted && self.cx.cancelled.insert(digest) {
+                self.cx.actions.push_back(Action::CancelFetch { digest });
+            }
+        }
+    }
+
     /// Gives out turns and fetches.
     fn pump(&mut self) {
         if self.cx.draining {
@@ -505,6 +536,7 @@ impl Agent {
             self.cx.act(Action::Prepare { ticket, assignment });
             self.report(id);
         }
+        self.cancel_fetches();
         while self.cx.fetching.len() < FETCHES_MAX {
             let Some(component) = self.cx.fetch_queue.pop_front() else {
                 break;

@@ -289,6 +289,9 @@ impl World {
                     assert!(self.fetching.insert(digest), "fetched once at a time");
                     assert!(self.fetching.len() <= crate::FETCHES_MAX);
                 }
+                Action::CancelFetch { digest } => {
+                    assert!(self.fetching.contains(&digest), "only what is under way");
+                }
                 Action::Prepare { ticket, assignment } => {
                     assert!(self.preparing.insert(ticket, assignment).is_none());
                     assert!(self.preparing.len() <= crate::PREPARES_MAX);
@@ -487,6 +490,43 @@ fn a_slow_update_does_not_keep_the_old_version_from_coming_back() {
     assert_eq!(world.live[&id(0)].running_version, Some(Version(1)));
     world.heal();
     assert_eq!(world.running[&id(0)].1.spec, spec(2));
+}
+
+#[test]
+fn a_fetch_that_nothing_waits_for_makes_room_for_the_next() {
+    let mut world = World::new();
+    world.order(0, 1, Desired::Run);
+    world.order(1, 2, Desired::Run);
+    world.carry_out();
+    assert_eq!(world.fetching.len(), crate::FETCHES_MAX);
+    let (first, second, other) = (
+        components(1)[0].digest,
+        components(1)[1].digest,
+        components(2)[0].digest,
+    );
+    assert_eq!(world.fetching, BTreeSet::from([first, second]));
+    world.order(0, 0, Desired::Stop);
+    let actions: Vec<Action> = std::iter::from_fn(|| world.agent.poll_action()).collect();
+    let given_up = |digest| actions.contains(&Action::CancelFetch { digest });
+    assert!(given_up(first) && given_up(second), "{actions:?}");
+
+    // Wanted again before the end of the cancelled fetch came: no failure, fetched anew.
+    world.order(0, 0, Desired::Run);
+    for digest in [first, second] {
+        world.fetching.remove(&digest);
+        let cut = Err("it was given up".to_owned());
+        world.agent.handle_fetched(digest, cut, world.now);
+        world.carry_out();
+    }
+    assert_eq!(world.fetching, BTreeSet::from([first, other]));
+    assert_eq!(world.live[&id(0)].phase, ObservedPhase::Fetching);
+    assert_eq!(
+        world.live[&id(0)].next_at,
+        None,
+        "it does not wait for a retry"
+    );
+    world.heal();
+    world.check();
 }
 
 #[test]

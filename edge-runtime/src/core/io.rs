@@ -125,6 +125,11 @@ pub enum Output {
         /// Its size in bytes.
         size: u64,
     },
+    /// Give up that fetch; its [`Input::Fetched`] still follows.
+    CancelFetch {
+        /// Which.
+        digest: Digest,
+    },
     /// Prepare; answer with [`Input::Phase`] and [`Input::Prepared`].
     Prepare {
         /// Names the result.

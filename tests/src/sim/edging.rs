@@ -279,6 +279,11 @@ impl World {
             }
             Output::Certificate { .. } => self.checks.faults.renewals += 1,
             Output::Fetch { digest, .. } => self.fetch(edge, digest),
+            Output::CancelFetch { digest } => {
+                let boot = self.edges[edge].boot;
+                let result = Err("it was given up".to_owned());
+                self.end_fetch(edge, boot, digest, result);
+            }
             Output::Prepare {
                 ticket,
                 assignment,

@@ -397,6 +397,8 @@ impl Rig {
                     };
                     inputs.push_back(Input::Fetched { digest, result });
                 }
+                // Every fetch has ended by the time that anything else happens.
+                Output::CancelFetch { .. } => {}
                 Output::Prepare {
                     ticket,
                     assignment,
