@@ -5,6 +5,8 @@
 //!   HEX.part   what has come so far; a pull continues at its end, also after a crash
 //! ```
 //!
+//! A file's time of change says when it was last used. A clock that jumps costs a pull at most, never a running stage.
+//!
 //! A part becomes whole by fsync, hash and rename, in this order, so that no crash leaves a wrong file under a right
 //! name. Only the pull task of a digest touches its files.
 
@@ -35,7 +37,7 @@ const SILENT_MAX: Duration = Duration::from_secs(30);
 /// Bytes that pulling leaves free on the disk: rows, checkpoints and reports of some hundred executions.
 const ROOM_LEFT_BYTES: u64 = 1024 * 1024;
 
-/// How long a component that no row names is kept: a rollback within a week pulls nothing.
+/// How long a component is kept after its last use: a rollback within a week pulls nothing.
 const UNNAMED_KEPT: Duration = Duration::from_secs(7 * 24 * 3600);
 
 /// The session that pulls go over, if one has begun.
@@ -81,7 +83,12 @@ impl Artifacts {
         }
         let path = self.path(digest);
         match blocking(move || hash_file(&path)).await {
-            Ok(found) if found == digest => return Ok(()),
+            Ok(found) if found == digest => {
+                let path = self.path(digest);
+                // Only a hint for the sweep.
+                let _ = blocking(move || touch(&path, SystemTime::now())).await;
+                return Ok(());
+            }
             Ok(_) => {
                 tracing::warn!(event = "artifact.damaged", %digest, "the cached component is not what it was; pulling it again");
                 remove(&self.path(digest)).map_err(|error| disk("remove", &error))?;
@@ -225,7 +232,7 @@ impl Artifacts {
         Ok(reply)
     }
 
-    /// Deletes what no row has named for a week, and old parts. Blocking.
+    /// Deletes what nothing has used for a week, and old parts. What a row names is in use. Blocking.
     pub(crate) fn sweep(&self, used: &BTreeSet<Digest>, now: SystemTime) -> io::Result<usize> {
         let used: BTreeSet<String> = used.iter().map(Digest::to_hex).collect();
         let mut swept = 0;
@@ -233,9 +240,13 @@ impl Artifacts {
             let entry = entry?;
             let name = entry.file_name();
             let stem = Path::new(&name).file_stem().and_then(|stem| stem.to_str());
+            if stem.is_some_and(|stem| used.contains(stem)) {
+                // Only a hint for a later sweep; a full disk may not take it.
+                let _ = touch(&entry.path(), now);
+                continue;
+            }
             let age = now.duration_since(entry.metadata()?.modified()?);
-            let old = age.is_ok_and(|age| age > UNNAMED_KEPT);
-            if old && !stem.is_some_and(|stem| used.contains(stem)) {
+            if age.is_ok_and(|age| age > UNNAMED_KEPT) {
                 std::fs::remove_file(entry.path())?;
                 swept += 1;
             }
@@ -277,6 +288,10 @@ fn hash_file(path: &Path) -> io::Result<Digest> {
         }
         hasher.update(&buffer[..read]);
     }
+}
+
+fn touch(path: &Path, now: SystemTime) -> io::Result<()> {
+    File::open(path)?.set_modified(now)
 }
 
 fn remove(path: &Path) -> io::Result<()> {
@@ -330,6 +345,44 @@ mod tests {
             .await
             .unwrap_err();
         assert!(error.contains("the most is"), "{error}");
+    }
+
+    #[test]
+    fn what_was_in_use_until_now_is_kept_for_a_week_more() {
+        let directory = tempfile::tempdir().unwrap();
+        let cache = Artifacts::open(directory.path()).unwrap();
+        let digest = Digest::of(b"a");
+        std::fs::write(cache.path(digest), b"a").unwrap();
+        let day = Duration::from_secs(24 * 3600);
+        let mut now = SystemTime::now();
+        for _ in 0..30 {
+            now += day;
+            assert_eq!(cache.sweep(&BTreeSet::from([digest]), now).unwrap(), 0);
+        }
+        for _ in 0..7 {
+            now += day;
+            assert_eq!(cache.sweep(&BTreeSet::new(), now).unwrap(), 0);
+        }
+        now += day;
+        assert_eq!(cache.sweep(&BTreeSet::new(), now).unwrap(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_start_is_a_use() {
+        let directory = tempfile::tempdir().unwrap();
+        let cache = Artifacts::open(directory.path()).unwrap();
+        let digest = Digest::of(b"component");
+        let path = cache.path(digest);
+        std::fs::write(&path, b"component").unwrap();
+        let long_ago = SystemTime::now() - UNNAMED_KEPT * 2;
+        touch(&path, long_ago).unwrap();
+        let never = CancellationToken::new();
+        cache
+            .ensure(digest, 9, &no_session(), &never)
+            .await
+            .unwrap();
+        let swept = cache.sweep(&BTreeSet::new(), SystemTime::now()).unwrap();
+        assert!(swept == 0 && path.exists());
     }
 
     #[test]
