@@ -192,6 +192,9 @@ struct Loop {
     events: mpsc::Receiver<RunnerEvent>,
     events_to: mpsc::Sender<RunnerEvent>,
     connection: Option<Connection>,
+    /// Connections that were lost in this round. What came over them before is handled first: it may say when to dial
+    /// again.
+    gone: Vec<ConnectionId>,
     session: watch::Sender<Option<Session>>,
     /// What gives up the fetches that are under way.
     fetches: BTreeMap<Digest, CancellationToken>,
@@ -231,6 +234,7 @@ impl Loop {
             events,
             events_to,
             connection: None,
+            gone: Vec::new(),
             session: watch::Sender::new(None),
             fetches: BTreeMap::new(),
             prepared: BTreeMap::new(),
@@ -268,6 +272,9 @@ impl Loop {
             self.tick(&mut inputs);
             let outputs = self.core.handle(inputs, self.clock.now())?;
             self.carry_out(outputs);
+            for connection in std::mem::take(&mut self.gone) {
+                self.forget(connection);
+            }
             self.keep_house();
             if let Some(deadline) = self.stopping
                 && (self.running.is_empty() || Instant::now() >= deadline)
@@ -299,7 +306,7 @@ impl Loop {
         match message {
             Message::Input(input) => {
                 match &input {
-                    Input::Disconnected { connection, .. } => self.forget(*connection),
+                    Input::Disconnected { connection, .. } => self.gone.push(*connection),
                     Input::Fetched { digest, .. } => drop(self.fetches.remove(digest)),
                     _ => {}
                 }

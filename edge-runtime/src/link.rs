@@ -31,8 +31,12 @@ const REDIAL_MIN: Duration = Duration::from_millis(250);
 /// The longest delay: what a node is away for after an outage, at most, besides the dialling itself.
 const REDIAL_MAX: Duration = Duration::from_secs(30);
 
-/// How often a node that may not speak any more asks again: a person has to act first.
+/// How often a node that may not speak any more asks again, at first: a person has to act before that changes, and
+/// whoever starts the edge again with a new token need not wait.
 const REDIAL_SELDOM: Duration = Duration::from_secs(60);
+
+/// The longest of these delays: a forgotten machine must not fill the orchestrator's log.
+const REDIAL_SELDOM_MAX: Duration = Duration::from_secs(900);
 
 /// The longest that an orchestrator can send us away for.
 const REDIAL_AFTER_MAX: Duration = Duration::from_secs(3600);
@@ -100,6 +104,10 @@ impl Link {
                 }
             };
             failures = failures.saturating_add(1);
+            if delay >= REDIAL_SELDOM {
+                let after_ms = u64::try_from(delay.as_millis()).unwrap_or(u64::MAX);
+                tracing::info!(event = "session.redial", after_ms);
+            }
             if self.control.is_gone() {
                 delay = Duration::ZERO;
             }
@@ -199,6 +207,17 @@ impl Link {
             self.control
                 .input(Input::Disconnected { connection, why })
                 .await;
+            // What came just before the end may have been a refusal, which says when to dial again.
+            let _ = timeout(LAST_WORDS_WITHIN, async {
+                while let Some(note) = noted.recv().await {
+                    match note {
+                        Note::Closed(redial) => ended.redial = redial,
+                        Note::Begun { .. } => ended.begun = true,
+                        Note::Certificate(_) => {}
+                    }
+                }
+            })
+            .await;
         }
         session.close(CloseCode::DONE, "");
         session.flushed().await;
@@ -315,7 +334,12 @@ fn redial_delay(redial: Redial, failures: u32) -> Result<Duration, EdgeError> {
             let least = Duration::from_millis(ms).min(REDIAL_AFTER_MAX);
             Ok(least + jittered(growing)?)
         }
-        Redial::Seldom => Ok(REDIAL_SELDOM + jittered(REDIAL_SELDOM / 4)?),
+        Redial::Seldom => {
+            let least = REDIAL_SELDOM
+                .saturating_mul(1 << failures.min(16))
+                .min(REDIAL_SELDOM_MAX);
+            Ok(least + jittered(least / 4)?)
+        }
     }
 }
 
@@ -362,6 +386,9 @@ mod tests {
         assert!(sent_away >= Duration::from_secs(5) && sent_away < Duration::from_secs(6));
         let for_ever = redial_delay(Redial::AfterMs(u64::MAX), 0).unwrap();
         assert!(for_ever <= REDIAL_AFTER_MAX + REDIAL_MIN);
-        assert!(redial_delay(Redial::Seldom, 0).unwrap() >= REDIAL_SELDOM);
+        for (failures, least_s) in [(0, 60), (1, 120), (4, 900), (u32::MAX, 900)] {
+            let delay = redial_delay(Redial::Seldom, failures).unwrap().as_secs();
+            assert!(delay >= least_s && delay <= least_s * 5 / 4, "{delay}");
+        }
     }
 }

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use sluice_api::{ArtifactInfo, DeployOutcome, DeployReply, DeployRequest, Execution, routes};
 use sluice_model::{Digest, ExecutionState, NodeState, Version};
 use sluice_tests::e2e::pipelines::{PipelineText, padded_component, plugin, seqs};
-use sluice_tests::e2e::{Cluster, Conditions, Process, Refusal, dir_text, wait};
+use sluice_tests::e2e::{Cluster, Conditions, JsonLog, Process, Refusal, dir_text, wait};
 
 /// A component that takes seconds on a narrow link.
 const LARGE_BYTES: usize = 3 << 20;
@@ -177,6 +177,14 @@ fn case_70_a_wiped_machine_comes_back_to_its_work_with_a_token_for_it() {
         wait::check(!refused.is_empty(), || "nothing was refused".to_owned())
     });
     assert!(cluster.log().events_since(mark, "session.open").is_empty());
+    let said = JsonLog::at(log);
+    wait::until("the old key to go away for minutes", || {
+        let redials = said.events("session.redial");
+        let refused = said.events("session.refused").len();
+        assert!(refused <= 1, "it dials again and again: {refused} times");
+        let after_ms = redials.first().and_then(|it| it["after_ms"].as_u64());
+        wait::check(after_ms >= Some(60_000), || format!("{redials:?}"))
+    });
     if ghost.ended().is_none() {
         ghost.kill();
     }
