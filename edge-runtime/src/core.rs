@@ -313,7 +313,12 @@ impl State {
             Action::Fetch { digest, size } => Output::Fetch { digest, size },
             Action::CancelFetch { digest } => Output::CancelFetch { digest },
             Action::Prepare { ticket, assignment } => {
-                let spec = store.spec(assignment.spec)?.unwrap_or_default();
+                let digest = assignment.spec;
+                let spec = store
+                    .spec_checked(digest)?
+                    .ok_or_else(|| StoreError::Changed {
+                        what: format!("the pipeline's text {digest} is missing"),
+                    })?;
                 let spec = Bytes::from(spec);
                 Output::Prepare {
                     ticket,

@@ -67,6 +67,15 @@ pub enum StoreError {
         /// Whose it is.
         node: String,
     },
+    /// A part was damaged while the program ran, and the next start mends it.
+    #[error(
+        "the edge's store is damaged ({what}): start the edge again; it drops what is damaged and asks the orchestrator \
+         for it"
+    )]
+    Changed {
+        /// What is wrong.
+        what: String,
+    },
     /// Not what this program wrote.
     #[error(
         "the edge's store is damaged ({what}): move the state directory away and join again with a token \
@@ -259,7 +268,18 @@ impl Store {
         self.delete("remove_desired", "DELETE FROM desired WHERE key = ?1", key)
     }
 
-    /// A spec's bytes.
+    /// A spec's bytes, checked: a process that goes on with another text would run what nobody ordered.
+    pub fn spec_checked(&mut self, digest: Digest) -> Result<Option<Vec<u8>>, StoreError> {
+        let found = self.spec(digest)?;
+        if found.as_ref().is_some_and(|it| Digest::of(it) != digest) {
+            return Err(StoreError::Changed {
+                what: format!("the pipeline's text {digest} is not what was written"),
+            });
+        }
+        Ok(found)
+    }
+
+    /// A spec's bytes, whole or not: the caller compares the digest.
     pub fn spec(&mut self, digest: Digest) -> Result<Option<Vec<u8>>, StoreError> {
         self.at("read_spec")?
             .query_row(

@@ -353,10 +353,7 @@ impl<S: Store> Core<S> {
             Err(error) => {
                 self.store.rollback();
                 warn!(event = "store.failed", %error, "nothing of this round was kept");
-                if matches!(
-                    error,
-                    StoreError::Failed { .. } | StoreError::Unusable { .. }
-                ) {
+                if error.is_of_the_disk() || matches!(error, StoreError::Failed { .. }) {
                     self.broken = Some(describe(&error));
                 }
                 // What the round closed is closed, and what it opened may not have come to be known.
@@ -424,6 +421,8 @@ impl<S: Store> Core<S> {
         match run(self, step) {
             Ok(Handled::Keep) => self.store.release(),
             Ok(Handled::Undo) => self.store.rollback_step(),
+            // The disk is not what memory takes it for: nothing goes on, and nothing is tried again on this handle.
+            Err(error) if error.is_of_the_disk() => Err(error),
             Err(error) => {
                 // A full disk can make the store undo everything by itself; then there is no step left to undo.
                 if self.store.rollback_step().is_err() {

@@ -28,6 +28,17 @@ pub enum StoreError {
         /// What is wrong and the way out.
         problem: String,
     },
+    /// The disk failed. The process must end: what is on it can only be known by opening the file again.
+    #[error(
+        "the disk of the state directory failed while it was tried to {action}: start the orchestrator again, and look \
+         at the disk if that does not help"
+    )]
+    Disk {
+        /// What was tried.
+        action: &'static str,
+        /// The library's error.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
     /// Reading or writing failed.
     #[error("the store failed while it tried to {action}")]
     Failed {
@@ -42,6 +53,13 @@ pub enum StoreError {
         /// Where.
         point: &'static str,
     },
+}
+
+impl StoreError {
+    /// Whether nothing that is known of the disk can be trusted any more, so that the process must end.
+    pub fn is_of_the_disk(&self) -> bool {
+        matches!(self, Self::Disk { .. } | Self::Unusable { .. })
+    }
 }
 
 /// A registered edge.

@@ -247,5 +247,5 @@ fn known_spec(
     if let Some(bytes) = texts.get(&digest) {
         return Ok(Some(facts_of(bytes)));
     }
-    Ok(store.spec(digest)?.map(|bytes| facts_of(&bytes)))
+    Ok(store.spec_checked(digest)?.map(|bytes| facts_of(&bytes)))
 }

@@ -6,6 +6,13 @@ use super::*;
 use sluice_agent::{Assignment, BringUp, EndedHow, Label};
 use sluice_model::{Attempt, Desired, FailReason, JobId, Slot, Version};
 
+impl Store {
+    /// Something changes the file under the running process.
+    pub(crate) fn damage(&mut self, sql: &str) {
+        self.connection.execute(sql, []).unwrap();
+    }
+}
+
 fn full_meta() -> Meta {
     Meta {
         incarnation: Some(Incarnation::from_random([1; 16])),

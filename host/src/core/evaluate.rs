@@ -168,8 +168,9 @@ impl<S: Store> Core<S> {
     /// A stored pipeline. It was checked before it was stored.
     pub(super) fn pipeline_of(&mut self, spec: Digest) -> Result<pipeline::Pipeline, StoreError> {
         let spec = self.spec_of(spec)?;
-        pipeline::parse(&spec.pipeline).map_err(|problems| StoreError::Unusable {
-            problem: format!("a stored pipeline no longer parses: {problems}"),
+        pipeline::parse(&spec.pipeline).map_err(|problems| StoreError::Failed {
+            action: "read a stored pipeline",
+            source: format!("it no longer parses: {problems}").into(),
         })
     }
 

@@ -752,6 +752,41 @@ fn a_commit_that_fails_leaves_no_trace() {
 }
 
 #[test]
+fn case_44_47_a_disk_that_fails_within_a_step_ends_the_process() {
+    let damaged = || StoreError::Unusable {
+        problem: "the orchestrator's store is damaged; restore it from a backup".to_owned(),
+    };
+    let failing = || StoreError::Disk {
+        action: "keep a job",
+        source: "input/output error".into(),
+    };
+    let faults: [fn() -> StoreError; 2] = [damaged, failing];
+    for fault in faults {
+        let mut world = World::new();
+        let mut edge = world.edge("e1", 1);
+        world.begin(&mut edge);
+        let hook = move |point: &'static str| match point {
+            "keep a job" => Err(fault()),
+            // Whatever else is tried on this handle would be wrong.
+            "commit" => panic!("a commit on a disk that failed"),
+            _ => Ok(()),
+        };
+        world.core.store_mut().set_fault_hook(Some(Box::new(hook)));
+        let request = DeployRequest {
+            pipeline: PIPELINE.to_owned(),
+            plugins: BTreeMap::new(),
+            dry_run: false,
+        };
+        world
+            .call(ApiCall::Deploy(request, BTreeMap::new()))
+            .unwrap_err();
+        let why = world.core.broken().unwrap();
+        assert!(why.contains(&fault().to_string()), "{why}");
+        assert!(why.contains("restore") || why.contains("start"), "{why}");
+    }
+}
+
+#[test]
 fn one_step_that_fails_is_undone_alone() {
     let mut world = World::new();
     world

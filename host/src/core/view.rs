@@ -177,7 +177,7 @@ impl<S: Store> Core<S> {
         // A text that an older program stored and this one no longer reads hides no job.
         let (kind, select) = match self.pipeline_of(job.spec) {
             Ok(pipeline) => (pipeline.kind, pipeline.select),
-            Err(StoreError::Unusable { .. }) => (Kind::Daemon, Select::default()),
+            Err(StoreError::Failed { .. }) => (Kind::Daemon, Select::default()),
             Err(error) => return Err(error),
         };
         let (state, counts) = job_state(

@@ -46,6 +46,14 @@ fn failed(action: &'static str) -> impl FnOnce(rusqlite::Error) -> StoreError {
                 ),
             }
         }
+        Some(
+            rusqlite::ErrorCode::SystemIoFailure
+            | rusqlite::ErrorCode::CannotOpen
+            | rusqlite::ErrorCode::ReadOnly,
+        ) => StoreError::Disk {
+            action,
+            source: Box::new(source),
+        },
         _ => StoreError::Failed {
             action,
             source: Box::new(source),

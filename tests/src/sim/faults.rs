@@ -141,7 +141,7 @@ impl Faults {
             None => Ok(()),
             Some(Told::Full) => Err(StoreError::Full),
             Some(Told::Dead | Told::Error) => Err(StoreError::Injected { point }),
-            Some(Told::Broken) => Err(StoreError::Failed {
+            Some(Told::Broken) => Err(StoreError::Disk {
                 action: point,
                 source: "injected".into(),
             }),

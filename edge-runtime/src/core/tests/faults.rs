@@ -201,6 +201,39 @@ fn a_full_disk_at_every_store_call_heals_by_itself() {
 }
 
 #[test]
+fn case_46_a_text_that_was_damaged_meanwhile_ends_the_process_and_the_next_one_mends_it() {
+    for sql in [
+        "UPDATE specs SET bytes = x'00'",
+        "UPDATE specs SET bytes = zeroblob(70)",
+        "DELETE FROM specs",
+    ] {
+        let mut rig = Rig::new();
+        rig.connect();
+        rig.order(1, 1, 1, Desired::Run, "a");
+        rig.sync();
+        rig.damage(sql);
+        // It is only read again when it is to be prepared again.
+        let (ticket, _) = rig.machine.running.remove(&id(1)).unwrap();
+        rig.input(super::super::Input::Ended {
+            ticket,
+            ending: Ending::Backoff("no such file".to_owned()),
+            counters: crate::runner::Counters::default(),
+        });
+        rig.now = rig.now.plus(Duration::from_secs(2));
+        let error = rig.try_input(super::super::Input::Tick).unwrap_err();
+        assert!(matches!(error, StoreError::Changed { .. }), "{error}");
+        assert!(
+            error.to_string().contains("start the edge again"),
+            "{error}"
+        );
+        rig.crash();
+        rig.connect();
+        assert!(rig.runs(1, "a"), "{sql}");
+        rig.assert_in_sync();
+    }
+}
+
+#[test]
 fn case_46_a_flipped_bit_in_a_row_is_noticed_and_the_work_runs_on() {
     let flip = [
         "UPDATE desired SET body = x'00'",

@@ -342,6 +342,11 @@ impl Rig {
         self.boot(store).unwrap();
     }
 
+    /// Something changes the disk under the running process.
+    pub(super) fn damage(&mut self, sql: &str) {
+        self.core().store_mut().damage(sql);
+    }
+
     pub(super) fn core(&mut self) -> &mut EdgeCore {
         self.core.as_mut().unwrap()
     }
