@@ -1,5 +1,6 @@
 //! Crashes and errors at every step, full disks, flipped bits.
 
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -27,6 +28,52 @@ fn fail_at(rig: &mut Rig, at: usize, error: fn(&'static str) -> StoreError) -> A
 
 fn injected(at: &'static str) -> StoreError {
     StoreError::Injected { at }
+}
+
+/// A store's file, and the log beside it.
+fn log_of(path: &Path) -> PathBuf {
+    path.with_extension("db-wal")
+}
+
+#[test]
+fn case_45_a_torn_tail_of_the_log_is_cut_and_the_session_closes_the_gap() {
+    let directory = tempfile::tempdir().unwrap();
+    let bytes_of = |path: &Path| std::fs::read(path).unwrap();
+    // The power goes while the last commit is being written: some of it is on the disk, or all but a wrong byte.
+    for eighths in (0..8).chain([9]) {
+        let path = directory.path().join(format!("{eighths}.db"));
+        let mut rig = Rig::without_core();
+        rig.boot(Store::open(&path).unwrap()).unwrap();
+        rig.connect();
+        rig.order(1, 1, 1, Desired::Run, "a");
+        rig.sync();
+        let known = rig.core().desired_position();
+        let before = bytes_of(&log_of(&path)).len();
+        rig.order(1, 2, 1, Desired::Run, "a2");
+        let frame = sluice_protocol::encode(&rig.fake.delta(Some(rig.fake.acked)));
+        let (connection, now) = (rig.core().session().unwrap(), rig.now);
+        let inputs = vec![super::super::Input::Frame { connection, frame }];
+        // Nothing of it left the process.
+        drop(rig.core().handle(inputs, now).unwrap());
+        assert_ne!(rig.core().desired_position(), known);
+        let (file, mut log) = (bytes_of(&path), bytes_of(&log_of(&path)));
+        let written = log.len() - before;
+        assert!(written > 4096, "{written} bytes");
+        if eighths > 8 {
+            log[before + written / 2] ^= 1;
+        } else {
+            log.truncate(before + written * eighths / 8);
+        }
+        let torn = directory.path().join(format!("{eighths}-torn.db"));
+        std::fs::write(&torn, file).unwrap();
+        std::fs::write(log_of(&torn), log).unwrap();
+
+        rig.boot(Store::open(&torn).unwrap()).unwrap();
+        assert_eq!(rig.core().desired_position(), known, "{eighths}");
+        rig.connect();
+        assert!(rig.runs(1, "a2"), "{eighths}");
+        rig.assert_in_sync();
+    }
 }
 
 /// A life with everything in it; returns early when the store fails.
