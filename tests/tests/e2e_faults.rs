@@ -1,5 +1,5 @@
-//! Deaths, wipes, deletions and bad components, with real processes: cases 39, 50, 69, 70, 78, 80, 81, 86 of the failure
-//! matrix.
+//! Deaths, wipes, deletions and bad components, with real processes: cases 39, 48, 50, 69, 70, 78, 80, 81, 85, 86 of the
+//! failure matrix.
 
 #![allow(clippy::unwrap_used)]
 
@@ -418,4 +418,106 @@ fn case_86_a_bad_component_is_refused_before_the_old_version_stops() {
     let execution = cluster.execution("good", "e1");
     assert_eq!((execution.version, execution.restarts), (Version(1), 0));
     cluster.wait_job_running("good", 1);
+}
+
+#[test]
+fn case_48_a_damaged_component_is_noticed_and_fetched_again() {
+    let mut cluster = Cluster::start(&["e1"]);
+    let (component, digest) = variant(&cluster, 48, 0);
+    cluster.deploy(&PipelineText::steady("job").stage("same", &component, "{}"));
+    cluster.wait_lines("e1", "job.out", 3);
+    let file = cached(&cluster, "e1", digest, "wasm");
+    let mut bytes = std::fs::read(&file).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    std::fs::write(&file, &bytes).unwrap();
+    cluster.wait_more_lines("e1", "job.out", 3);
+
+    // Without a link it is not run, and not forgotten either.
+    cluster.kill_orchestrator();
+    cluster.kill_edge("e1");
+    let mark = cluster.edge_log("e1").mark();
+    cluster.start_edge("e1");
+    wait::until("the damage to be noticed", || {
+        let noticed = cluster
+            .edge_log("e1")
+            .events_since(mark, "artifact.damaged");
+        wait::check(!noticed.is_empty(), || "nothing is noticed".to_owned())
+    });
+    let lines = cluster.lines("e1", "job.out").len();
+    cluster.start_orchestrator();
+    cluster.wait_running("job", "e1");
+    cluster.wait_lines("e1", "job.out", lines + 3);
+    let whole = std::fs::read(&file).unwrap();
+    assert_eq!(Digest::of(&whole), digest);
+    cluster.wait_job_running("job", 1);
+}
+
+/// Makes an execution's opening last for ever: its checkpoint is a pipe that nobody writes to.
+fn open_for_ever(state: &Path) {
+    let checkpoint = state.join("checkpoint");
+    if checkpoint.exists() {
+        std::fs::remove_file(&checkpoint).unwrap();
+    }
+    let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
+    let kind = rustix::fs::FileType::Fifo;
+    rustix::fs::mknodat(rustix::fs::CWD, &checkpoint, kind, mode, 0).unwrap();
+}
+
+#[test]
+fn case_85_what_three_processes_died_of_is_left_out_and_the_edge_stays_in_reach() {
+    let mut cluster = Cluster::start(&["e1"]);
+    cluster.deploy(&PipelineText::steady("deadly").stage("same", &plugin("identity"), "{}"));
+    cluster.deploy(&PipelineText::steady("good"));
+    cluster.wait_lines("e1", "deadly.out", 3);
+    cluster.wait_lines("e1", "good.out", 3);
+    let deadly = cluster.execution("deadly", "e1");
+    let state = execution_state(&cluster, &deadly);
+    cluster.kill_edge("e1");
+    open_for_ever(&state);
+
+    // Each process is killed at the same point, as one that runs out of memory there would be.
+    for _ in 0..3 {
+        let mark = cluster.edge_log("e1").mark();
+        cluster.start_edge("e1");
+        wait::until("the deadly one to be opened beside the good one", || {
+            let states = cluster.edge_log("e1").events_since(mark, "execution.state");
+            let is = |job: &str, state: &str, reason: &str| {
+                states.iter().any(|event| {
+                    event["job"] == job && event["state"] == state && event["reason"] == reason
+                })
+            };
+            let there =
+                is("deadly", "starting", "opening input and output") && is("good", "running", "");
+            wait::check(there, || format!("{states:?}"))
+        });
+        cluster.kill_edge("e1");
+    }
+
+    let mark = cluster.edge_log("e1").mark();
+    cluster.start_edge("e1");
+    let left_out = cluster.wait_execution("deadly", "e1", "left out", |execution| {
+        let code = execution.reason_code.map(|code| code.as_str());
+        execution.state == ExecutionState::Pending && code == Some("backoff")
+    });
+    let reason = left_out.reason.unwrap();
+    assert!(reason.contains("died 3 times in a row"), "{reason}");
+    assert!(left_out.next_at.is_some());
+    cluster.wait_running("good", "e1");
+    cluster.wait_more_lines("e1", "good.out", 3);
+    let opened = cluster.edge_log("e1").events_since(mark, "execution.state");
+    let tried = opened
+        .iter()
+        .any(|event| event["job"] == "deadly" && event["state"] != "backoff");
+    assert!(!tried, "it was tried again: {opened:?}");
+
+    // The edge is in reach, so it can be told a version that works.
+    std::fs::remove_file(state.join("checkpoint")).unwrap();
+    cluster.deploy(
+        &PipelineText::steady("deadly")
+            .stage("same", &plugin("identity"), "{}")
+            .output("mended.out"),
+    );
+    cluster.wait_lines("e1", "mended.out", 3);
+    cluster.wait_job_running("deadly", 1);
 }

@@ -21,6 +21,8 @@ pub enum Content {
     Crashes(u8),
     /// Its stage refuses its configuration: never starts.
     Misconfigured(u8),
+    /// Compiling it kills the process.
+    Deadly(u8),
 }
 
 impl Content {
@@ -31,6 +33,7 @@ impl Content {
             Self::Fails(n) => format!("fails-{n}"),
             Self::Crashes(n) => format!("crashes-{n}"),
             Self::Misconfigured(n) => format!("misconfigured-{n}"),
+            Self::Deadly(n) => format!("deadly-{n}"),
         }
     }
 
@@ -40,7 +43,8 @@ impl Content {
             | Self::Ends(n)
             | Self::Fails(n)
             | Self::Crashes(n)
-            | Self::Misconfigured(n) => n,
+            | Self::Misconfigured(n)
+            | Self::Deadly(n) => n,
         }
     }
 
@@ -56,6 +60,7 @@ impl Content {
             "fails" => Self::Fails(n),
             "crashes" => Self::Crashes(n),
             "misconfigured" => Self::Misconfigured(n),
+            "deadly" => Self::Deadly(n),
             _ => return None,
         })
     }

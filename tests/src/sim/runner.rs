@@ -31,6 +31,8 @@ pub enum Step {
     Counted,
     /// It ended.
     Ended(Ending),
+    /// It takes the whole process with it.
+    Kills,
 }
 
 impl World {
@@ -169,6 +171,10 @@ impl World {
             process.work.insert(ticket, work).is_none(),
             "a ticket is used twice"
         );
+        if let Content::Deadly(_) = content {
+            self.plan_work(edge, ticket, first, Step::Kills);
+            return;
+        }
         let phase = Step::Phase(ObservedPhase::Starting);
         self.plan_work(edge, ticket, first, phase);
         self.plan_work(edge, ticket, first + second, Step::Prepared(result));
@@ -250,7 +256,7 @@ impl World {
                 }
                 _ => None,
             },
-            Content::Steady(_) | Content::Misconfigured(_) => None,
+            Content::Steady(_) | Content::Misconfigured(_) | Content::Deadly(_) => None,
         };
         if let Some(ending) = ending {
             self.plan_work(edge, ticket, runs + lasts, Step::Ended(ending));
@@ -303,6 +309,10 @@ impl World {
                 }
                 work.stage = Stage::Running;
                 Input::Running { ticket }
+            }
+            Step::Kills => {
+                self.crash_edge(edge, "out of memory", Some(1_000));
+                return;
             }
             Step::Counted => Input::Counters(vec![(execution, counters)]),
             Step::Ended(ending) => {

@@ -1,6 +1,6 @@
 //! Versions and content: updates, going back, deletes, wiped machines, around nodes that are away.
 
-use sluice_model::{ExecutionState, Version};
+use sluice_model::{ExecutionState, PendingReason, Version};
 use sluice_tests::sim::{Content, Order, component, play};
 
 const OLD: Content = Content::Steady(0);
@@ -141,5 +141,38 @@ fn case_70_a_recorded_completion_is_kept_when_the_machine_is_wiped() {
         world.run_for(60_000);
         assert_eq!(world.starts(0, "ends"), 1, "it is not run again");
         assert_eq!(world.job("ends").state.as_str(), "completed");
+    });
+}
+
+#[test]
+fn case_85_work_that_kills_the_process_does_not_keep_the_edge_away() {
+    play(&[("e1", "a")], |world| {
+        world.deploy("steady", OLD, "");
+        world.deploy("job", Content::Steady(1), "");
+        world.await_running(0, "job", Content::Steady(1));
+        world.settle();
+        world.deploy("job", Content::Deadly(2), "");
+        world.run_for(60_000);
+        assert_eq!(world.checks.faults.edge_crashes, 3, "and then no more");
+        assert!(world.is_connected(0));
+        assert_eq!(world.running(0, "steady"), Some(OLD));
+        assert_eq!(
+            world.running(0, "job"),
+            Some(Content::Steady(1)),
+            "the old version runs on"
+        );
+        let execution = world.execution("job", 0).unwrap();
+        assert_eq!(execution.state, ExecutionState::Pending);
+        assert_eq!(execution.reason_code, Some(PendingReason::Backoff.into()));
+        assert!(execution.reason.unwrap().contains("died 3 times in a row"));
+        assert!(execution.next_at.is_some());
+        assert_eq!(world.job("job").state.as_str(), "degraded");
+        world.run_for(15 * 60_000);
+        assert_eq!(
+            world.checks.faults.edge_crashes, 4,
+            "tried once in ten minutes"
+        );
+        world.deploy("job", Content::Steady(3), "");
+        world.await_running(0, "job", Content::Steady(3));
     });
 }
