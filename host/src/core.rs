@@ -21,9 +21,13 @@ use tracing::{info, warn};
 use crate::store::{NodeRecord, Store, StoreError};
 
 mod evaluate;
+mod explain;
 mod join;
+mod nodes;
 mod operator;
 mod session;
+mod unplaced;
+mod versions;
 mod view;
 
 pub use join::Joined;
@@ -208,6 +212,7 @@ pub enum CloseWhy {
 #[derive(Clone, Copy, Debug)]
 struct Absent {
     since: MonotonicMs,
+    /// The store says so too.
     lost: bool,
 }
 
@@ -303,7 +308,13 @@ impl<S: Store> Core<S> {
             random,
             sessions: BTreeMap::new(),
             live: BTreeMap::new(),
-            absent: nodes.into_iter().map(|node| (node.id, away)).collect(),
+            absent: nodes
+                .into_iter()
+                .map(|node| {
+                    let lost = node.lost_at.is_some();
+                    (node.id, Absent { lost, ..away })
+                })
+                .collect(),
             counters: BTreeMap::new(),
             next_session: 1,
             last_tick: now.mono,
@@ -518,12 +529,7 @@ impl<S: Store> Core<S> {
                 reason: reason.to_owned(),
             });
         }
-        for (node, absent) in &mut self.absent {
-            if !absent.lost && now.since(absent.since) >= self.config.lost_after {
-                absent.lost = true;
-                info!(event = "node.lost", node = %node, "not heard of for lost_after");
-            }
-        }
+        self.lose_nodes(step.now)?;
         if self
             .last_sweep
             .is_none_or(|last| now.since(last) >= SWEEP_EVERY)
@@ -533,6 +539,38 @@ impl<S: Store> Core<S> {
             self.store.sweep_tokens(step.now.unix)?;
         }
         Ok(Handled::Keep)
+    }
+
+    /// Marks the nodes that were away for too long, and has their jobs looked at.
+    fn lose_nodes(&mut self, now: Now) -> Result<(), StoreError> {
+        let late: Vec<NodeId> = self
+            .absent
+            .iter()
+            .filter(|(_, absent)| {
+                !absent.lost && now.mono.since(absent.since) >= self.config.lost_after
+            })
+            .map(|(&node, _)| node)
+            .collect();
+        for &node in &late {
+            self.store.set_lost(node, Some(now.unix))?;
+            let jobs: BTreeSet<JobId> = self
+                .store
+                .executions_of_node(node)?
+                .into_iter()
+                .map(|execution| execution.job)
+                .collect();
+            for job in jobs {
+                self.evaluate_job(job, now.unix)?;
+            }
+            info!(event = "node.lost", node = %node, "not heard of for lost_after");
+        }
+        // Only now: a step that the store refused is undone, and the next tick does it again.
+        for node in late {
+            if let Some(absent) = self.absent.get_mut(&node) {
+                absent.lost = true;
+            }
+        }
+        Ok(())
     }
 
     /// Has every job looked at, those that are being deleted too.
@@ -569,6 +607,9 @@ impl<S: Store> Core<S> {
     /// After a failed commit: memory follows the disk, so every session starts anew and every question is refused.
     fn start_over(&mut self, asked: &[RequestId], error: &StoreError, now: Now) -> Vec<Output> {
         let mut out = Vec::new();
+        for absent in self.absent.values_mut() {
+            absent.lost = false;
+        }
         let conns: Vec<ConnId> = self.sessions.keys().copied().collect();
         for conn in conns {
             self.drop_session(conn, now);
@@ -592,7 +633,7 @@ impl<S: Store> Core<S> {
             NodeState::Held
         } else if self.live.contains_key(&node.id) {
             NodeState::Connected
-        } else if self.absent.get(&node.id).is_some_and(|absent| absent.lost) {
+        } else if node.lost_at.is_some() {
             NodeState::Lost
         } else {
             NodeState::Disconnected

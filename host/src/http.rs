@@ -12,7 +12,8 @@ use std::future::Future;
 
 use sluice_api::{
     DeployReply, DeployRequest, ErrorBody, Execution, ExecutionFilter, Explain, Job, JobDetail,
-    Logs, LogsQuery, Node, NodeDetail, Plugin, Status, TokenCreate, TokenCreated,
+    JobVersion, Logs, LogsQuery, Node, NodeDetail, NodeOrder, Plugin, RollbackRequest, Status,
+    TokenCreate, TokenCreated,
 };
 use sluice_model::{ExecutionId, JobName, NodeName};
 
@@ -39,6 +40,12 @@ pub trait ControlApi: Clone + Send + Sync + 'static {
     fn nodes(&self) -> impl Future<Output = Answer<Vec<Node>>> + Send;
     /// One node; `not-found` without it.
     fn node(&self, name: NodeName) -> impl Future<Output = Answer<NodeDetail>> + Send;
+    /// Orders something of a node, and answers it as it is then; `not-found` without it.
+    fn order_node(
+        &self,
+        name: NodeName,
+        order: NodeOrder,
+    ) -> impl Future<Output = Answer<Node>> + Send;
     /// Every job, by name.
     fn jobs(&self) -> impl Future<Output = Answer<Vec<Job>>> + Send;
     /// One job; `not-found` without it.
@@ -66,6 +73,16 @@ pub trait ControlApi: Clone + Send + Sync + 'static {
     fn start_job(&self, name: JobName) -> impl Future<Output = Answer<Job>> + Send;
     /// Stops a job; one that is stopped stays as it is.
     fn stop_job(&self, name: JobName) -> impl Future<Output = Answer<Job>> + Send;
+    /// The next attempt of every execution of a job; a stopped one is started.
+    fn restart_job(&self, name: JobName) -> impl Future<Output = Answer<Job>> + Send;
+    /// A job's kept versions, newest first.
+    fn history(&self, name: JobName) -> impl Future<Output = Answer<Vec<JobVersion>>> + Send;
+    /// Makes a new version with an older one's content; `not-found` when that one is not kept.
+    fn roll_back(
+        &self,
+        name: JobName,
+        request: RollbackRequest,
+    ) -> impl Future<Output = Answer<DeployReply>> + Send;
     /// Deletes a job and its state on the edges; answers the job as it was.
     fn delete_job(&self, name: JobName) -> impl Future<Output = Answer<Job>> + Send;
     /// Makes a join token.

@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use sluice_api::{
     AbsentNode, DeployReply, DeployRequest, ErrorBody, ErrorCode, Execution, ExecutionFilter,
-    Explain, Job, JobDetail, LOG_TAIL_DEFAULT, LogLevel, LogLine, Logs, LogsQuery, Node,
-    NodeDetail, Plugin, Status, TOKEN_TTL_MS_MAX, TokenCreate, TokenCreated,
+    Explain, Job, JobDetail, JobVersion, LOG_TAIL_DEFAULT, LogLevel, LogLine, Logs, LogsQuery,
+    Node, NodeDetail, NodeOrder, Plugin, RollbackRequest, Status, TOKEN_TTL_MS_MAX, TokenCreate,
+    TokenCreated,
 };
 use sluice_model::pipeline::{self, PluginRef};
 use sluice_model::{Digest, ExecutionId, JobName, NodeName, TokenId, UnixMs};
@@ -69,6 +70,10 @@ impl ControlApi for Operators {
         ask!(self, ApiCall::Node(name), Reply::Node(node) => *node)
     }
 
+    async fn order_node(&self, name: NodeName, order: NodeOrder) -> Answer<Node> {
+        ask!(self, ApiCall::OrderNode(name, order), Reply::Ordered(node) => *node)
+    }
+
     async fn jobs(&self) -> Answer<Vec<Job>> {
         ask!(self, ApiCall::Jobs, Reply::Jobs(jobs) => jobs)
     }
@@ -112,6 +117,18 @@ impl ControlApi for Operators {
 
     async fn stop_job(&self, name: JobName) -> Answer<Job> {
         ask!(self, ApiCall::StopJob(name), Reply::Job(job) => *job)
+    }
+
+    async fn restart_job(&self, name: JobName) -> Answer<Job> {
+        ask!(self, ApiCall::RestartJob(name), Reply::Job(job) => *job)
+    }
+
+    async fn history(&self, name: JobName) -> Answer<Vec<JobVersion>> {
+        ask!(self, ApiCall::History(name), Reply::History(versions) => versions)
+    }
+
+    async fn roll_back(&self, name: JobName, request: RollbackRequest) -> Answer<DeployReply> {
+        ask!(self, ApiCall::Rollback(name, request.to), Reply::Deploy(reply) => *reply)
     }
 
     async fn delete_job(&self, name: JobName) -> Answer<Job> {

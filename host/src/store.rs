@@ -3,6 +3,8 @@
 //! Everything between [`Store::begin`] and [`Store::commit`] becomes true together or not at all. A savepoint undoes
 //! one failed step without the rest. Implementations: [`SqliteStore`].
 
+use std::collections::BTreeMap;
+
 use sluice_ledger::{Position, SetDigest};
 use sluice_model::{
     Attempt, BootCounter, BootNonce, Desired, Digest, Epoch, EvaluationId, ExecutionId, Fence,
@@ -69,7 +71,7 @@ pub struct NodeRecord {
     pub id: NodeId,
     /// Its name.
     pub name: NodeName,
-    /// Its labels, as of its last Begin.
+    /// The labels that it says it has, as of its last Begin; [`NodeRecord::labels_in_force`] are those that count.
     pub labels: Labels,
     /// SHA-256 of the public key that may speak as it.
     pub key: [u8; 32],
@@ -97,6 +99,37 @@ pub struct NodeRecord {
     pub versions: Vec<u32>,
     /// What it has.
     pub capabilities: Vec<String>,
+    /// What operators ordered of it.
+    pub orders: NodeOrders,
+    /// Since when it is lost; until its next Begin.
+    pub lost_at: Option<UnixMs>,
+    /// Executions of all jobs that are desired to run there.
+    pub executions: u64,
+}
+
+impl NodeRecord {
+    /// The labels that count: what operators set or took away, and else what the edge says.
+    pub fn labels_in_force(&self) -> Labels {
+        let mut labels = self.labels.clone();
+        for (key, value) in &self.orders.labels {
+            match value {
+                Some(value) => labels.insert(key.clone(), value.clone()),
+                None => labels.remove(key),
+            };
+        }
+        labels
+    }
+}
+
+/// What operators ordered of a node; holds until they order otherwise, over reconnects and wiped disks.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NodeOrders {
+    /// It takes no new executions.
+    pub cordoned: bool,
+    /// It takes none, and those it has are stopped.
+    pub draining: bool,
+    /// Labels that were set, or taken away.
+    pub labels: BTreeMap<String, Option<String>>,
 }
 
 /// What a Begin commits.
@@ -141,6 +174,33 @@ pub struct JobRecord {
     pub updated_at: UnixMs,
 }
 
+/// One of a job's kept versions.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VersionRecord {
+    /// The version.
+    pub version: Version,
+    /// Its spec.
+    pub spec: Digest,
+    /// When it was made.
+    pub created_at: UnixMs,
+    /// How it came about.
+    pub origin: VersionOrigin,
+}
+
+/// How a version came about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum VersionOrigin {
+    /// It was deployed.
+    Deploy,
+    /// It took an older one's content again.
+    Rollback {
+        /// Whose.
+        to: Version,
+        /// Why, or on whose order.
+        reason: String,
+    },
+}
+
 /// An execution with its assignment row.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ExecutionRecord {
@@ -166,6 +226,8 @@ pub struct ExecutionRecord {
     pub created_at: UnixMs,
     /// When its row was committed.
     pub changed_at: UnixMs,
+    /// Its node was lost and its place given away; a new row ends that.
+    pub replaced: bool,
 }
 
 /// A node's desired rows after a revision.
@@ -264,6 +326,10 @@ pub trait Store {
     fn record_begin(&mut self, facts: &BeginFacts) -> Result<(), StoreError>;
     /// A session opened or closed.
     fn record_seen(&mut self, id: NodeId, now: UnixMs) -> Result<(), StoreError>;
+    /// Keeps what operators ordered of a node.
+    fn set_orders(&mut self, id: NodeId, orders: &NodeOrders) -> Result<(), StoreError>;
+    /// The node is lost since then, or no longer.
+    fn set_lost(&mut self, id: NodeId, since: Option<UnixMs>) -> Result<(), StoreError>;
     /// The node is held from now on.
     fn hold_node(&mut self, id: NodeId, reason: &str) -> Result<(), StoreError>;
     /// The node's rows are on its disk up to `rev`.
@@ -291,6 +357,7 @@ pub trait Store {
         id: JobId,
         version: Version,
         spec: Digest,
+        origin: &VersionOrigin,
         now: UnixMs,
     ) -> Result<(), StoreError>;
     /// Stops or starts a job.
@@ -301,6 +368,9 @@ pub trait Store {
     fn forget_job(&mut self, id: JobId) -> Result<(), StoreError>;
     /// The specs of a job's newest `count` versions, newest first.
     fn versions(&mut self, id: JobId, count: usize) -> Result<Vec<(Version, Digest)>, StoreError>;
+
+    /// The versions of a job that are kept, newest first.
+    fn history(&mut self, id: JobId) -> Result<Vec<VersionRecord>, StoreError>;
 
     /// Has a job looked at; there is at most one evaluation for each job, and a claim on it ends.
     fn enqueue_evaluation(
@@ -331,6 +401,8 @@ pub trait Store {
         execution: &ExecutionRecord,
         row: &[u8],
     ) -> Result<Position, StoreError>;
+    /// An execution's place was given away, or is its own again. Its row stays as it is.
+    fn set_replaced(&mut self, id: ExecutionId, replaced: bool) -> Result<(), StoreError>;
     /// Takes an execution and its row away: the node's desired set moves on by one revision.
     fn remove_assignment(&mut self, id: ExecutionId) -> Result<Position, StoreError>;
     /// A node's desired set: where it stands.

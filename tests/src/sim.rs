@@ -34,7 +34,9 @@ pub use check::{Checks, FaultCounts};
 pub use edge::{Disk, Edge, Process, Stage, Work};
 pub use faults::{Fault, Faults};
 pub use network::{Connection, End, Lane, Network, Way};
-pub use operators::{Content, KnownJob, Operators, Order, component, components, pipeline};
+pub use operators::{
+    Content, KnownJob, Operators, Order, Placing, component, components, node_key, pipeline,
+};
 pub use orchestrator::{Asker, Orchestrator, RowSeen, RowsSeen, Token, UNIX_START_MS};
 pub use random::Random;
 pub use run::{Report, SEED_VARIABLE, SEEDS_VARIABLE, run_seed, story, words_of, world_of};

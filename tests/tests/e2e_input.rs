@@ -167,7 +167,7 @@ enum Example {
     GoesOn { keys: &'static [&'static str] },
 }
 
-const EXAMPLES: [(&str, Example); 4] = [
+const EXAMPLES: [(&str, Example); 5] = [
     (
         "filter-file",
         Example::Ends {
@@ -179,6 +179,12 @@ const EXAMPLES: [(&str, Example); 4] = [
         "heartbeat",
         Example::GoesOn {
             keys: &["message", "timestamp", "hostname"],
+        },
+    ),
+    (
+        "pair",
+        Example::GoesOn {
+            keys: &["seq", "from"],
         },
     ),
     (
@@ -385,4 +391,5 @@ fn examples_that_go_on_run_on_a_cluster_and_their_records_are_in_the_logs() {
     }
     cluster.wait_job_running("quickstart", 2);
     cluster.wait_job_running("heartbeat", 2);
+    cluster.wait_job_running("pair", 2);
 }

@@ -99,7 +99,7 @@ fn wrong_pipelines_are_refused_with_every_problem_and_its_place() {
         duration.as_bytes(),
         &["`soon` is not a duration"],
     );
-    let reserved = format!("kind = \"replicas\"\n{good}");
+    let reserved = format!("parallelism = 2\n{good}");
     refused(
         &cluster,
         "reserved",

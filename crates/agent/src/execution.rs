@@ -279,10 +279,14 @@ impl Execution {
         }
     }
 
-    /// What was started last is the content that is wanted now: only the label changes.
+    /// What was started last is the content that is wanted now: only the label changes. Another attempt at the same
+    /// version is an order to run it anew.
     fn adopt(&mut self, cx: &mut Machinery) {
         let same = self.fallback.as_ref().is_some_and(|fallback| {
-            fallback.assignment.spec == self.target.assignment.spec && self.target.end.is_none()
+            let (old, new) = (&fallback.assignment, &self.target.assignment);
+            old.spec == new.spec
+                && old.label.version != new.label.version
+                && self.target.end.is_none()
         });
         let stopping = self.instance.as_ref().is_some_and(|it| it.stopping);
         if !same || stopping {

@@ -6,7 +6,7 @@ use sluice_model::{
     Version,
 };
 
-use crate::{Observed, ReasonCode};
+use crate::{Observed, ReasonCode, Unplaced};
 
 /// The answer of `explain JOB`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -21,6 +21,8 @@ pub struct Explain {
     pub state: JobState,
     /// Why it has that state, in one line.
     pub why: String,
+    /// Replicas that find no node; null when every one has its place.
+    pub unplaced: Option<Unplaced>,
     /// Every node, matching or not, by name.
     pub nodes: Vec<ExplainNode>,
 }

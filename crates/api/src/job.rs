@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
-use sluice_model::{Digest, JobId, JobName, JobState, StageName, UnixMs, Version};
+use sluice_model::{
+    Digest, JobId, JobName, JobState, OnLost, PendingReason, StageName, UnixMs, Version,
+};
 
 use crate::Execution;
 
@@ -16,6 +18,10 @@ pub struct Job {
     pub id: JobId,
     /// How it is placed.
     pub kind: JobKind,
+    /// How many replicas; null for other kinds.
+    pub count: Option<u64>,
+    /// What becomes of an execution whose node is lost.
+    pub on_lost: OnLost,
     /// The desired version.
     pub version: Version,
     /// Where it stands.
@@ -26,7 +32,7 @@ pub struct Job {
     pub desired: u64,
     /// Of those: running at the desired version.
     pub running: u64,
-    /// Of those: pending, on absent nodes too.
+    /// Of those: pending, on absent nodes too, and replicas that find no node.
     pub waiting: u64,
     /// Of those: failed, quarantined or lost.
     pub failed: u64,
@@ -46,6 +52,8 @@ pub struct JobDetail {
     /// The job.
     #[serde(flatten)]
     pub job: Job,
+    /// Replicas that find no node; null when every one has its place.
+    pub unplaced: Option<Unplaced>,
     /// The pipeline file as it was written.
     pub pipeline: String,
     /// What assignments name this version's content by.
@@ -54,6 +62,46 @@ pub struct JobDetail {
     pub components: Vec<JobComponent>,
     /// Its executions, by node; the ones that are being stopped too.
     pub executions: Vec<Execution>,
+}
+
+/// One of a job's kept versions: the last 10.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JobVersion {
+    /// The version.
+    pub version: Version,
+    /// It is the desired one.
+    pub current: bool,
+    /// When it was made.
+    pub created_at: UnixMs,
+    /// What assignments name its content by; equal content has equal digests.
+    pub spec_digest: Digest,
+    /// How it came about.
+    pub source: VersionSource,
+    /// Whose content it took again; null when it was deployed.
+    pub rolled_back_to: Option<Version>,
+    /// Why it was rolled back; null when it was deployed.
+    pub reason: Option<String>,
+    /// Against the version before it, in words; empty for the oldest that is kept.
+    pub changes: Vec<String>,
+}
+
+/// How a version came about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum VersionSource {
+    /// It was deployed.
+    Deploy,
+    /// It took an older one's content again.
+    Rollback,
+}
+
+/// `POST` [`crate::routes::JOB_ROLLBACK`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RollbackRequest {
+    /// The version whose content is wanted; absent: the newest before the current one with other content.
+    #[serde(default)]
+    pub to: Option<Version>,
 }
 
 /// Which component a stage runs.
@@ -67,12 +115,32 @@ pub struct JobComponent {
     pub size: u64,
 }
 
+/// Replicas of one job that find no node. They are pending, and count in `desired` and `waiting`; what has no node has
+/// no execution yet.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Unplaced {
+    /// The job.
+    pub job: JobName,
+    /// How many.
+    pub count: u64,
+    /// Always `no-node`.
+    pub reason_code: PendingReason,
+    /// In words: what keeps them from each node.
+    pub reason: String,
+    /// What they wait for.
+    pub next_action: String,
+    /// Null: it is an event.
+    pub next_at: Option<UnixMs>,
+}
+
 /// How a job is placed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum JobKind {
     /// One execution on every matching node.
     Daemon,
+    /// One execution on each of `count` matching nodes.
+    Replicas,
 }
 
 impl JobKind {
@@ -80,6 +148,7 @@ impl JobKind {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Daemon => "daemon",
+            Self::Replicas => "replicas",
         }
     }
 }
@@ -88,6 +157,7 @@ impl From<sluice_model::pipeline::Kind> for JobKind {
     fn from(kind: sluice_model::pipeline::Kind) -> Self {
         match kind {
             sluice_model::pipeline::Kind::Daemon => Self::Daemon,
+            sluice_model::pipeline::Kind::Replicas { .. } => Self::Replicas,
         }
     }
 }

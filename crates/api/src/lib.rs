@@ -25,8 +25,10 @@ pub use deploy::{DeployOutcome, DeployReply, DeployRequest};
 pub use error::{ErrorBody, ErrorCode};
 pub use execution::{Execution, ExecutionFilter, Observed, ReasonCode};
 pub use explain::{Explain, ExplainNode};
-pub use job::{Job, JobComponent, JobDetail, JobKind};
+pub use job::{
+    Job, JobComponent, JobDetail, JobKind, JobVersion, RollbackRequest, Unplaced, VersionSource,
+};
 pub use logs::{AbsentNode, LOG_TAIL_DEFAULT, LOG_TAIL_MAX, LogLevel, LogLine, Logs, LogsQuery};
-pub use node::{Node, NodeDetail};
+pub use node::{Node, NodeDetail, NodeLabels, NodeOrder};
 pub use status::Status;
 pub use token::{TOKEN_TTL_MS_DEFAULT, TOKEN_TTL_MS_MAX, TokenCreate, TokenCreated};

@@ -20,7 +20,10 @@ pub struct Node {
     pub cordoned: bool,
     /// Takes none and stops those it has.
     pub draining: bool,
-    /// Its labels.
+    /// Its labels: those that operators set or took away, and else those that the edge says it has. What an operator
+    /// ordered of a key holds over reconnects, restarts and wiped disks, whatever the edge says; taking away a key
+    /// that the edge does not say ends the order on it. Jobs are placed by these; `${node.labels.KEY}` in a pipeline is
+    /// filled in on the edge, with the edge's own.
     pub labels: Labels,
     /// Executions that are desired to run there.
     pub executions: u64,
@@ -64,4 +67,41 @@ pub struct NodeDetail {
     pub capabilities: Vec<String>,
     /// Its executions, by job; the ones that are being stopped too.
     pub execution_list: Vec<Execution>,
+}
+
+/// `POST` [`crate::routes::NODE_LABELS`].
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NodeLabels {
+    /// Set these.
+    #[serde(default)]
+    pub set: Labels,
+    /// Take these away.
+    #[serde(default)]
+    pub remove: Vec<String>,
+}
+
+/// What an operator orders of a node; ordering it again changes nothing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NodeOrder {
+    /// Take no new executions.
+    Cordon,
+    /// Take executions again; ends a drain too.
+    Uncordon,
+    /// Take no new executions, and stop all.
+    Drain,
+    /// Set and take away labels.
+    Label(NodeLabels),
+}
+
+impl NodeOrder {
+    /// The order in one word.
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Self::Cordon => "cordon",
+            Self::Uncordon => "uncordon",
+            Self::Drain => "drain",
+            Self::Label(_) => "label",
+        }
+    }
 }

@@ -6,6 +6,14 @@ pub const STATUS: &str = "/v1/status";
 pub const NODES: &str = "/v1/nodes";
 /// `GET` -> [`crate::NodeDetail`].
 pub const NODE: &str = "/v1/nodes/{name}";
+/// `POST` -> [`crate::Node`]: no new executions.
+pub const NODE_CORDON: &str = "/v1/nodes/{name}/cordon";
+/// `POST` -> [`crate::Node`]: new executions again; ends a drain.
+pub const NODE_UNCORDON: &str = "/v1/nodes/{name}/uncordon";
+/// `POST` -> [`crate::Node`]: no new executions, and all are stopped.
+pub const NODE_DRAIN: &str = "/v1/nodes/{name}/drain";
+/// `POST` [`crate::NodeLabels`] -> [`crate::Node`].
+pub const NODE_LABELS: &str = "/v1/nodes/{name}/labels";
 /// `GET` -> `[`[`crate::Job`]`]`.
 pub const JOBS: &str = "/v1/jobs";
 /// `GET` -> [`crate::JobDetail`]; `DELETE` -> [`crate::Job`] as it was.
@@ -14,6 +22,12 @@ pub const JOB: &str = "/v1/jobs/{name}";
 pub const JOB_START: &str = "/v1/jobs/{name}/start";
 /// `POST` -> [`crate::Job`].
 pub const JOB_STOP: &str = "/v1/jobs/{name}/stop";
+/// `POST` -> [`crate::Job`]: the next attempt of every execution; a stopped job is started.
+pub const JOB_RESTART: &str = "/v1/jobs/{name}/restart";
+/// `GET` -> `[`[`crate::JobVersion`]`]`, newest first.
+pub const JOB_HISTORY: &str = "/v1/jobs/{name}/history";
+/// `POST` [`crate::RollbackRequest`] -> [`crate::DeployReply`].
+pub const JOB_ROLLBACK: &str = "/v1/jobs/{name}/rollback";
 /// `GET` -> [`crate::Explain`].
 pub const JOB_EXPLAIN: &str = "/v1/jobs/{name}/explain";
 /// `GET`, query [`crate::LogsQuery`] -> [`crate::Logs`].

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Execution, Job, Node};
+use crate::{Execution, Job, Node, Unplaced};
 
 /// The answer of `status`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -15,4 +15,7 @@ pub struct Status {
     pub jobs: Vec<Job>,
     /// Executions that are desired to run and do not: pending, failed, lost or quarantined.
     pub waiting: Vec<Execution>,
+    /// Replicas that find no node, by job.
+    #[serde(default)]
+    pub unplaced: Vec<Unplaced>,
 }

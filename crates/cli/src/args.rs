@@ -8,7 +8,7 @@ use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum, ValueHint};
 use clap_complete::Shell;
 use sluice_edge_runtime::args::EdgeArgs;
 use sluice_model::pipeline::parse_duration;
-use sluice_model::{JobName, NodeName};
+use sluice_model::{JobName, NodeName, check_label_key, check_label_value};
 
 /// Runs WebAssembly stages in data pipelines on fleets of edge machines
 #[derive(Debug, Parser)]
@@ -250,6 +250,33 @@ pub(crate) enum JobCommand {
         /// The job
         job: JobName,
     },
+    /// Run every execution of a job anew: its next attempt
+    ///
+    /// State on the edges is kept. A quarantined or failed execution starts again, a stopped job is started.
+    #[command(after_help = "Examples:\n  sluice job restart field-temps")]
+    Restart {
+        /// The job
+        job: JobName,
+    },
+    /// The last 10 versions of a job: when, what changed, how it came about
+    #[command(
+        after_help = "Examples:\n  sluice job history field-temps\n  sluice job history field-temps --output json"
+    )]
+    History {
+        /// The job
+        job: JobName,
+    },
+    /// Go back to an earlier version: a new version with its content
+    #[command(
+        after_help = "Examples:\n  sluice job rollback field-temps\n  sluice job rollback field-temps --to 3"
+    )]
+    Rollback {
+        /// The job
+        job: JobName,
+        /// The version to go back to [default: the one before the current]
+        #[arg(long, value_name = "VERSION")]
+        to: Option<u64>,
+    },
     /// Delete a job and its state on every edge
     #[command(
         after_help = "Examples:\n  sluice job delete field-temps\n  sluice job delete field-temps --yes"
@@ -297,6 +324,73 @@ pub(crate) enum NodeCommand {
         /// The node
         node: NodeName,
     },
+    /// Set labels of a node, or take them away
+    ///
+    /// What is set or taken away here wins over what the edge says of itself, and holds over its reconnects and
+    /// restarts. Jobs whose selector a node no longer matches are stopped there.
+    #[command(
+        after_help = "Examples:\n  sluice node label e1 site=plant-7 line=3\n  sluice node label e1 line-      # takes `line` away"
+    )]
+    Label {
+        /// The node
+        node: NodeName,
+        /// A label to set, K=V, or to take away, K-
+        #[arg(value_name = "K=V|K-", required = true)]
+        labels: Vec<LabelChange>,
+    },
+    /// Let a node take no new executions; what runs there runs on
+    #[command(after_help = "Examples:\n  sluice node cordon e1")]
+    Cordon {
+        /// The node
+        node: NodeName,
+    },
+    /// Let a cordoned or drained node take executions again
+    #[command(after_help = "Examples:\n  sluice node uncordon e1")]
+    Uncordon {
+        /// The node
+        node: NodeName,
+    },
+    /// Let a node take no new executions, and stop all that it has
+    ///
+    /// Their state stays on the node. An edge that is away stops them when it returns. With --deadline: waits until
+    /// all have stopped, and ends with 5 naming those that have not; the order stands.
+    #[command(
+        after_help = "Examples:\n  sluice node drain e1\n  sluice node drain e1 --deadline 2m\n  sluice node uncordon e1      # ends it"
+    )]
+    Drain {
+        /// The node
+        node: NodeName,
+        /// Wait for so long at most until everything has stopped
+        #[arg(long, value_name = "DURATION", value_parser = positive_duration)]
+        deadline: Option<Duration>,
+    },
+}
+
+/// `K=V` or `K-`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum LabelChange {
+    /// Set it.
+    Set(String, String),
+    /// Take it away.
+    Remove(String),
+}
+
+impl std::str::FromStr for LabelChange {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let key_problem = |error| format!("a label's key {error}");
+        if let Some((key, value)) = text.split_once('=') {
+            check_label_key(key).map_err(key_problem)?;
+            check_label_value(value).map_err(|error| format!("a label's value {error}"))?;
+            Ok(Self::Set(key.to_owned(), value.to_owned()))
+        } else if let Some(key) = text.strip_suffix('-') {
+            check_label_key(key).map_err(key_problem)?;
+            Ok(Self::Remove(key.to_owned()))
+        } else {
+            Err("write K=V to set a label, K- to take it away".to_owned())
+        }
+    }
 }
 
 #[derive(Debug, ClapArgs)]

@@ -13,6 +13,7 @@ use crate::out::Out;
 mod cluster;
 mod deploy;
 mod local;
+mod nodes;
 
 pub(crate) use deploy::deploy_file;
 
@@ -41,6 +42,9 @@ pub(crate) async fn execute(args: Args, out: &Out) -> Result<(), Failure> {
                 JobCommand::Describe { job } => cluster::job(&client, out, &job).await,
                 JobCommand::Start { job } => cluster::start_job(&client, out, &job).await,
                 JobCommand::Stop { job } => cluster::stop_job(&client, out, &job).await,
+                JobCommand::Restart { job } => cluster::restart_job(&client, out, &job).await,
+                JobCommand::History { job } => cluster::history(&client, out, &job).await,
+                JobCommand::Rollback { job, to } => deploy::roll_back(&client, out, &job, to).await,
                 JobCommand::Delete { job } => cluster::delete_job(&client, out, &job).await,
             }
         }
@@ -55,6 +59,18 @@ pub(crate) async fn execute(args: Args, out: &Out) -> Result<(), Failure> {
         Command::Node(NodeCommand::List) => cluster::nodes(&connect().await?, out).await,
         Command::Node(NodeCommand::Describe { node }) => {
             cluster::node(&connect().await?, out, &node).await
+        }
+        Command::Node(NodeCommand::Label { node, labels }) => {
+            nodes::label(&connect().await?, out, &node, labels).await
+        }
+        Command::Node(NodeCommand::Cordon { node }) => {
+            nodes::cordon(&connect().await?, out, &node).await
+        }
+        Command::Node(NodeCommand::Uncordon { node }) => {
+            nodes::uncordon(&connect().await?, out, &node).await
+        }
+        Command::Node(NodeCommand::Drain { node, deadline }) => {
+            nodes::drain(&connect().await?, out, &node, deadline).await
         }
         Command::Explain { job } => cluster::explain(&connect().await?, out, &job).await,
         Command::Logs(args) => cluster::logs(&connect().await?, out, args).await,

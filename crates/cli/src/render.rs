@@ -23,14 +23,14 @@ mod tests;
 
 pub(crate) use execution::{execution_detail, executions};
 pub(crate) use explain::explain;
-pub(crate) use job::{job_detail, jobs};
+pub(crate) use job::{job_detail, jobs, unplaced, versions};
 pub(crate) use node::{node_detail, nodes};
 pub(crate) use plugin::{Inspected, inspected, plugins};
 pub(crate) use status::status;
 
 /// Columns that hold sentences and may be wrapped.
 const SENTENCES: &[&str] = &[
-    "LABELS", "LAST ACK", "NEXT", "NOTE", "OBSERVED", "REASON", "USED BY", "WHY",
+    "BY", "CHANGES", "LABELS", "LAST ACK", "NEXT", "NOTE", "OBSERVED", "REASON", "USED BY", "WHY",
 ];
 
 /// Narrower terminals (some say 0) get unwrapped tables.

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use sluice_api::{Execution, JobDetail, Node, routes};
+use sluice_api::{Execution, JobDetail, JobKind, Node, routes};
 use sluice_model::{Desired, ExecutionState, JobName, NodeName, NodeState, Version};
 use tokio::time::Instant;
 
@@ -117,8 +117,19 @@ fn judge(version: Version, matching: &[NodeName], detail: &JobDetail, nodes: &[N
     let mut missing = Vec::new();
     let mut arrived = 0_u32;
     let planned: BTreeSet<_> = runs.iter().map(|execution| &execution.node).collect();
-    for node in matching {
-        if is_connected(node) && !planned.contains(node) {
+    let takes_new: BTreeSet<_> = nodes
+        .iter()
+        .filter(|node| !node.cordoned && !node.draining)
+        .map(|node| &node.name)
+        .collect();
+    // Which of the matching nodes get a replica is not for us to say.
+    let expected = if detail.job.kind == JobKind::Daemon {
+        matching
+    } else {
+        &[]
+    };
+    for node in expected {
+        if is_connected(node) && takes_new.contains(node) && !planned.contains(node) {
             missing.push(format!("{node}: not planned yet"));
         }
     }
@@ -138,11 +149,14 @@ fn judge(version: Version, matching: &[NodeName], detail: &JobDetail, nodes: &[N
             missing.push(line(execution));
         }
     }
-    let absent: Vec<_> = runs
+    let mut absent: Vec<_> = runs
         .iter()
         .filter(|execution| !is_connected(&execution.node))
         .map(|execution| line(execution))
         .collect();
+    if let Some(unplaced) = &detail.unplaced {
+        absent.push(render::unplaced(unplaced).trim_end().to_owned());
+    }
     if missing.is_empty() && arrived > 0 {
         return Verdict::Done { absent };
     }

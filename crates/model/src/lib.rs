@@ -19,7 +19,7 @@ pub use names::{
     JobName, Labels, NameError, NodeName, StageName, check_label_key, check_label_value,
 };
 pub use state::{
-    Desired, ExecutionState, FailReason, JobState, NextAction, NodeState, ObservedPhase,
+    Desired, ExecutionState, FailReason, JobState, NextAction, NodeState, ObservedPhase, OnLost,
     PendingReason,
 };
 pub use time::{MonotonicMs, UnixMs};

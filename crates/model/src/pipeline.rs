@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde_json::Value as Json;
 
-use crate::{JobName, StageName};
+use crate::{JobName, OnLost, StageName};
 
 mod parse;
 mod plugin_ref;
@@ -25,13 +25,18 @@ pub use template::{Template, TemplateContext, TemplateError, TemplateScope, Vari
 /// Longest pipeline file, in bytes: a row and its text must fit a frame many times over.
 pub const PIPELINE_BYTES_MAX: usize = 256 * 1024;
 
+/// Most replicas of one job: each is listed by itself, and a job for more machines than that is a daemon.
+pub const REPLICAS_MAX: u32 = 1_000;
+
 /// A checked pipeline.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Pipeline {
     /// The job's name.
     pub name: JobName,
-    /// How it is placed. Only [`Kind::Daemon`] in this version.
+    /// How it is placed.
     pub kind: Kind,
+    /// What becomes of an execution whose node is lost.
+    pub on_lost: OnLost,
     /// Which nodes; empty means every node.
     pub select: Select,
     /// Where records come from.
@@ -64,6 +69,21 @@ impl Pipeline {
 pub enum Kind {
     /// One execution on every matching node.
     Daemon,
+    /// One execution on each of `count` matching nodes.
+    Replicas {
+        /// How many: 1 to [`REPLICAS_MAX`].
+        count: u32,
+    },
+}
+
+impl Kind {
+    /// What becomes of a lost node's execution when the pipeline does not say.
+    pub fn on_lost_default(self) -> OnLost {
+        match self {
+            Self::Daemon => OnLost::Wait,
+            Self::Replicas { .. } => OnLost::Replace,
+        }
+    }
 }
 
 /// Which nodes a job wants: every key must match one of its values. The key `node` stands for the node's name.

@@ -136,6 +136,16 @@ spelled! {
         Lost = "lost",
     }
 
+    /// What becomes of an execution whose node is lost.
+    OnLost {
+        /// It waits for its node.
+        Wait = "wait",
+        /// Another node takes its place.
+        Replace = "replace",
+        /// It counts as failed until its node is back.
+        Fail = "fail",
+    }
+
     /// A node's state.
     NodeState {
         /// Its session lives.

@@ -3,10 +3,14 @@
 //! Everything is a function of a snapshot; planning the same state twice plans nothing the second time. Nothing here
 //! does IO, reads a clock or draws a random number.
 
+mod fit;
+mod place;
 mod plan;
 mod view;
 
+pub use fit::lacking;
+pub use place::refusal;
 pub use plan::{Change, ExecutionFacts, JobFacts, NodeFacts, Plan, Snapshot, mismatch, plan};
 pub use view::{
-    ExecutionView, JobCounts, NodeView, Observed, ViewInput, job_state, view_execution,
+    Counted, ExecutionView, JobCounts, NodeView, Observed, ViewInput, job_state, view_execution,
 };

@@ -1,22 +1,28 @@
 //! From a job, the nodes and its executions to the changes that make them agree.
 //!
 //! ```text
-//!   job           node matches   execution now        change
-//!   live          yes            none                 create run (current version, attempt 1)
-//!   live          yes            run, old version     run at the current version, attempt 1
-//!   live          yes            stop or purge        run, the next attempt (attempt 1 at a new version)
-//!   live          no             run                  stop
-//!   stopped       any            run                  stop
-//!   deleted       any            run or stop          purge
+//!   placement wants   execution now        change
+//!   run               none                 create run (current version, attempt 1)
+//!   run               run, old version     run at the current version, attempt 1
+//!   run               stop or purge        run, the next attempt (attempt 1 at a new version)
+//!   run               run, replaced        adopt: it counts again
+//!   stop              run                  stop
+//!   purge             run or stop          purge
+//!   replace           run                  mark: it no longer counts, its row stays
+//!   nothing           any                  -
 //! ```
 //!
-//! A held node's executions are left exactly as they are. What a node is doing, or whether it is connected, plays no
-//! part: only desired rows reserve a place.
+//! Where a job is wanted is for [`crate::place`] to say. Whether a node is connected plays no part: only desired rows
+//! reserve a place.
 
 use std::collections::BTreeMap;
 
-use sluice_model::pipeline::Select;
-use sluice_model::{Attempt, Desired, ExecutionId, JobId, Labels, NodeId, NodeName, Slot, Version};
+use sluice_model::pipeline::{Kind, Select};
+use sluice_model::{
+    Attempt, Desired, ExecutionId, JobId, Labels, NodeId, NodeName, OnLost, Slot, UnixMs, Version,
+};
+
+use crate::place::{Want, place};
 
 /// A job as the planner sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,6 +35,10 @@ pub struct JobFacts {
     pub stopped: bool,
     /// Deleted by an operator; kept until its executions are purged.
     pub deleted: bool,
+    /// How many nodes it wants.
+    pub kind: Kind,
+    /// What becomes of an execution whose node is lost.
+    pub on_lost: OnLost,
     /// Which nodes it wants.
     pub select: Select,
 }
@@ -44,6 +54,16 @@ pub struct NodeFacts {
     pub labels: Labels,
     /// Nothing of it may change until a person decides.
     pub held: bool,
+    /// It takes no new executions.
+    pub cordoned: bool,
+    /// It takes none, and those it has are stopped.
+    pub draining: bool,
+    /// It was away for longer than `lost_after` and is not back.
+    pub lost: bool,
+    /// Executions of all jobs that are desired to run there.
+    pub executions: u64,
+    /// What it lacks to run the job's version, in words.
+    pub lacks: Option<String>,
 }
 
 /// An execution as the planner sees it.
@@ -61,6 +81,14 @@ pub struct ExecutionFacts {
     pub attempt: Attempt,
     /// What its row orders.
     pub desired: Desired,
+    /// Its node was lost and its place given away.
+    pub replaced: bool,
+    /// An edge said last that it runs, at whatever version. Read for replicas only.
+    pub seen_running: bool,
+    /// Its row's attempt has ended by itself. Read for replicas only.
+    pub ended: bool,
+    /// When it was made; the older one stays.
+    pub created_at: UnixMs,
 }
 
 /// One job's world.
@@ -95,6 +123,16 @@ pub enum Change {
         /// What to do.
         desired: Desired,
     },
+    /// Its node is lost: it no longer counts, and another node may take its place. Its row stays as it is.
+    Replace {
+        /// Which.
+        execution: ExecutionId,
+    },
+    /// Its node is back and it keeps its place: it counts again. Its row stays as it is.
+    Adopt {
+        /// Which.
+        execution: ExecutionId,
+    },
 }
 
 /// What to commit, in order of node.
@@ -107,31 +145,25 @@ pub struct Plan {
 /// Plans a job.
 pub fn plan(snapshot: &Snapshot) -> Plan {
     let job = &snapshot.job;
-    let mut executions: BTreeMap<NodeId, &ExecutionFacts> = snapshot
+    let executions: BTreeMap<NodeId, &ExecutionFacts> = snapshot
         .executions
         .iter()
         .map(|execution| (execution.node, execution))
         .collect();
     let mut changes = Vec::new();
-    for node in &snapshot.nodes {
-        let execution = executions.remove(&node.id);
-        if node.held {
-            continue;
-        }
-        let wanted = if job.deleted {
-            Desired::Purge
-        } else if job.stopped || !job.select.matches(&node.name, &node.labels) {
-            Desired::Stop
-        } else {
-            Desired::Run
-        };
-        match execution {
-            None if wanted == Desired::Run => changes.push(Change::Create {
+    for (node, want) in snapshot.nodes.iter().zip(place(snapshot, &executions)) {
+        let execution = executions.get(&node.id).copied();
+        match (want, execution) {
+            (Want::Nothing, _) | (Want::Stop | Want::Purge | Want::Replace, None) => {}
+            (Want::Run, None) => changes.push(Change::Create {
                 node: node.id,
                 slot: Slot::ZERO,
             }),
-            None => {}
-            Some(execution) => changes.extend(update(job, execution, wanted)),
+            (Want::Run, Some(it)) => changes.extend(update(job, it, Desired::Run)),
+            (Want::Stop, Some(it)) => changes.extend(update(job, it, Desired::Stop)),
+            (Want::Purge, Some(it)) => changes.extend(update(job, it, Desired::Purge)),
+            (Want::Replace, Some(it)) if it.replaced => {}
+            (Want::Replace, Some(it)) => changes.push(Change::Replace { execution: it.id }),
         }
     }
     Plan { changes }
@@ -142,6 +174,11 @@ fn update(job: &JobFacts, execution: &ExecutionFacts, wanted: Desired) -> Option
         Desired::Run if execution.version != job.version => (job.version, Attempt(1)),
         Desired::Run if execution.desired != Desired::Run => {
             (execution.version, execution.attempt.next())
+        }
+        Desired::Run if execution.replaced => {
+            return Some(Change::Adopt {
+                execution: execution.id,
+            });
         }
         _ if execution.desired == wanted => return None,
         // A purge is never taken back to a stop.
@@ -183,4 +220,4 @@ pub fn mismatch(select: &Select, node: &NodeFacts) -> Option<String> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use sluice_model::{
     Attempt, Desired, ExecutionState, FailReason, JobState, NodeName, NodeState, ObservedPhase,
-    PendingReason, Revision, UnixMs, Version,
+    OnLost, PendingReason, Revision, UnixMs, Version,
 };
 
 /// How long a pending execution counts as on its way after it last moved.
@@ -64,6 +64,12 @@ pub struct ViewInput<'a> {
     pub live: Option<&'a Observed>,
     /// The outcome at its row's version and attempt.
     pub outcome: Option<&'a Observed>,
+    /// What becomes of it when its node is lost.
+    pub on_lost: OnLost,
+    /// Its node was lost and its place given away.
+    pub replaced: bool,
+    /// What its node lacks to run its version, in words.
+    pub lacks: Option<&'a str>,
 }
 
 /// An execution's state for people.
@@ -140,6 +146,51 @@ pub fn view_execution(input: &ViewInput<'_>) -> ExecutionView {
             None,
         );
     }
+    if node.state == NodeState::Lost && input.desired == Desired::Run {
+        if input.replaced {
+            return ExecutionView {
+                next_action: format!(
+                    "when {} connects: it keeps its place unless a replacement runs by then",
+                    node.name
+                ),
+                ..settled(
+                    ExecutionState::Lost,
+                    format!(
+                        "{} is lost, and the place is given to another node",
+                        node.name
+                    ),
+                )
+            };
+        }
+        if input.on_lost == OnLost::Fail {
+            return ExecutionView {
+                reason_code: FailReason::Lost.as_str(),
+                next_action: format!("when {} connects it counts again", node.name),
+                ..settled(
+                    ExecutionState::Failed,
+                    format!("{} is lost, and the job says on_lost = \"fail\"", node.name),
+                )
+            };
+        }
+    }
+    let current = input
+        .live
+        .filter(|live| (live.version, live.attempt) == (input.version, input.attempt));
+    let runs = current.is_some_and(|live| live.phase == ObservedPhase::Running);
+    if let Some(lacks) = input
+        .lacks
+        .filter(|_| input.desired == Desired::Run && !runs)
+    {
+        return pending(
+            PendingReason::Refused,
+            format!("{} lacks {lacks}", node.name),
+            format!(
+                "when {} connects with a program that has it, or a version is deployed that needs less",
+                node.name
+            ),
+            None,
+        );
+    }
     let away = node.state != NodeState::Connected;
     if input.rev > node.received {
         return if away {
@@ -161,9 +212,6 @@ pub fn view_execution(input: &ViewInput<'_>) -> ExecutionView {
             )
         };
     }
-    let current = input
-        .live
-        .filter(|live| (live.version, live.attempt) == (input.version, input.attempt));
     if input.desired != Desired::Run {
         return match current.map(|live| live.phase) {
             None | Some(ObservedPhase::Stopped | ObservedPhase::Purged) => {
@@ -260,18 +308,43 @@ pub struct JobCounts {
     pub completed: u64,
 }
 
-/// Derives a job's state and counts from its executions: each view with its node's state and what its row orders.
+/// One execution as its job counts it.
+#[derive(Clone, Copy, Debug)]
+pub struct Counted<'a> {
+    /// Its view.
+    pub view: &'a ExecutionView,
+    /// Its node's state.
+    pub node: NodeState,
+    /// What its row orders.
+    pub desired: Desired,
+    /// Its node was lost and its place given away: it does not count.
+    pub replaced: bool,
+}
+
+/// Derives a job's state and counts from its executions, and from how many `unplaced` ones find no node.
 pub fn job_state<'a>(
     stopped: bool,
-    executions: impl IntoIterator<Item = (&'a ExecutionView, NodeState, Desired)>,
+    executions: impl IntoIterator<Item = Counted<'a>>,
+    unplaced: u64,
     now: UnixMs,
 ) -> (JobState, JobCounts) {
     let mut counts = JobCounts::default();
+    let mut placed = false;
     let mut moving = false;
     let mut troubled = false;
     let mut old_runs = false;
-    for (view, node, desired) in executions {
+    for Counted {
+        view,
+        node,
+        desired,
+        replaced,
+    } in executions
+    {
         if desired != Desired::Run {
+            continue;
+        }
+        placed = true;
+        if replaced {
             continue;
         }
         counts.desired += 1;
@@ -281,7 +354,8 @@ pub fn job_state<'a>(
             ExecutionState::Completed => counts.completed += 1,
             ExecutionState::Failed | ExecutionState::Quarantined => {
                 counts.failed += 1;
-                troubled |= connected;
+                // That its node is away is what it failed of.
+                troubled |= connected || view.reason_code == FailReason::Lost.as_str();
             }
             ExecutionState::Pending | ExecutionState::Lost | ExecutionState::Stopped => {
                 counts.waiting += 1;
@@ -295,9 +369,11 @@ pub fn job_state<'a>(
         troubled |= connected && view.on_old_version;
         old_runs |= view.on_old_version;
     }
+    counts.desired += unplaced;
+    counts.waiting += unplaced;
     let state = if stopped {
         JobState::Stopped
-    } else if counts.desired == 0 {
+    } else if !placed {
         JobState::Queued
     } else if counts.completed == counts.desired {
         JobState::Completed

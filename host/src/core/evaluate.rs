@@ -1,11 +1,12 @@
 //! Evaluations: claim one, plan its job, commit the rows.
 
-use sluice_model::pipeline::{self, Select};
+use sluice_model::pipeline::{self, Kind, Pipeline};
 use sluice_model::{
-    Attempt, Desired, Digest, ExecutionId, JobId, NodeId, NodeState, Revision, Version,
+    Attempt, Desired, Digest, ExecutionId, JobId, NodeId, NodeState, ObservedPhase, OnLost,
+    Revision, Version,
 };
-use sluice_protocol::{AssignmentRow, Spec};
-use sluice_scheduler::{Change, ExecutionFacts, JobFacts, NodeFacts, Snapshot, plan};
+use sluice_protocol::{AssignmentRow, OutcomeKey, Spec};
+use sluice_scheduler::{Change, ExecutionFacts, JobFacts, NodeFacts, Snapshot, lacking, plan};
 use tracing::info;
 
 use super::{Core, Handled, LEASE, Step};
@@ -37,37 +38,7 @@ impl<S: Store> Core<S> {
 
     fn evaluate(&mut self, job: &JobRecord, step: &mut Step) -> Result<(), StoreError> {
         let executions = self.store.executions_of_job(job.id)?;
-        let snapshot = Snapshot {
-            job: JobFacts {
-                id: job.id,
-                version: job.version,
-                stopped: job.stopped,
-                deleted: job.deleted,
-                // What is being stopped or deleted needs no selector, so nothing about its text can keep it running.
-                select: if job.stopped || job.deleted {
-                    Select::default()
-                } else {
-                    self.select_of(job.spec)?
-                },
-            },
-            nodes: self
-                .store
-                .nodes()?
-                .iter()
-                .map(|node| self.node_facts(node))
-                .collect(),
-            executions: executions
-                .iter()
-                .map(|execution| ExecutionFacts {
-                    id: execution.id,
-                    node: execution.node,
-                    slot: execution.slot,
-                    version: execution.version,
-                    attempt: execution.attempt,
-                    desired: execution.desired,
-                })
-                .collect(),
-        };
+        let snapshot = self.snapshot(job, &executions)?;
         let plan = plan(&snapshot);
         for change in &plan.changes {
             self.commit_change(job, &executions, change, step)?;
@@ -78,6 +49,72 @@ impl<S: Store> Core<S> {
         if job.deleted {
             self.forget_job_if_purged(job.id)?;
         }
+        Ok(())
+    }
+
+    fn snapshot(
+        &mut self,
+        job: &JobRecord,
+        executions: &[ExecutionRecord],
+    ) -> Result<Snapshot, StoreError> {
+        // What is being stopped or deleted needs no text, so nothing about its text can keep it running.
+        let pipeline = if job.stopped || job.deleted {
+            None
+        } else {
+            Some(self.pipeline_of(job.spec)?)
+        };
+        let kind = pipeline.as_ref().map_or(Kind::Daemon, |it| it.kind);
+        let nodes = self.store.nodes()?;
+        let mut facts = Vec::with_capacity(executions.len());
+        for execution in executions {
+            let mut fact = ExecutionFacts {
+                id: execution.id,
+                node: execution.node,
+                slot: execution.slot,
+                version: execution.version,
+                attempt: execution.attempt,
+                desired: execution.desired,
+                replaced: execution.replaced,
+                seen_running: false,
+                ended: false,
+                created_at: execution.created_at,
+            };
+            if kind != Kind::Daemon && execution.desired == Desired::Run {
+                self.add_observed(&mut fact)?;
+            }
+            facts.push(fact);
+        }
+        Ok(Snapshot {
+            job: JobFacts {
+                id: job.id,
+                version: job.version,
+                stopped: job.stopped,
+                deleted: job.deleted,
+                kind,
+                on_lost: pipeline.as_ref().map_or(OnLost::Wait, |it| it.on_lost),
+                select: pipeline
+                    .as_ref()
+                    .map(|it| it.select.clone())
+                    .unwrap_or_default(),
+            },
+            nodes: nodes
+                .iter()
+                .map(|node| self.node_facts(node, pipeline.as_ref()))
+                .collect(),
+            executions: facts,
+        })
+    }
+
+    fn add_observed(&mut self, fact: &mut ExecutionFacts) -> Result<(), StoreError> {
+        let key = OutcomeKey {
+            execution: fact.id,
+            version: fact.version,
+            attempt: fact.attempt,
+        };
+        fact.ended = self.store.outcome(key)?.is_some();
+        fact.seen_running = self.store.observed(fact.node, fact.id)?.is_some_and(|row| {
+            row.phase == ObservedPhase::Running || row.running_version.is_some()
+        });
         Ok(())
     }
 
@@ -102,7 +139,10 @@ impl<S: Store> Core<S> {
                 rev: Revision::ZERO,
                 created_at: now,
                 changed_at: now,
+                replaced: false,
             },
+            Change::Replace { execution } => return self.store.set_replaced(execution, true),
+            Change::Adopt { execution } => return self.store.set_replaced(execution, false),
             Change::Update {
                 execution,
                 version,
@@ -124,10 +164,21 @@ impl<S: Store> Core<S> {
                     desired,
                     spec,
                     changed_at: now,
+                    replaced: false,
                     ..old.clone()
                 }
             }
         };
+        self.commit_row(job, &execution, step)
+    }
+
+    /// Commits an execution's new row.
+    pub(super) fn commit_row(
+        &mut self,
+        job: &JobRecord,
+        execution: &ExecutionRecord,
+        step: &mut Step,
+    ) -> Result<(), StoreError> {
         let row = AssignmentRow {
             execution: execution.id,
             job: job.id,
@@ -138,7 +189,7 @@ impl<S: Store> Core<S> {
             slot: execution.slot,
             spec: execution.spec,
         };
-        let position = self.store.put_assignment(&execution, &row.encode())?;
+        let position = self.store.put_assignment(execution, &row.encode())?;
         info!(
             event = "ledger.commit",
             execution = %execution.id,
@@ -151,22 +202,24 @@ impl<S: Store> Core<S> {
         Ok(())
     }
 
-    pub(super) fn node_facts(&self, node: &NodeRecord) -> NodeFacts {
+    /// A node as the planner sees it, for a job with this pipeline.
+    pub(super) fn node_facts(&self, node: &NodeRecord, pipeline: Option<&Pipeline>) -> NodeFacts {
+        let state = self.node_state(node);
         NodeFacts {
             id: node.id,
             name: node.name.clone(),
-            labels: node.labels.clone(),
-            held: self.node_state(node) == NodeState::Held,
+            labels: node.labels_in_force(),
+            held: state == NodeState::Held,
+            cordoned: node.orders.cordoned,
+            draining: node.orders.draining,
+            lost: state == NodeState::Lost,
+            executions: node.executions,
+            lacks: pipeline.and_then(|pipeline| lacking(pipeline, &node.capabilities)),
         }
     }
 
-    /// The selector in a stored pipeline text.
-    pub(super) fn select_of(&mut self, spec: Digest) -> Result<Select, StoreError> {
-        Ok(self.pipeline_of(spec)?.select)
-    }
-
     /// A stored pipeline. It was checked before it was stored.
-    pub(super) fn pipeline_of(&mut self, spec: Digest) -> Result<pipeline::Pipeline, StoreError> {
+    pub(super) fn pipeline_of(&mut self, spec: Digest) -> Result<Pipeline, StoreError> {
         let spec = self.spec_of(spec)?;
         pipeline::parse(&spec.pipeline).map_err(|problems| StoreError::Failed {
             action: "read a stored pipeline",

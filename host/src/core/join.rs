@@ -10,7 +10,7 @@ use sluice_protocol::{JoinRequest, VERSIONS};
 use tracing::info;
 
 use super::{Absent, CloseWhy, Core, Handled, Output, Reply, RequestId, Step};
-use crate::store::{NodeRecord, Store, StoreError, TokenRecord};
+use crate::store::{NodeOrders, NodeRecord, Store, StoreError, TokenRecord};
 
 /// Most labels of a node: they travel in every Hello and stand in every listing.
 const LABELS_MAX: usize = 64;
@@ -157,6 +157,9 @@ impl<S: Store> Core<S> {
                     program: None,
                     versions: Vec::new(),
                     capabilities: Vec::new(),
+                    orders: NodeOrders::default(),
+                    lost_at: None,
+                    executions: 0,
                 })?;
                 let since = step.now.mono;
                 self.absent.insert(node, Absent { since, lost: false });

@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use sluice_api::{
     DeployOutcome, DeployReply, DeployRequest, ErrorBody, ErrorCode, Execution, ExecutionFilter,
-    Explain, Job, JobDetail, Node, NodeDetail, Status,
+    Explain, Job, JobDetail, JobVersion, Node, NodeDetail, NodeOrder, Status,
 };
-use sluice_model::pipeline::{self, Pipeline, PluginRef};
+use sluice_model::pipeline::{self, Kind, Pipeline, PluginRef};
 use sluice_model::{Desired, Digest, ExecutionId, JobId, JobName, NodeName, Version};
 use sluice_protocol::{Spec, SpecComponent};
 use sluice_scheduler::mismatch;
@@ -14,7 +14,7 @@ use tracing::info;
 
 use super::view::Of;
 use super::{ConnId, Core, Handled, Joined, RequestId, Step};
-use crate::store::{JobRecord, Store, StoreError, TokenRecord};
+use crate::store::{JobRecord, Store, StoreError, TokenRecord, VersionOrigin};
 
 /// Stages' components of one pipeline, at most; a frame's worth of spec.
 const STAGES_MAX: usize = 256;
@@ -50,6 +50,14 @@ pub enum ApiCall {
     StopJob(JobName),
     /// Deletes a job.
     DeleteJob(JobName),
+    /// A job's kept versions.
+    History(JobName),
+    /// Makes a new version with an older one's content: this one's, or that before the current.
+    Rollback(JobName, Option<Version>),
+    /// The next attempt of a job's executions.
+    RestartJob(JobName),
+    /// Orders something of a node.
+    OrderNode(NodeName, NodeOrder),
     /// Keeps a token.
     CreateToken(TokenRecord),
     /// Which components job versions name.
@@ -65,6 +73,8 @@ pub enum Reply {
     Nodes(Vec<Node>),
     /// To `Node`.
     Node(Box<NodeDetail>),
+    /// To `OrderNode`.
+    Ordered(Box<Node>),
     /// To `Jobs`.
     Jobs(Vec<Job>),
     /// To `Job`.
@@ -79,7 +89,9 @@ pub enum Reply {
     Explain(Box<Explain>),
     /// To `LogTargets`.
     LogTargets(Vec<LogTarget>),
-    /// To `Deploy`.
+    /// To `History`.
+    History(Vec<JobVersion>),
+    /// To `Deploy` and `Rollback`.
     Deploy(Box<DeployReply>),
     /// To `ComponentUse`: every component that a job version or a row names, and the versions, as `job@version`.
     ComponentUse(BTreeMap<Digest, Vec<String>>),
@@ -102,7 +114,7 @@ pub struct LogTarget {
     pub conn: Option<ConnId>,
 }
 
-type Called = Result<Reply, ErrorBody>;
+pub(super) type Called = Result<Reply, ErrorBody>;
 
 impl<S: Store> Core<S> {
     pub(super) fn handle_api(
@@ -161,6 +173,22 @@ impl<S: Store> Core<S> {
                     Ok(Reply::Job(Box::new(shown)))
                 }
                 None => Err(no_job(&name)),
+            },
+            ApiCall::History(name) => match self.store.job_by_name(&name)? {
+                Some(job) => Ok(Reply::History(self.show_history(&job)?)),
+                None => Err(no_job(&name)),
+            },
+            ApiCall::Rollback(name, to) => match self.store.job_by_name(&name)? {
+                Some(job) => self.roll_back(&job, to, step)?,
+                None => Err(no_job(&name)),
+            },
+            ApiCall::RestartJob(name) => match self.store.job_by_name(&name)? {
+                Some(job) => self.restart_job(job, step)?,
+                None => Err(no_job(&name)),
+            },
+            ApiCall::OrderNode(name, order) => match self.store.node_by_name(&name)? {
+                Some(node) => self.order_node(node, &order, step)?,
+                None => Err(no_node(&name)),
             },
             ApiCall::CreateToken(token) => {
                 self.store.insert_token(&token)?;
@@ -333,13 +361,7 @@ impl<S: Store> Core<S> {
             Some(job) if job.stopped => (DeployOutcome::Started, job.version),
             Some(job) => (DeployOutcome::Unchanged, job.version),
         };
-        let matching: Vec<NodeName> = self
-            .store
-            .nodes()?
-            .iter()
-            .filter(|node| mismatch(&pipeline.select, &self.node_facts(node)).is_none())
-            .map(|node| node.name.clone())
-            .collect();
+        let matching = self.matching(&pipeline)?;
         let changes = self.describe(
             &pipeline,
             &spec,
@@ -407,7 +429,13 @@ impl<S: Store> Core<S> {
                 match outcome {
                     DeployOutcome::Updated | DeployOutcome::Created => {
                         self.store.put_spec(spec, bytes)?;
-                        self.store.insert_version(job.id, version, spec, now)?;
+                        self.store.insert_version(
+                            job.id,
+                            version,
+                            spec,
+                            &VersionOrigin::Deploy,
+                            now,
+                        )?;
                     }
                     DeployOutcome::Started => self.store.set_stopped(job.id, false)?,
                     DeployOutcome::Unchanged => return Ok(job.id),
@@ -420,7 +448,18 @@ impl<S: Store> Core<S> {
         Ok(id)
     }
 
-    fn describe(
+    /// The nodes that a pipeline's selector matches.
+    pub(super) fn matching(&mut self, pipeline: &Pipeline) -> Result<Vec<NodeName>, StoreError> {
+        Ok(self
+            .store
+            .nodes()?
+            .iter()
+            .filter(|node| mismatch(&pipeline.select, &self.node_facts(node, None)).is_none())
+            .map(|node| node.name.clone())
+            .collect())
+    }
+
+    pub(super) fn describe(
         &mut self,
         pipeline: &Pipeline,
         spec: &Spec,
@@ -451,7 +490,13 @@ impl<S: Store> Core<S> {
         }
         changes.push(match matching {
             [] => "no node matches yet; it starts by itself on the first that does".to_owned(),
-            nodes => format!("{} matching nodes: {}", nodes.len(), names(nodes)),
+            nodes => {
+                let on = match pipeline.kind {
+                    Kind::Daemon => String::new(),
+                    Kind::Replicas { count } => format!("{count} replicas on "),
+                };
+                format!("{on}{} matching nodes: {}", nodes.len(), names(nodes))
+            }
         });
         Ok(changes)
     }
@@ -473,7 +518,7 @@ fn names(nodes: &[NodeName]) -> String {
     text
 }
 
-fn component_changes(old: &Spec, new: &Spec) -> Vec<String> {
+pub(super) fn component_changes(old: &Spec, new: &Spec) -> Vec<String> {
     let before: BTreeMap<_, _> = old
         .components
         .iter()

@@ -34,7 +34,7 @@ use super::{
     ACK_PATIENCE, CloseWhy, ConnId, Core, Handled, LiveCounters, Now, OPENING_MAX, Output, Peer,
     Step,
 };
-use crate::store::{BeginFacts, LifeRecord, NodeRecord, Store, StoreError};
+use crate::store::{BeginFacts, LifeRecord, NodeOrders, NodeRecord, Store, StoreError};
 
 /// Executions whose counters are kept for one node; more than any edge runs.
 const COUNTERS_MAX: usize = 10_000;
@@ -338,6 +338,9 @@ impl<S: Store> Core<S> {
                 program: None,
                 versions: Vec::new(),
                 capabilities: Vec::new(),
+                orders: NodeOrders::default(),
+                lost_at: None,
+                executions: 0,
             })));
         };
         if node.key != peer.key {
@@ -426,7 +429,10 @@ impl<S: Store> Core<S> {
             self.store.hold_node(node.id, &why)?;
             node.held = Some(why);
         }
-        let labels_changed = node.labels != welcomed.labels;
+        // What it is fit for, or that it is back, may change where jobs belong.
+        let moved = node.labels != welcomed.labels
+            || node.capabilities != welcomed.capabilities
+            || node.lost_at.is_some();
         let held = node.held.is_some();
         let boot = (
             incarnation,
@@ -459,6 +465,9 @@ impl<S: Store> Core<S> {
             });
         }
         self.absent.remove(&node.id);
+        if node.lost_at.is_some() {
+            self.store.set_lost(node.id, None)?;
+        }
         let node = self
             .store
             .node(node.id)?
@@ -510,7 +519,7 @@ impl<S: Store> Core<S> {
                 orchestrator_message::Kind::Resync(Resync { epoch, from: None }),
             );
         }
-        if labels_changed && !held {
+        if moved && !held {
             self.evaluate_all_jobs(step.now.unix)?;
         }
         step.touched.insert(node.id);

@@ -2,17 +2,15 @@
 
 use std::collections::BTreeMap;
 
-use sluice_api::{
-    Execution, Explain, ExplainNode, Job, JobComponent, JobDetail, Node, NodeDetail, ReasonCode,
-    Status,
-};
-use sluice_model::pipeline::{Kind, Select};
+use sluice_api::{Execution, Job, JobComponent, JobDetail, Node, NodeDetail, ReasonCode, Status};
+use sluice_model::pipeline::{Kind, Pipeline, Select};
 use sluice_model::{
-    Desired, ExecutionId, ExecutionState, JobId, JobName, JobState, NodeId, NodeState, UnixMs,
+    Desired, Digest, ExecutionId, ExecutionState, JobId, JobName, NodeId, NodeState, OnLost, UnixMs,
 };
 use sluice_protocol::{ObservedRow, OutcomeKey};
 use sluice_scheduler::{
-    ExecutionView, JobCounts, NodeView, Observed, ViewInput, job_state, mismatch, view_execution,
+    Counted, ExecutionView, JobCounts, NodeView, Observed, ViewInput, job_state, lacking,
+    view_execution,
 };
 
 use super::Core;
@@ -25,6 +23,26 @@ pub(super) struct Viewed {
     node_state: NodeState,
     live: Option<ObservedRow>,
     outcome: Option<ObservedRow>,
+}
+
+impl Viewed {
+    pub(super) fn record(&self) -> &ExecutionRecord {
+        &self.record
+    }
+
+    /// It runs or should, and has its place.
+    pub(super) fn is_placed(&self) -> bool {
+        self.record.desired == Desired::Run && !self.record.replaced
+    }
+}
+
+/// Replicas that no node has.
+pub(super) fn unplaced(job: &JobRecord, count: Option<u64>, views: &[Viewed]) -> u64 {
+    let Some(count) = count.filter(|_| !job.stopped && !job.deleted) else {
+        return 0;
+    };
+    let placed = views.iter().filter(|viewed| viewed.is_placed()).count();
+    count.saturating_sub(u64::try_from(placed).unwrap_or(u64::MAX))
 }
 
 /// Whose executions are listed.
@@ -61,9 +79,23 @@ impl<S: Store> Core<S> {
             .collect())
     }
 
-    pub(super) fn view(
+    /// A job's pipeline; `None` for a text that an older program stored and this one no longer reads, which must hide
+    /// nothing.
+    pub(super) fn readable_pipeline(
+        &mut self,
+        spec: Digest,
+    ) -> Result<Option<Pipeline>, StoreError> {
+        match self.pipeline_of(spec) {
+            Ok(pipeline) => Ok(Some(pipeline)),
+            Err(StoreError::Failed { .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn view(
         &mut self,
         record: ExecutionRecord,
+        pipeline: Option<&Pipeline>,
         nodes: &Nodes,
     ) -> Result<Viewed, StoreError> {
         let node = nodes.get(&record.node).ok_or_else(|| StoreError::Failed {
@@ -78,6 +110,7 @@ impl<S: Store> Core<S> {
             attempt: record.attempt,
         };
         let outcome = self.store.outcome(key)?;
+        let lacks = pipeline.and_then(|pipeline| lacking(pipeline, &node.capabilities));
         let view = view_execution(&ViewInput {
             node: &NodeView {
                 name: node.name.clone(),
@@ -91,6 +124,9 @@ impl<S: Store> Core<S> {
             changed_at: record.changed_at,
             live: live.as_ref().map(observed).as_ref(),
             outcome: outcome.as_ref().map(observed).as_ref(),
+            on_lost: pipeline.map_or(OnLost::Wait, |pipeline| pipeline.on_lost),
+            replaced: record.replaced,
+            lacks: lacks.as_deref(),
         });
         Ok(Viewed {
             record,
@@ -101,7 +137,11 @@ impl<S: Store> Core<S> {
         })
     }
 
-    fn views_of_job(&mut self, job: &JobRecord, nodes: &Nodes) -> Result<Vec<Viewed>, StoreError> {
+    pub(super) fn views_of_job(
+        &mut self,
+        job: &JobRecord,
+        nodes: &Nodes,
+    ) -> Result<Vec<Viewed>, StoreError> {
         let records = self.store.executions_of_job(job.id)?;
         self.views(records, nodes)
     }
@@ -113,14 +153,26 @@ impl<S: Store> Core<S> {
         nodes: &Nodes,
     ) -> Result<Vec<Viewed>, StoreError> {
         let mut views = Vec::with_capacity(records.len());
+        // A handful of versions at most, however many nodes.
+        let mut pipelines: BTreeMap<Digest, Option<Pipeline>> = BTreeMap::new();
         for record in records {
-            views.push(self.view(record, nodes)?);
+            if !pipelines.contains_key(&record.spec) {
+                let pipeline = self.readable_pipeline(record.spec)?;
+                pipelines.insert(record.spec, pipeline);
+            }
+            let pipeline = pipelines.get(&record.spec).and_then(Option::as_ref);
+            views.push(self.view(record, pipeline, nodes)?);
         }
         views.sort_by(|a, b| nodes[&a.record.node].name.cmp(&nodes[&b.record.node].name));
         Ok(views)
     }
 
-    fn show_execution(&self, job: &JobName, viewed: &Viewed, nodes: &Nodes) -> Execution {
+    pub(super) fn show_execution(
+        &self,
+        job: &JobName,
+        viewed: &Viewed,
+        nodes: &Nodes,
+    ) -> Execution {
         let Viewed {
             record,
             view,
@@ -168,29 +220,33 @@ impl<S: Store> Core<S> {
         }
     }
 
-    fn show_job(
+    pub(super) fn show_job(
         &mut self,
         job: &JobRecord,
         views: &[Viewed],
         now: UnixMs,
     ) -> Result<(Job, JobCounts), StoreError> {
-        // A text that an older program stored and this one no longer reads hides no job.
-        let (kind, select) = match self.pipeline_of(job.spec) {
-            Ok(pipeline) => (pipeline.kind, pipeline.select),
-            Err(StoreError::Failed { .. }) => (Kind::Daemon, Select::default()),
-            Err(error) => return Err(error),
+        let (kind, on_lost, select) = match self.readable_pipeline(job.spec)? {
+            Some(pipeline) => (pipeline.kind, pipeline.on_lost, pipeline.select),
+            None => (Kind::Daemon, OnLost::Wait, Select::default()),
         };
-        let (state, counts) = job_state(
-            job.stopped,
-            views
-                .iter()
-                .map(|viewed| (&viewed.view, viewed.node_state, viewed.record.desired)),
-            now,
-        );
+        let count = match kind {
+            Kind::Daemon => None,
+            Kind::Replicas { count } => Some(u64::from(count)),
+        };
+        let counted = views.iter().map(|viewed| Counted {
+            view: &viewed.view,
+            node: viewed.node_state,
+            desired: viewed.record.desired,
+            replaced: viewed.record.replaced,
+        });
+        let (state, counts) = job_state(job.stopped, counted, unplaced(job, count, views), now);
         let job = Job {
             name: job.name.clone(),
             id: job.id,
             kind: kind.into(),
+            count,
+            on_lost,
             version: job.version,
             state,
             stopped: job.stopped,
@@ -234,9 +290,11 @@ impl<S: Store> Core<S> {
         let nodes = self.all_nodes()?;
         let views = self.views_of_job(record, &nodes)?;
         let (job, _) = self.show_job(record, &views, now)?;
+        let unplaced = self.show_unplaced(record, &job, &views, &nodes)?;
         let spec = self.spec_of(record.spec)?;
         Ok(JobDetail {
             job,
+            unplaced,
             pipeline: spec.pipeline,
             spec_digest: record.spec,
             components: spec
@@ -299,28 +357,23 @@ impl<S: Store> Core<S> {
         };
         let node = self.store.node(record.node)?;
         let nodes: Nodes = node.into_iter().map(|node| (node.id, node)).collect();
-        let viewed = self.view(record, &nodes)?;
-        Ok(Some(self.show_execution(&job.name, &viewed, &nodes)))
+        let viewed = self.views(vec![record], &nodes)?.pop();
+        Ok(viewed.map(|viewed| self.show_execution(&job.name, &viewed, &nodes)))
     }
 
-    fn show_node(&mut self, record: &NodeRecord) -> Result<Node, StoreError> {
-        let executions = self.store.executions_of_node(record.id)?;
-        let running = executions
-            .iter()
-            .filter(|execution| execution.desired == Desired::Run)
-            .count();
+    pub(super) fn show_node(&self, record: &NodeRecord) -> Node {
         let session = self
             .live
             .get(&record.id)
             .and_then(|conn| self.sessions.get(conn));
-        Ok(Node {
+        Node {
             name: record.name.clone(),
             id: record.id,
             state: self.node_state(record),
-            cordoned: false,
-            draining: false,
-            labels: record.labels.clone(),
-            executions: u64::try_from(running).unwrap_or(u64::MAX),
+            cordoned: record.orders.cordoned,
+            draining: record.orders.draining,
+            labels: record.labels_in_force(),
+            executions: record.executions,
             held_reason: record.held.clone(),
             created_at: record.created_at,
             last_seen_at: record.last_seen_at,
@@ -338,15 +391,15 @@ impl<S: Store> Core<S> {
             observed_rev: record.observed.rev,
             last_ack_at: record.last_ack_at,
             certificate_expires_at: Some(record.certificate_expires_at),
-        })
+        }
     }
 
     pub(super) fn show_nodes(&mut self) -> Result<Vec<Node>, StoreError> {
         let records = self.store.nodes()?;
-        records
+        Ok(records
             .iter()
             .map(|record| self.show_node(record))
-            .collect()
+            .collect())
     }
 
     pub(super) fn show_node_detail(
@@ -354,7 +407,7 @@ impl<S: Store> Core<S> {
         record: &NodeRecord,
     ) -> Result<NodeDetail, StoreError> {
         Ok(NodeDetail {
-            node: self.show_node(record)?,
+            node: self.show_node(record),
             capabilities: record.capabilities.clone(),
             execution_list: self.show_executions(Of::Node(record.id), |_, _| true)?,
         })
@@ -362,10 +415,12 @@ impl<S: Store> Core<S> {
 
     pub(super) fn show_status(&mut self, now: UnixMs) -> Result<Status, StoreError> {
         let nodes = self.all_nodes()?;
-        let (mut jobs, mut waiting) = (Vec::new(), Vec::new());
+        let (mut jobs, mut waiting, mut unplaced) = (Vec::new(), Vec::new(), Vec::new());
         for record in self.store.jobs(false)? {
             let views = self.views_of_job(&record, &nodes)?;
-            jobs.push(self.show_job(&record, &views, now)?.0);
+            let job = self.show_job(&record, &views, now)?.0;
+            unplaced.extend(self.show_unplaced(&record, &job, &views, &nodes)?);
+            jobs.push(job);
             let waits = views.iter().filter(|viewed| {
                 let done = [ExecutionState::Running, ExecutionState::Completed];
                 viewed.record.desired == Desired::Run && !done.contains(&viewed.view.state)
@@ -377,100 +432,8 @@ impl<S: Store> Core<S> {
             nodes: self.show_nodes()?,
             jobs,
             waiting,
+            unplaced,
         })
-    }
-
-    pub(super) fn show_explain(
-        &mut self,
-        record: &JobRecord,
-        now: UnixMs,
-    ) -> Result<Explain, StoreError> {
-        let nodes = self.all_nodes()?;
-        let views = self.views_of_job(record, &nodes)?;
-        let (job, counts) = self.show_job(record, &views, now)?;
-        let select = Select(job.select.clone());
-        let by_node: BTreeMap<NodeId, &Viewed> = views
-            .iter()
-            .map(|viewed| (viewed.record.node, viewed))
-            .collect();
-        let mut explained = Vec::new();
-        for node in nodes.values() {
-            let viewed = by_node.get(&node.id);
-            let mismatch = mismatch(&select, &self.node_facts(node));
-            let why = match (&mismatch, record.stopped) {
-                (Some(why), _) => why.clone(),
-                (None, true) => "it matches, and the job is stopped".to_owned(),
-                (None, false) if select.0.is_empty() => "the job wants every node".to_owned(),
-                (None, false) => "its name and labels match the job's selector".to_owned(),
-            };
-            let execution = viewed.map(|viewed| self.show_execution(&record.name, viewed, &nodes));
-            explained.push(ExplainNode {
-                node: node.name.clone(),
-                node_state: self.node_state(node),
-                matches: mismatch.is_none(),
-                why,
-                execution: execution.as_ref().map(|execution| execution.id),
-                state: execution.as_ref().map(|execution| execution.state),
-                reason_code: execution
-                    .as_ref()
-                    .and_then(|execution| execution.reason_code),
-                reason: execution
-                    .as_ref()
-                    .and_then(|execution| execution.reason.clone()),
-                next_action: execution
-                    .as_ref()
-                    .and_then(|execution| execution.next_action.clone()),
-                next_at: execution.as_ref().and_then(|execution| execution.next_at),
-                rev: execution.as_ref().map(|execution| execution.rev),
-                received: execution
-                    .as_ref()
-                    .is_some_and(|execution| execution.received),
-                received_rev: node.received,
-                last_ack_at: node.last_ack_at,
-                observed: execution.and_then(|execution| execution.observed),
-            });
-        }
-        explained.sort_by(|a, b| a.node.cmp(&b.node));
-        Ok(Explain {
-            job: job.name.clone(),
-            id: job.id,
-            version: job.version,
-            state: job.state,
-            why: why_state(job.state, counts),
-            nodes: explained,
-        })
-    }
-}
-
-fn why_state(state: JobState, counts: JobCounts) -> String {
-    let JobCounts {
-        desired,
-        running,
-        waiting,
-        failed,
-        completed,
-    } = counts;
-    match state {
-        JobState::Stopped => {
-            "an operator stopped it; `sluice job start` starts it again".to_owned()
-        }
-        JobState::Queued => {
-            "no node matches its selector yet; it starts by itself on the first that does"
-                .to_owned()
-        }
-        JobState::Completed => format!("all {desired} executions completed"),
-        JobState::Failed => format!("all {desired} executions ended, {failed} of them badly"),
-        JobState::Deploying => format!("{running} of {desired} run, more are on their way"),
-        JobState::Degraded if running + completed == 0 => {
-            format!("none of {desired} runs: {waiting} wait, {failed} failed")
-        }
-        JobState::Degraded => {
-            format!("{running} of {desired} run, {waiting} wait, {failed} failed")
-        }
-        JobState::Running if waiting > 0 => {
-            format!("{running} of {desired} run, {waiting} wait for absent nodes")
-        }
-        JobState::Running => format!("{running} of {desired} run"),
     }
 }
 

@@ -13,9 +13,9 @@ use axum::routing::{get, post, put};
 use futures_util::StreamExt as _;
 use sluice_api::{
     ARTIFACT_BYTES_MAX, ArtifactInfo, DeployReply, DeployRequest, ErrorBody, ErrorCode, Execution,
-    ExecutionFilter, Explain, Job, JobDetail, Logs, LogsQuery, MISSING_DIGESTS_MAX,
-    MissingArtifacts, MissingReply, Node, NodeDetail, Plugin, Status, TokenCreate, TokenCreated,
-    routes,
+    ExecutionFilter, Explain, Job, JobDetail, JobVersion, Logs, LogsQuery, MISSING_DIGESTS_MAX,
+    MissingArtifacts, MissingReply, Node, NodeDetail, NodeLabels, NodeOrder, Plugin,
+    RollbackRequest, Status, TokenCreate, TokenCreated, routes,
 };
 use sluice_model::{Digest, ExecutionId, JobName, NodeName};
 
@@ -45,10 +45,17 @@ pub fn router<C: ControlApi>(control: C, artifacts: Artifacts, token: AdminToken
         .route(routes::STATUS, get(status::<C>))
         .route(routes::NODES, get(nodes::<C>))
         .route(routes::NODE, get(node::<C>))
+        .route(routes::NODE_CORDON, post(cordon::<C>))
+        .route(routes::NODE_UNCORDON, post(uncordon::<C>))
+        .route(routes::NODE_DRAIN, post(drain::<C>))
+        .route(routes::NODE_LABELS, post(label::<C>))
         .route(routes::JOBS, get(jobs::<C>))
         .route(routes::JOB, get(job::<C>).delete(delete_job::<C>))
         .route(routes::JOB_START, post(start_job::<C>))
         .route(routes::JOB_STOP, post(stop_job::<C>))
+        .route(routes::JOB_RESTART, post(restart_job::<C>))
+        .route(routes::JOB_HISTORY, get(history::<C>))
+        .route(routes::JOB_ROLLBACK, post(roll_back::<C>))
         .route(routes::JOB_EXPLAIN, get(explain::<C>))
         .route(routes::JOB_LOGS, get(logs::<C>))
         .route(routes::JOB_NODE_EXECUTION, get(execution_at::<C>))
@@ -97,6 +104,39 @@ async fn node<C: ControlApi>(
     Ok(axum::Json(shared.control.node(name).await?))
 }
 
+async fn cordon<C: ControlApi>(
+    State(shared): Held<C>,
+    Segments(name): Segments<NodeName>,
+) -> Reply<Node> {
+    let order = NodeOrder::Cordon;
+    Ok(axum::Json(shared.control.order_node(name, order).await?))
+}
+
+async fn uncordon<C: ControlApi>(
+    State(shared): Held<C>,
+    Segments(name): Segments<NodeName>,
+) -> Reply<Node> {
+    let order = NodeOrder::Uncordon;
+    Ok(axum::Json(shared.control.order_node(name, order).await?))
+}
+
+async fn drain<C: ControlApi>(
+    State(shared): Held<C>,
+    Segments(name): Segments<NodeName>,
+) -> Reply<Node> {
+    let order = NodeOrder::Drain;
+    Ok(axum::Json(shared.control.order_node(name, order).await?))
+}
+
+async fn label<C: ControlApi>(
+    State(shared): Held<C>,
+    Segments(name): Segments<NodeName>,
+    Body(labels): Body<NodeLabels>,
+) -> Reply<Node> {
+    let order = NodeOrder::Label(labels);
+    Ok(axum::Json(shared.control.order_node(name, order).await?))
+}
+
 async fn jobs<C: ControlApi>(State(shared): Held<C>) -> Reply<Vec<Job>> {
     Ok(axum::Json(shared.control.jobs().await?))
 }
@@ -127,6 +167,28 @@ async fn stop_job<C: ControlApi>(
     Segments(name): Segments<JobName>,
 ) -> Reply<Job> {
     Ok(axum::Json(shared.control.stop_job(name).await?))
+}
+
+async fn restart_job<C: ControlApi>(
+    State(shared): Held<C>,
+    Segments(name): Segments<JobName>,
+) -> Reply<Job> {
+    Ok(axum::Json(shared.control.restart_job(name).await?))
+}
+
+async fn history<C: ControlApi>(
+    State(shared): Held<C>,
+    Segments(name): Segments<JobName>,
+) -> Reply<Vec<JobVersion>> {
+    Ok(axum::Json(shared.control.history(name).await?))
+}
+
+async fn roll_back<C: ControlApi>(
+    State(shared): Held<C>,
+    Segments(name): Segments<JobName>,
+    Body(request): Body<RollbackRequest>,
+) -> Reply<DeployReply> {
+    Ok(axum::Json(shared.control.roll_back(name, request).await?))
 }
 
 async fn explain<C: ControlApi>(

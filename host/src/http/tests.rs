@@ -45,6 +45,7 @@ impl ControlApi for Fake {
             nodes: Vec::new(),
             jobs: Vec::new(),
             waiting: Vec::new(),
+            unplaced: Vec::new(),
         }))
     }
 
@@ -55,6 +56,14 @@ impl ControlApi for Fake {
 
     fn node(&self, name: NodeName) -> impl Future<Output = Answer<NodeDetail>> + Send {
         std::future::ready(self.gone(format!("node {name}")))
+    }
+
+    fn order_node(
+        &self,
+        name: NodeName,
+        order: NodeOrder,
+    ) -> impl Future<Output = Answer<Node>> + Send {
+        std::future::ready(self.gone(format!("{} {name}", order.as_str())))
     }
 
     fn jobs(&self) -> impl Future<Output = Answer<Vec<Job>>> + Send {
@@ -114,6 +123,22 @@ impl ControlApi for Fake {
 
     fn stop_job(&self, name: JobName) -> impl Future<Output = Answer<Job>> + Send {
         std::future::ready(self.gone(format!("stop {name}")))
+    }
+
+    fn restart_job(&self, name: JobName) -> impl Future<Output = Answer<Job>> + Send {
+        std::future::ready(self.gone(format!("restart {name}")))
+    }
+
+    fn history(&self, name: JobName) -> impl Future<Output = Answer<Vec<JobVersion>>> + Send {
+        std::future::ready(self.gone(format!("history {name}")))
+    }
+
+    fn roll_back(
+        &self,
+        name: JobName,
+        request: RollbackRequest,
+    ) -> impl Future<Output = Answer<DeployReply>> + Send {
+        std::future::ready(self.gone(format!("rollback {name} {:?}", request.to)))
     }
 
     fn delete_job(&self, name: JobName) -> impl Future<Output = Answer<Job>> + Send {

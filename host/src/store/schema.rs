@@ -46,7 +46,14 @@ CREATE TABLE node (
     last_seen_at INTEGER,
     program TEXT,
     versions TEXT NOT NULL DEFAULT '[]',
-    capabilities TEXT NOT NULL DEFAULT '[]'
+    capabilities TEXT NOT NULL DEFAULT '[]',
+    cordoned INTEGER NOT NULL DEFAULT 0,
+    draining INTEGER NOT NULL DEFAULT 0,
+    -- Keys that operators set (text) or took away (null); they win over `labels`, what the edge says itself.
+    operator_labels TEXT NOT NULL DEFAULT '{}',
+    lost_at INTEGER,
+    -- Executions of all jobs that are desired to run there.
+    executions INTEGER NOT NULL DEFAULT 0
 ) STRICT;
 CREATE TABLE spec (
     digest BLOB PRIMARY KEY,
@@ -68,6 +75,9 @@ CREATE TABLE job_version (
     version INTEGER NOT NULL,
     spec BLOB NOT NULL REFERENCES spec (digest),
     created_at INTEGER NOT NULL,
+    -- The version whose content this one took again, and why; null when it was deployed.
+    rolled_back_to INTEGER,
+    reason TEXT,
     PRIMARY KEY (job, version)
 ) STRICT, WITHOUT ROWID;
 -- One row is one execution and its assignment: `body` is the row byte for byte as first committed.
@@ -84,6 +94,8 @@ CREATE TABLE execution (
     body BLOB NOT NULL,
     created_at INTEGER NOT NULL,
     changed_at INTEGER NOT NULL,
+    -- Its node was lost and its place given away.
+    replaced INTEGER NOT NULL DEFAULT 0,
     UNIQUE (job, node, slot)
 ) STRICT;
 CREATE INDEX execution_node_rev ON execution (node, rev);

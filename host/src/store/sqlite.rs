@@ -5,22 +5,22 @@ use std::path::Path;
 use rusqlite::{Connection, OptionalExtension, Row as SqlRow, params};
 use sluice_ledger::{Position, RowHash, SetDigest};
 use sluice_model::{
-    Digest, Epoch, EvaluationId, ExecutionId, Fence, JobId, JobName, LifeNonce, NodeId, NodeName,
-    Revision, TokenId, UnixMs, Version,
+    Desired, Digest, Epoch, EvaluationId, ExecutionId, Fence, JobId, JobName, LifeNonce, NodeId,
+    NodeName, Revision, TokenId, UnixMs, Version,
 };
 use sluice_protocol::{AssignmentRow, ObservedRow, OutcomeKey, Row};
 
 use super::schema::{FLOORS_KEPT, FORMAT, REMOVALS_MAX, TABLES, VERSIONS_KEPT};
 use super::{
-    BeginFacts, DesiredChange, Evaluation, ExecutionRecord, JobRecord, LifeRecord, NodeRecord,
-    Store, StoreError, TokenRecord,
+    BeginFacts, DesiredChange, Evaluation, ExecutionRecord, JobRecord, LifeRecord, NodeOrders,
+    NodeRecord, Store, StoreError, TokenRecord, VersionOrigin, VersionRecord,
 };
 
 mod rows;
 
 use rows::{
     EXECUTION_COLUMNS, JOB_COLUMNS, NODE_COLUMNS, blob, bytes, counter, int, read_execution,
-    read_job, read_node, read_observed, select, time, to_json, wrong,
+    read_job, read_node, read_observed, select, text, time, to_json, wrong,
 };
 
 /// Called before every step with its name; an error makes the step fail. For simulations of bad disks.
@@ -237,6 +237,19 @@ impl SqliteStore {
             "DELETE FROM spec WHERE digest NOT IN (SELECT spec FROM job_version)
                 AND digest NOT IN (SELECT spec FROM execution) AND digest NOT IN (SELECT spec FROM job)",
             [],
+        )?;
+        Ok(())
+    }
+
+    /// Keeps a node's number of executions that are desired to run, when one of them was or is such.
+    fn count_runs(&mut self, node: NodeId, ran: bool, runs: bool) -> Result<(), StoreError> {
+        if ran == runs {
+            return Ok(());
+        }
+        self.execute(
+            "count a node's executions",
+            "UPDATE node SET executions = executions + ?2 WHERE id = ?1",
+            params![blob(node.to_bytes()), if runs { 1 } else { -1 }],
         )?;
         Ok(())
     }
@@ -477,6 +490,29 @@ impl Store for SqliteStore {
         Ok(())
     }
 
+    fn set_orders(&mut self, id: NodeId, orders: &NodeOrders) -> Result<(), StoreError> {
+        self.execute(
+            "keep what was ordered of a node",
+            "UPDATE node SET cordoned = ?2, draining = ?3, operator_labels = ?4 WHERE id = ?1",
+            params![
+                blob(id.to_bytes()),
+                orders.cordoned,
+                orders.draining,
+                to_json(&orders.labels)
+            ],
+        )?;
+        Ok(())
+    }
+
+    fn set_lost(&mut self, id: NodeId, since: Option<UnixMs>) -> Result<(), StoreError> {
+        self.execute(
+            "record whether a node is lost",
+            "UPDATE node SET lost_at = ?2 WHERE id = ?1",
+            params![blob(id.to_bytes()), since.map(|since| since.0)],
+        )?;
+        Ok(())
+    }
+
     fn hold_node(&mut self, id: NodeId, reason: &str) -> Result<(), StoreError> {
         self.execute(
             "hold a node",
@@ -579,16 +615,24 @@ impl Store for SqliteStore {
         id: JobId,
         version: Version,
         spec: Digest,
+        origin: &VersionOrigin,
         now: UnixMs,
     ) -> Result<(), StoreError> {
+        let (to, reason) = match origin {
+            VersionOrigin::Deploy => (None, None),
+            VersionOrigin::Rollback { to, reason } => (Some(int(to.0)), Some(reason)),
+        };
         self.execute(
             "keep a job version",
-            "INSERT INTO job_version (job, version, spec, created_at) VALUES (?1, ?2, ?3, ?4)",
+            "INSERT INTO job_version (job, version, spec, created_at, rolled_back_to, reason)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
             params![
                 blob(id.to_bytes()),
                 int(version.0),
                 spec.as_bytes().to_vec(),
-                now.0
+                now.0,
+                to,
+                reason
             ],
         )?;
         self.execute(
@@ -653,6 +697,30 @@ impl Store for SqliteStore {
                     Version(counter(row, 0)?),
                     bytes(row, 1, "a digest", Digest::from_slice)?,
                 ))
+            },
+        )
+    }
+
+    fn history(&mut self, id: JobId) -> Result<Vec<VersionRecord>, StoreError> {
+        self.all(
+            "list a job's versions",
+            "SELECT version, spec, created_at, rolled_back_to, reason FROM job_version WHERE job = ?1
+             ORDER BY version DESC",
+            [blob(id.to_bytes())],
+            |row| {
+                let origin = match row.get::<_, Option<i64>>(3)? {
+                    None => VersionOrigin::Deploy,
+                    Some(_) => VersionOrigin::Rollback {
+                        to: Version(counter(row, 3)?),
+                        reason: row.get::<_, Option<String>>(4)?.unwrap_or_default(),
+                    },
+                };
+                Ok(VersionRecord {
+                    version: Version(counter(row, 0)?),
+                    spec: bytes(row, 1, "a digest", Digest::from_slice)?,
+                    created_at: time(row, 2)?,
+                    origin,
+                })
             },
         )
     }
@@ -745,17 +813,23 @@ impl Store for SqliteStore {
         let id = blob(execution.id.to_bytes());
         let old = self.one(
             action,
-            "SELECT body FROM execution WHERE id = ?1",
+            "SELECT body, desired FROM execution WHERE id = ?1",
             [&id],
-            |row| Ok(RowHash::of(row.get_ref(0)?.as_blob()?)),
+            |row| {
+                let desired: Desired = text(row, 1, "an order")?;
+                Ok((RowHash::of(row.get_ref(0)?.as_blob()?), desired))
+            },
         )?;
+        let ran = old.is_some_and(|(_, desired)| desired == Desired::Run);
+        let old = old.map(|(hash, _)| hash);
         let position = self.advance(execution.node, old, Some(RowHash::of(row)))?;
+        self.count_runs(execution.node, ran, execution.desired == Desired::Run)?;
         self.execute(
             action,
             "INSERT INTO execution (id, job, node, slot, version, attempt, desired, spec, rev, body, created_at,
-                changed_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)
+                changed_at, replaced) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)
              ON CONFLICT (id) DO UPDATE SET version = ?5, attempt = ?6, desired = ?7, spec = ?8, rev = ?9, body = ?10,
-                changed_at = ?12",
+                changed_at = ?12, replaced = ?13",
             params![
                 id,
                 blob(execution.job.to_bytes()),
@@ -768,7 +842,8 @@ impl Store for SqliteStore {
                 int(position.rev.0),
                 row,
                 execution.created_at.0,
-                execution.changed_at.0
+                execution.changed_at.0,
+                execution.replaced
             ],
         )?;
         self.execute(
@@ -783,25 +858,36 @@ impl Store for SqliteStore {
         Ok(position)
     }
 
+    fn set_replaced(&mut self, id: ExecutionId, replaced: bool) -> Result<(), StoreError> {
+        self.execute(
+            "record whether an execution is replaced",
+            "UPDATE execution SET replaced = ?2 WHERE id = ?1",
+            params![blob(id.to_bytes()), replaced],
+        )?;
+        Ok(())
+    }
+
     fn remove_assignment(&mut self, id: ExecutionId) -> Result<Position, StoreError> {
         let action = "remove an assignment";
         let key = blob(id.to_bytes());
         let found = self.one(
             action,
-            "SELECT node, body FROM execution WHERE id = ?1",
+            "SELECT node, body, desired FROM execution WHERE id = ?1",
             [&key],
             |row| {
                 let node = bytes(row, 0, "a node id", NodeId::from_slice)?;
-                Ok((node, RowHash::of(row.get_ref(1)?.as_blob()?)))
+                let desired: Desired = text(row, 2, "an order")?;
+                Ok((node, RowHash::of(row.get_ref(1)?.as_blob()?), desired))
             },
         )?;
-        let Some((node, old)) = found else {
+        let Some((node, old, desired)) = found else {
             return Err(StoreError::Failed {
                 action,
                 source: "no such execution".into(),
             });
         };
         let position = self.advance(node, Some(old), None)?;
+        self.count_runs(node, desired == Desired::Run, false)?;
         self.execute(action, "DELETE FROM execution WHERE id = ?1", [&key])?;
         self.execute(action, "DELETE FROM outcome WHERE execution = ?1", [&key])?;
         self.execute(
@@ -870,8 +956,7 @@ impl Store for SqliteStore {
                 let body: Vec<u8> = row.get(1)?;
                 let assignment =
                     AssignmentRow::decode(&body).map_err(|_| wrong(1, "an assignment"))?;
-                let spec =
-                    (assignment.desired == sluice_model::Desired::Run).then_some(assignment.spec);
+                let spec = (assignment.desired == Desired::Run).then_some(assignment.spec);
                 Ok((
                     Row {
                         key: row.get(0)?,

@@ -1,10 +1,12 @@
 //! Everything that can go wrong, at random.
 
+use sluice_api::{NodeLabels, NodeOrder};
 use sluice_edge_runtime::core::Input as EdgeInput;
+use sluice_model::OnLost;
 
 use super::faults::Fault;
 use super::network::Way;
-use super::operators::{Content, Order};
+use super::operators::{Content, Order, Placing, node_key};
 use super::world::{Event, Mood, World};
 
 const JOBS: &[&str] = &["alpha", "beta", "gamma", "delta"];
@@ -59,7 +61,8 @@ impl World {
         }
         let edge = usize::try_from(self.random.below(self.edges.len() as u64)).expect("small");
         match self.random.below(100) {
-            0..40 => self.order_at_random(),
+            0..34 => self.order_at_random(),
+            34..40 => self.order_node_at_random(edge),
             40..47 => self.cut_at_random(edge),
             47..52 => {
                 let back = self.random.delay(500, 60_000);
@@ -124,10 +127,11 @@ impl World {
     fn order_at_random(&mut self) {
         let name = *self.random.pick(JOBS);
         let order = if self.operators.jobs.contains_key(name) {
-            match self.random.below(10) {
+            match self.random.below(11) {
                 0..5 => self.deploy_at_random(),
                 5..7 => Order::Stop,
                 7..9 => Order::Start,
+                9 => Order::Restart,
                 _ => Order::Delete,
             }
         } else {
@@ -147,7 +151,41 @@ impl World {
             _ => Content::Steady(n),
         };
         let select = (*self.random.pick(SELECTS)).to_owned();
-        Order::Deploy { content, select }
+        let placing = if self.random.one_in(2) {
+            let count = u32::try_from(self.random.between(1, 4)).expect("small");
+            let on_lost =
+                *self
+                    .random
+                    .pick(&[OnLost::Replace, OnLost::Replace, OnLost::Wait, OnLost::Fail]);
+            Placing::Replicas(count, on_lost)
+        } else {
+            Placing::Daemon
+        };
+        Order::Deploy {
+            content,
+            select,
+            placing,
+        }
+    }
+
+    fn order_node_at_random(&mut self, edge: usize) {
+        let order = match self.random.below(8) {
+            0..2 => NodeOrder::Cordon,
+            2 => NodeOrder::Drain,
+            3..6 => NodeOrder::Uncordon,
+            6 => {
+                let site = *self.random.pick(SITES);
+                NodeOrder::Label(NodeLabels {
+                    set: [("site".to_owned(), site.to_owned())].into(),
+                    remove: Vec::new(),
+                })
+            }
+            _ => NodeOrder::Label(NodeLabels {
+                remove: vec!["site".to_owned()],
+                ..NodeLabels::default()
+            }),
+        };
+        self.order(&node_key(edge), Order::Node { edge, order });
     }
 
     fn cut_at_random(&mut self, edge: usize) {

@@ -514,6 +514,16 @@ impl World {
             other => panic!("asked for everything, got {other:?}"),
         };
         self.checks.looks += 1;
+        if let Reply::Status(status) = reply {
+            for job in &status.jobs {
+                let asked = job.count.unwrap_or(u64::MAX);
+                assert!(
+                    job.running <= asked,
+                    "I6: more of {} count as running than were asked for: {job:?}",
+                    job.name
+                );
+            }
+        }
         for execution in executions {
             let text = |text: &Option<String>| text.as_ref().is_some_and(|text| !text.is_empty());
             let told = match execution.state {

@@ -99,6 +99,8 @@ pub struct Edge {
     pub name: NodeName,
     /// Its labels, as its configuration says now.
     pub labels: Labels,
+    /// What its program can do, as it says; empty says nothing.
+    pub capabilities: Vec<String>,
     /// Its disk.
     pub disk: Disk,
     /// The disk's faults.
@@ -122,6 +124,7 @@ impl Edge {
         Ok(Self {
             name: name.parse().map_err(|error| format!("{name}: {error}"))?,
             labels,
+            capabilities: Vec::new(),
             disk: Disk::empty(1, &mut random)?,
             faults: Faults::default(),
             process: None,
@@ -162,7 +165,7 @@ impl Edge {
             seed: self.random.bytes(),
             program: "simulated".to_owned(),
             labels: self.labels.clone(),
-            capabilities: Vec::new(),
+            capabilities: self.capabilities.clone(),
             node: Some((node, self.name.clone())),
         };
         let (core, outputs) = EdgeCore::open(store, options, self.now(clock_start_ms, now_ms))?;

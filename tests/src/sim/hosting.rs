@@ -283,19 +283,25 @@ impl World {
             self.schedule(after, Event::OrderAgain { name });
             return;
         }
-        let job = name.parse().expect("the simulator's job names are names");
+        let job = || name.parse().expect("the simulator's job names are names");
         let call = match order {
-            Order::Deploy { content, select } => ApiCall::Deploy(
+            Order::Deploy {
+                content,
+                select,
+                placing,
+            } => ApiCall::Deploy(
                 DeployRequest {
-                    pipeline: pipeline(name, content, &select),
+                    pipeline: pipeline(name, content, &select, placing),
                     plugins: std::collections::BTreeMap::new(),
                     dry_run: false,
                 },
                 components(),
             ),
-            Order::Stop => ApiCall::StopJob(job),
-            Order::Start => ApiCall::StartJob(job),
-            Order::Delete => ApiCall::DeleteJob(job),
+            Order::Stop => ApiCall::StopJob(job()),
+            Order::Start => ApiCall::StartJob(job()),
+            Order::Delete => ApiCall::DeleteJob(job()),
+            Order::Restart => ApiCall::RestartJob(job()),
+            Order::Node { edge, order } => ApiCall::OrderNode(self.edges[edge].name.clone(), order),
         };
         let request = self.orchestrator.ask(Asker::Order(name.to_owned()));
         self.feed_host(Input::Api {
@@ -309,7 +315,14 @@ impl World {
             panic!("an order about {name} was answered that nobody gave");
         };
         match (order, reply) {
-            (Order::Deploy { content, select }, Ok(Reply::Deploy(reply))) => {
+            (
+                Order::Deploy {
+                    content,
+                    select,
+                    placing,
+                },
+                Ok(Reply::Deploy(reply)),
+            ) => {
                 let id = reply.id.expect("no dry run");
                 let known = self.operators.jobs.contains_key(name);
                 // Created anew under an old id would bring old state back (case 81).
@@ -324,9 +337,10 @@ impl World {
                         reply.version
                     ),
                 );
-                let noted =
-                    self.operators
-                        .handle_deployed(name, id, reply.version, content, &select);
+                let version = reply.version;
+                let noted = self
+                    .operators
+                    .handle_deployed(name, id, version, content, &select, placing);
                 if let Err(problem) = noted {
                     panic!("{problem}");
                 }
@@ -338,7 +352,14 @@ impl World {
             (Order::Delete, Err(error)) if error.code == ErrorCode::NotFound => {
                 self.operators.jobs.remove(name);
             }
-            (order @ (Order::Stop | Order::Start), Ok(Reply::Job(job))) => {
+            (Order::Node { edge, order }, Ok(Reply::Ordered(node))) => {
+                self.note("operator", format_args!("{name}: {order:?} done"));
+                let orders = (node.cordoned, node.draining);
+                self.operators.nodes.insert(edge, orders);
+            }
+            // A machine that has not joined yet.
+            (Order::Node { .. }, Err(error)) if error.code == ErrorCode::NotFound => {}
+            (order @ (Order::Stop | Order::Start | Order::Restart), Ok(Reply::Job(job))) => {
                 let stopped = order == Order::Stop;
                 assert_eq!(
                     job.stopped, stopped,
@@ -349,7 +370,9 @@ impl World {
                     known.stopped = stopped;
                 }
             }
-            (Order::Stop | Order::Start, Err(error)) if error.code == ErrorCode::NotFound => {
+            (Order::Stop | Order::Start | Order::Restart, Err(error))
+                if error.code == ErrorCode::NotFound =>
+            {
                 assert!(
                     !self.operators.jobs.contains_key(name),
                     "{name} is deployed, and the orchestrator does not know it"

@@ -5,8 +5,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use sluice_api::NodeOrder;
 use sluice_host::core::RequestId;
-use sluice_model::{Digest, JobId, Version};
+use sluice_model::{Digest, JobId, OnLost, Version};
 
 /// How a pipeline behaves when it runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -86,8 +87,17 @@ pub fn components() -> BTreeMap<Digest, u64> {
         .collect()
 }
 
+/// How many nodes a pipeline wants.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Placing {
+    /// Every one.
+    Daemon,
+    /// So many, and what becomes of those on lost nodes.
+    Replicas(u32, OnLost),
+}
+
 /// A pipeline's text. `select` is the table's line, or empty for every node.
-pub fn pipeline(name: &str, content: Content, select: &str) -> String {
+pub fn pipeline(name: &str, content: Content, select: &str, placing: Placing) -> String {
     let marker = content.marker();
     let component = content.component();
     let select = if select.is_empty() {
@@ -95,8 +105,14 @@ pub fn pipeline(name: &str, content: Content, select: &str) -> String {
     } else {
         format!("[select]\n{select}\n")
     };
+    let kind = match placing {
+        Placing::Daemon => String::new(),
+        Placing::Replicas(count, on_lost) => {
+            format!("kind = \"replicas\"\ncount = {count}\non_lost = \"{on_lost}\"\n")
+        }
+    };
     format!(
-        "name = \"{name}\"\n{select}[input.generate]\ninterval = \"1s\"\ntemplate = \"{marker}\"\n\
+        "name = \"{name}\"\n{kind}{select}[input.generate]\ninterval = \"1s\"\ntemplate = \"{marker}\"\n\
          [[stage]]\nname = \"s\"\nplugin = \"{component}\"\n[output.discard]\n"
     )
 }
@@ -110,6 +126,8 @@ pub enum Order {
         content: Content,
         /// Where.
         select: String,
+        /// On how many.
+        placing: Placing,
     },
     /// Stop the job.
     Stop,
@@ -117,6 +135,20 @@ pub enum Order {
     Start,
     /// Delete it.
     Delete,
+    /// The next attempt of all its executions.
+    Restart,
+    /// Not about a job: order this of a node. Its key in [`Operators::open`] is [`node_key`].
+    Node {
+        /// Which machine.
+        edge: usize,
+        /// What.
+        order: NodeOrder,
+    },
+}
+
+/// What stands for a node among the jobs' names; no job has a name with a space.
+pub fn node_key(edge: usize) -> String {
+    format!("node {edge}")
 }
 
 /// A job as the operators know it.
@@ -130,6 +162,8 @@ pub struct KnownJob {
     pub content: Content,
     /// Its selector.
     pub select: String,
+    /// On how many nodes.
+    pub placing: Placing,
     /// Stopped.
     pub stopped: bool,
 }
@@ -139,6 +173,8 @@ pub struct KnownJob {
 pub struct Operators {
     /// The jobs that should exist.
     pub jobs: BTreeMap<String, KnownJob>,
+    /// What was ordered of nodes, as last answered: cordoned, draining.
+    pub nodes: BTreeMap<usize, (bool, bool)>,
     /// Orders that are not answered yet, one for a job.
     pub open: BTreeMap<String, Order>,
     /// Questions under way, by request.
@@ -158,6 +194,7 @@ impl Operators {
         version: Version,
         content: Content,
         select: &str,
+        placing: Placing,
     ) -> Result<(), String> {
         match self.jobs.get(name) {
             Some(known) if known.id != id => {
@@ -174,7 +211,8 @@ impl Operators {
             }
             Some(known)
                 if version == known.version
-                    && (known.content, known.select.as_str()) != (content, select) =>
+                    && (known.content, known.select.as_str(), known.placing)
+                        != (content, select, placing) =>
             {
                 return Err(format!("{name}@{version} changed its content"));
             }
@@ -187,6 +225,7 @@ impl Operators {
                 version,
                 content,
                 select: select.to_owned(),
+                placing,
                 stopped: false,
             },
         );
@@ -208,9 +247,11 @@ mod tests {
             Content::Misconfigured(7),
         ] {
             for select in ["", "site = \"a\""] {
-                let text = pipeline("j1", content, select);
-                sluice_model::pipeline::parse(&text).unwrap();
-                assert_eq!(Content::of(&text), Some(content));
+                for placing in [Placing::Daemon, Placing::Replicas(2, OnLost::Wait)] {
+                    let text = pipeline("j1", content, select, placing);
+                    sluice_model::pipeline::parse(&text).unwrap();
+                    assert_eq!(Content::of(&text), Some(content));
+                }
             }
         }
     }

@@ -41,6 +41,8 @@ pub fn world_of(seed: u64) -> (World, u64) {
     let mut random = Random::new(seed ^ 0x0073_6c75_6963_6500);
     let config = WorldConfig {
         heartbeat_ms: *random.pick(&[1_000, 2_000, 5_000]),
+        // Short enough that nodes are lost and come back, or as long as it is by default.
+        lost_after_ms: *random.pick(&[8_000, 20_000, 600_000]),
         mangled: random.one_in(4),
         mood: Mood::Calm,
     };

@@ -2,14 +2,14 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use sluice_api::{ErrorBody, Execution, Job, Node};
+use sluice_api::{ErrorBody, Execution, Job, Node, NodeOrder};
 use sluice_host::core::{ApiCall, Input, Reply};
 use sluice_host::store::Store as _;
-use sluice_model::{ExecutionId, NodeState, Version};
+use sluice_model::{Desired, ExecutionId, NodeState, Version};
 use sluice_protocol::{ObservedRow, OutcomeKey};
 
 use super::edge::Stage;
-use super::operators::{Content, Order};
+use super::operators::{Content, Order, Placing, node_key};
 use super::orchestrator::Asker;
 use super::run::{story, words_of};
 use super::world::{World, WorldConfig};
@@ -53,8 +53,37 @@ impl World {
 
     /// Deploys and waits for the answer.
     pub fn deploy(&mut self, job: &str, content: Content, select: &str) {
-        let select = select.to_owned();
-        self.give(job, Order::Deploy { content, select });
+        self.deploy_placed(job, content, select, Placing::Daemon);
+    }
+
+    /// Deploys on so many nodes and waits for the answer.
+    pub fn deploy_placed(&mut self, job: &str, content: Content, select: &str, placing: Placing) {
+        let order = Order::Deploy {
+            content,
+            select: select.to_owned(),
+            placing,
+        };
+        self.give(job, order);
+    }
+
+    /// Orders something of a node and waits for the answer.
+    pub fn order_node(&mut self, edge: usize, order: NodeOrder) {
+        self.give(&node_key(edge), Order::Node { edge, order });
+    }
+
+    /// The edges on which a job has executions that are desired to run and have their places.
+    pub fn placed(&mut self, job: &str) -> Vec<usize> {
+        (0..self.edges.len())
+            .filter(|&edge| {
+                let id = self.execution(job, edge).map(|execution| execution.id);
+                id.is_some_and(|id| {
+                    self.orchestrator
+                        .look(|store| store.execution(id))
+                        .expect("readable")
+                        .is_some_and(|it| it.desired == Desired::Run && !it.replaced)
+                })
+            })
+            .collect()
     }
 
     /// Asks the orchestrator and waits for the answer.

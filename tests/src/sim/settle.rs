@@ -7,7 +7,7 @@ use sluice_model::{Desired, ExecutionId, Labels, NodeId, ObservedPhase, Revision
 use sluice_protocol::{ObservedRow, OutcomeKey};
 
 use super::edge::Stage;
-use super::operators::{Content, KnownJob};
+use super::operators::{Content, KnownJob, Placing};
 use super::world::World;
 
 /// All faults are over: by then everything must have settled. Longest are a purge or a fetch that waits for its
@@ -96,11 +96,13 @@ impl World {
                 .into_iter()
                 .map(|execution| (execution.node, execution))
                 .collect();
+            self.settled_places(name, job, &at)
+                .map_err(|why| format!("{name}: {why}"))?;
             for edge in 0..self.edges.len() {
                 let node = self.checks.nodes[&edge];
                 let execution = at.get(&node);
                 wanted.extend(execution.map(|execution| (edge, execution.id)));
-                self.settled_execution(edge, name, job, execution)
+                self.settled_execution(edge, job, execution)
                     .map_err(|why| format!("{name} on {}: {why}", self.edges[edge].name))?;
             }
         }
@@ -141,6 +143,14 @@ impl World {
         if record.labels != self.edges[edge].labels {
             return Err(format!("{name}: its labels are not known"));
         }
+        let rows = self
+            .orchestrator
+            .look(|store| store.executions_of_node(node))?;
+        let runs = rows.iter().filter(|it| it.desired == Desired::Run).count();
+        if record.executions != u64::try_from(runs).expect("few") {
+            let counted = record.executions;
+            return Err(format!("{name}: {runs} executions, counted {counted}"));
+        }
         let kept = self.edges[edge]
             .look(sluice_edge_runtime::store::Store::outcomes)
             .ok_or("it does not run")??;
@@ -154,21 +164,62 @@ impl World {
         }
     }
 
+    /// The rows that order `run` are on the right nodes, and as many as they should be.
+    fn settled_places(
+        &mut self,
+        name: &str,
+        job: &KnownJob,
+        at: &BTreeMap<NodeId, ExecutionRecord>,
+    ) -> Result<(), String> {
+        let mut run = 0;
+        let mut open = 0;
+        for edge in 0..self.edges.len() {
+            let node = self.checks.nodes[&edge];
+            let record = self
+                .orchestrator
+                .look(|store| store.node(node))?
+                .ok_or("a node is not registered")?;
+            let (cordoned, draining) = self.operators.nodes.get(&edge).copied().unwrap_or_default();
+            let ordered = (record.orders.cordoned, record.orders.draining);
+            if ordered != (cordoned, draining) {
+                return Err(format!("{} forgot what was ordered", record.name));
+            }
+            let labels = record.labels_in_force();
+            let may =
+                !job.stopped && !draining && selects(name, job, record.name.as_str(), &labels);
+            let execution = at.get(&node);
+            if execution.is_some_and(|it| it.replaced) {
+                return Err(format!("on {} it counts as replaced", record.name));
+            }
+            let runs = execution.is_some_and(|it| it.desired == Desired::Run);
+            if runs && !may {
+                return Err(format!("it is wanted on {}", record.name));
+            }
+            run += u32::from(runs);
+            open += u32::from(may && (runs || !cordoned));
+        }
+        let expected = match job.placing {
+            Placing::Daemon => open,
+            Placing::Replicas(count, _) => open.min(count),
+        };
+        if run == expected {
+            Ok(())
+        } else {
+            Err(format!(
+                "it is wanted on {run} nodes, and should be on {expected}"
+            ))
+        }
+    }
+
     fn settled_execution(
         &mut self,
         edge: usize,
-        name: &str,
         job: &KnownJob,
         execution: Option<&ExecutionRecord>,
     ) -> Result<(), String> {
-        let machine = &self.edges[edge];
-        let matches = selects(name, job, machine.name.as_str(), &machine.labels);
+        // Where there should be one was checked before.
         let Some(execution) = execution else {
-            return if matches && !job.stopped {
-                Err("it matches, and has no execution".to_owned())
-            } else {
-                Ok(())
-            };
+            return Ok(());
         };
         let live = self.live_work(edge).remove(&execution.id);
         let key = OutcomeKey {
@@ -180,7 +231,7 @@ impl World {
         let (reported, outcome) = self
             .orchestrator
             .look(|store| Ok((store.observed(node, execution.id)?, store.outcome(key)?)))?;
-        if !matches || job.stopped {
+        if execution.desired != Desired::Run {
             if execution.desired != Desired::Stop {
                 return Err(format!(
                     "it should stop, its row says {}",
@@ -195,7 +246,7 @@ impl World {
             }
             return phase_is(reported.as_ref(), execution, &[ObservedPhase::Stopped]);
         }
-        if execution.desired != Desired::Run || execution.version != job.version {
+        if execution.version != job.version {
             return Err(format!(
                 "its row says {} {}, wanted is run {}",
                 execution.desired, execution.version, job.version
@@ -275,7 +326,7 @@ impl World {
 }
 
 fn selects(name: &str, job: &KnownJob, node: &str, labels: &Labels) -> bool {
-    let text = super::operators::pipeline(name, job.content, &job.select);
+    let text = super::operators::pipeline(name, job.content, &job.select, job.placing);
     let pipeline =
         sluice_model::pipeline::parse(&text).expect("the simulator's pipelines are good");
     let node = node.parse().expect("the simulator's node names are names");

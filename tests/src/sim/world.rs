@@ -39,6 +39,8 @@ pub enum Mood {
 pub struct WorldConfig {
     /// Time between heartbeats.
     pub heartbeat_ms: u64,
+    /// Time after which a node that is away is lost.
+    pub lost_after_ms: u64,
     /// Rows and acks are also doubled and overtake each other, which no reliable stream does (cases 58, 59).
     pub mangled: bool,
     /// How unkind it begins.
@@ -49,6 +51,7 @@ impl Default for WorldConfig {
     fn default() -> Self {
         Self {
             heartbeat_ms: 5_000,
+            lost_after_ms: 600_000,
             mangled: false,
             mood: Mood::Calm,
         }
@@ -172,7 +175,7 @@ impl World {
         let mut random = Random::new(seed);
         let core_config = CoreConfig {
             heartbeat: Duration::from_millis(config.heartbeat_ms),
-            lost_after: Duration::from_secs(600),
+            lost_after: Duration::from_millis(config.lost_after_ms),
             worker: "simulated".to_owned(),
         };
         let orchestrator = Orchestrator::new(core_config, random.split())

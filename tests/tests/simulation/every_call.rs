@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use sluice_tests::sim::{Content, Fault, Order, World, play};
+use sluice_tests::sim::{Content, Fault, Order, Placing, World, play};
 
 /// Calls tried of each side in a normal run; `SLUICE_SIM_EVERY_CALL=1` tries them all.
 const CALLS: u64 = 60;
@@ -18,6 +18,7 @@ fn live(world: &mut World) {
     let deploy = |content| Order::Deploy {
         content,
         select: String::new(),
+        placing: Placing::Daemon,
     };
     for order in [
         deploy(Content::Steady(0)),

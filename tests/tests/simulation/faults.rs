@@ -2,7 +2,7 @@
 
 use sluice_model::NodeState;
 use sluice_protocol::{Received, edge_message::Kind};
-use sluice_tests::sim::{Content, Fault, Order, Way, World, WorldConfig, play, play_with};
+use sluice_tests::sim::{Content, Fault, Order, Placing, Way, World, WorldConfig, play, play_with};
 
 const STEADY: Content = Content::Steady(0);
 
@@ -19,6 +19,7 @@ fn case_35_36_the_orchestrator_dies_around_a_commit() {
         let deploy = Order::Deploy {
             content: STEADY,
             select: String::new(),
+            placing: Placing::Daemon,
         };
         world.order("job", deploy);
         world.arm_host(20, Fault::Crash);
@@ -28,6 +29,7 @@ fn case_35_36_the_orchestrator_dies_around_a_commit() {
         let update = Order::Deploy {
             content: Content::Steady(1),
             select: String::new(),
+            placing: Placing::Daemon,
         };
         world.order("job", update);
         world.orchestrator.dies_after_outputs = Some(0);
@@ -124,6 +126,7 @@ fn case_43_the_disk_of_the_orchestrator_is_full() {
             Order::Deploy {
                 content: Content::Steady(1),
                 select: String::new(),
+                placing: Placing::Daemon,
             },
         );
         world.run_for(30_000);
@@ -150,6 +153,7 @@ fn case_44_a_broken_disk_ends_the_program_and_the_next_one_reads_what_is_there()
             Order::Deploy {
                 content: Content::Steady(1),
                 select: String::new(),
+                placing: Placing::Daemon,
             },
         );
         world.arm_host(9, Fault::Broken);

@@ -8,5 +8,6 @@
 mod content;
 mod every_call;
 mod faults;
+mod placement;
 mod reported;
 mod seeds;

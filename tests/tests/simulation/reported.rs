@@ -1,7 +1,7 @@
 //! The reported failures: work deployed around nodes that are away.
 
 use sluice_model::{ExecutionState, JobState, NodeState, PendingReason, Version};
-use sluice_tests::sim::{Content, Order, World, play};
+use sluice_tests::sim::{Content, Order, Placing, World, play};
 
 const STEADY: Content = Content::Steady(0);
 
@@ -324,6 +324,7 @@ fn case_24_an_order_is_kept_while_nobody_can_plan_it() {
             Order::Deploy {
                 content: STEADY,
                 select: String::new(),
+                placing: Placing::Daemon,
             },
         );
         // It dies with the commit done and nothing sent.

@@ -1,8 +1,8 @@
 //! Commands that ask the orchestrator one thing and show the answer.
 
 use sluice_api::{
-    Execution, ExecutionFilter, Explain, Job, JobDetail, Logs, LogsQuery, Node, NodeDetail, Plugin,
-    Status, TokenCreate, TokenCreated, routes,
+    Execution, ExecutionFilter, Explain, Job, JobDetail, JobVersion, Logs, LogsQuery, Node,
+    NodeDetail, Plugin, Status, TokenCreate, TokenCreated, routes,
 };
 use sluice_model::{ExecutionId, JobName, NodeName};
 
@@ -44,6 +44,18 @@ pub(super) async fn start_job(client: &Client, out: &Out, name: &JobName) -> Res
     out.show(&job, |_| {
         format!("{name} is started, it is {}\n", job.state)
     })
+}
+
+pub(super) async fn restart_job(client: &Client, out: &Out, name: &JobName) -> Result<(), Failure> {
+    let job: Job = client.post(&job_path(routes::JOB_RESTART, name)).await?;
+    out.show(&job, |_| {
+        format!("{name} is restarted: the next attempt of every execution is ordered\n")
+    })
+}
+
+pub(super) async fn history(client: &Client, out: &Out, name: &JobName) -> Result<(), Failure> {
+    let versions: Vec<JobVersion> = client.get(&job_path(routes::JOB_HISTORY, name)).await?;
+    list(out, &versions, "no version is kept", render::versions)
 }
 
 pub(super) async fn stop_job(client: &Client, out: &Out, name: &JobName) -> Result<(), Failure> {

@@ -4,9 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use sluice_api::{
-    DeployOutcome, DeployReply, DeployRequest, MissingArtifacts, MissingReply, routes,
+    DeployOutcome, DeployReply, DeployRequest, MissingArtifacts, MissingReply, RollbackRequest,
+    routes,
 };
-use sluice_model::Digest;
+use sluice_model::{Digest, JobName, Version};
 
 use crate::args::{DeployArgs, Format};
 use crate::client::Client;
@@ -67,6 +68,21 @@ pub(crate) async fn deploy_file(
         upload(client, out, missing).await?;
     }
     client.post_json(routes::DEPLOY, &request).await
+}
+
+/// Makes a new version with an older one's content.
+pub(super) async fn roll_back(
+    client: &Client,
+    out: &Out,
+    job: &JobName,
+    to: Option<u64>,
+) -> Result<(), Failure> {
+    let request = RollbackRequest {
+        to: to.map(Version),
+    };
+    let path = routes::fill(routes::JOB_ROLLBACK, &[job.as_str()]);
+    let reply: DeployReply = client.post_json(&path, &request).await?;
+    report(out, &reply)
 }
 
 /// Reads and checks the file, away from the threads that serve the network.

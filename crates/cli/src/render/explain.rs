@@ -47,6 +47,9 @@ pub(crate) fn explain(style: Style, explain: &Explain) -> String {
         explain.state,
         super::clean(&explain.why)
     );
+    if let Some(unplaced) = &explain.unplaced {
+        text.push_str(&super::job::unplaced(unplaced));
+    }
     if !explain.nodes.is_empty() {
         text.push('\n');
         text.push_str(&table(style, &header, rows));

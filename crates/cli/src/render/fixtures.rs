@@ -10,7 +10,8 @@ use sluice_api::{
 };
 use sluice_model::{
     Attempt, BootCounter, Desired, Digest, ExecutionId, ExecutionState, Incarnation, JobId,
-    JobState, NodeId, NodeState, ObservedPhase, PendingReason, Revision, Slot, UnixMs, Version,
+    JobState, NodeId, NodeState, ObservedPhase, OnLost, PendingReason, Revision, Slot, UnixMs,
+    Version,
 };
 
 /// 2026-11-22T10:00:00Z.
@@ -57,6 +58,8 @@ pub(crate) fn job(name: &str, state: JobState) -> Job {
         name: name.parse().unwrap(),
         id: JobId::from_random([3; 16]),
         kind: JobKind::Daemon,
+        count: None,
+        on_lost: OnLost::Wait,
         version: Version(2),
         state,
         stopped: state == JobState::Stopped,
@@ -77,6 +80,7 @@ pub(crate) fn job(name: &str, state: JobState) -> Job {
 pub(crate) fn job_detail() -> JobDetail {
     JobDetail {
         job: job("field-temps", JobState::Running),
+        unplaced: None,
         pipeline: "name = \"field-temps\"\n[input.generate]\n".to_owned(),
         spec_digest: Digest::of(b"spec"),
         components: vec![JobComponent {
@@ -174,6 +178,7 @@ pub(crate) fn explain() -> Explain {
         version: Version(2),
         state: JobState::Running,
         why: "it runs on every connected node that matches".to_owned(),
+        unplaced: None,
         nodes: vec![
             line(&running("e1"), NodeState::Connected, true, "site=plant-7"),
             line(&away("e2"), NodeState::Disconnected, true, "site=plant-7"),

@@ -1,9 +1,12 @@
 //! Jobs.
 
-use sluice_api::{Job, JobDetail};
+use sluice_api::{Job, JobDetail, JobVersion, Unplaced};
 use sluice_model::JobState;
 
 use super::{Cell, Style, Tone, at, cell, executions, fields, size, table, toned};
+
+/// Of a digest, `sha256:` and so many digits that equal ones are seen to be equal.
+const DIGEST_SHOWN: usize = 19;
 
 /// The jobs as a table.
 pub(crate) fn jobs(style: Style, jobs: &[Job]) -> String {
@@ -24,7 +27,7 @@ pub(crate) fn jobs(style: Style, jobs: &[Job]) -> String {
         .map(|job| {
             vec![
                 cell(&job.name),
-                cell(job.kind.as_str()),
+                cell(kind(job)),
                 cell(job.version),
                 state(job.state),
                 cell(job.desired),
@@ -33,6 +36,35 @@ pub(crate) fn jobs(style: Style, jobs: &[Job]) -> String {
                 cell(job.failed),
                 cell(job.completed),
                 cell(at(job.updated_at)),
+            ]
+        })
+        .collect();
+    table(style, &header, rows)
+}
+
+/// A job's kept versions as a table.
+pub(crate) fn versions(style: Style, versions: &[JobVersion]) -> String {
+    let header = ["VERSION", "MADE", "BY", "CHANGES", "CONTENT"];
+    let rows = versions
+        .iter()
+        .map(|version| {
+            let number = if version.current {
+                format!("{} (current)", version.version)
+            } else {
+                version.version.to_string()
+            };
+            let by = match (version.rolled_back_to, &version.reason) {
+                (Some(to), Some(reason)) => format!("rollback to {to}: {reason}"),
+                (Some(to), None) => format!("rollback to {to}"),
+                (None, _) => "deploy".to_owned(),
+            };
+            let digest = version.spec_digest.to_string();
+            vec![
+                cell(number),
+                cell(at(version.created_at)),
+                cell(by),
+                cell(version.changes.join("; ")),
+                cell(&digest[..DIGEST_SHOWN.min(digest.len())]),
             ]
         })
         .collect();
@@ -55,7 +87,8 @@ pub(crate) fn job_detail(style: Style, detail: &JobDetail) -> String {
     let mut text = fields(&[
         ("name", cell(&job.name)),
         ("id", cell(job.id)),
-        ("kind", cell(job.kind.as_str())),
+        ("kind", cell(kind(job))),
+        ("when lost", cell(job.on_lost)),
         ("version", cell(job.version)),
         ("state", state(job.state)),
         (
@@ -81,6 +114,10 @@ pub(crate) fn job_detail(style: Style, detail: &JobDetail) -> String {
             )),
         )]));
     }
+    if let Some(it) = &detail.unplaced {
+        text.push('\n');
+        text.push_str(&unplaced(it));
+    }
     if !detail.executions.is_empty() {
         text.push('\n');
         text.push_str(&executions(style, &detail.executions));
@@ -92,6 +129,22 @@ pub(crate) fn job_detail(style: Style, detail: &JobDetail) -> String {
         text.push('\n');
     }
     text
+}
+
+/// Replicas that find no node, in a line.
+pub(crate) fn unplaced(unplaced: &Unplaced) -> String {
+    let many = if unplaced.count == 1 { "" } else { "s" };
+    super::clean(&format!(
+        "{}: {} replica{many} pending/{}: {}; next: {}",
+        unplaced.job, unplaced.count, unplaced.reason_code, unplaced.reason, unplaced.next_action
+    )) + "\n"
+}
+
+fn kind(job: &Job) -> String {
+    match job.count {
+        Some(count) => format!("{} ({count})", job.kind.as_str()),
+        None => job.kind.as_str().to_owned(),
+    }
 }
 
 pub(crate) fn state(state: JobState) -> Cell {

@@ -30,7 +30,10 @@ pub(crate) fn status(style: Style, status: &Status) -> String {
                 job.name, job.name
             ));
         }
-        if status.waiting.is_empty() && queued.is_empty() {
+        for unplaced in &status.unplaced {
+            text.push_str(&super::job::unplaced(unplaced));
+        }
+        if status.waiting.is_empty() && queued.is_empty() && status.unplaced.is_empty() {
             text.push_str("Nothing waits.\n");
         } else if !status.waiting.is_empty() {
             text.push_str("What does not run, and why:\n");

@@ -169,3 +169,42 @@ fn waiting_says_what_is_missing() {
         assert!(missing.join("\n").contains(says), "{says}: {missing:?}");
     }
 }
+
+#[test]
+fn replicas_are_expected_where_they_are_placed_and_the_unplaced_are_named() {
+    let mut detail = fixtures::job_detail();
+    detail.job.kind = JobKind::Replicas;
+    detail.executions = vec![at_version(2, fixtures::running("e1"))];
+    let nodes = [fixtures::node("e1", UP), fixtures::node("e2", UP)];
+    let matching = ["e1".parse().unwrap(), "e2".parse().unwrap()];
+    let done = judge(Version(2), &matching, &detail, &nodes);
+    assert_eq!(done, Verdict::Done { absent: vec![] });
+    detail.unplaced = Some(sluice_api::Unplaced {
+        job: detail.job.name.clone(),
+        count: 1,
+        reason_code: PendingReason::NoNode,
+        reason: "of 2 nodes: 1 taken by its other replicas, 1 lost".to_owned(),
+        next_action: "when a node joins".to_owned(),
+        next_at: None,
+    });
+    let Verdict::Done { absent } = judge(Version(2), &matching, &detail, &nodes) else {
+        panic!("an unplaced replica holds nothing up");
+    };
+    assert!(
+        absent[0].contains("1 replica pending/no-node"),
+        "{absent:?}"
+    );
+    // A cordoned node gets nothing new, and nobody waits for it.
+    detail.job.kind = JobKind::Daemon;
+    detail.unplaced = None;
+    let mut cordoned = nodes.clone();
+    cordoned[1].cordoned = true;
+    assert!(matches!(
+        judge(Version(2), &matching, &detail, &nodes),
+        Verdict::Waiting { .. }
+    ));
+    assert!(matches!(
+        judge(Version(2), &matching, &detail, &cordoned),
+        Verdict::Done { .. }
+    ));
+}

@@ -4,7 +4,7 @@
 //! that one run shows everything that is wrong:
 //!
 //! ```text
-//! text -> toml_edit tree -> parse (document) -> connectors, stages -> walk (tables, fields) -> values, words
+//! text -> toml_edit tree -> parse (document) -> placement, connectors, stages -> walk (tables, fields) -> values, words
 //! ```
 //!
 //! It reads only the text: whether a plugin's file exists is for the caller to find out.
@@ -16,10 +16,11 @@ use toml_edit::{Document, Item, Value};
 
 use crate::{JobName, NodeName, StageName, check_label_key, check_label_value};
 
-use super::{Kind, PIPELINE_BYTES_MAX, Pipeline, PluginRef, Problem, Problems, Select};
+use super::{PIPELINE_BYTES_MAX, Pipeline, PluginRef, Problem, Problems, Select};
 
 mod connectors;
 pub(super) mod keys;
+mod placement;
 mod stages;
 pub(super) mod values;
 mod walk;
@@ -122,10 +123,7 @@ fn document_fields(walk: &mut Walk<'_>, root: &Section<'_>) -> Option<Pipeline> 
     let name = walk
         .required(root, "name", "name = \"field-temps\"")
         .and_then(|field| job_name(walk, &field));
-    let kind = match root.field("kind") {
-        Some(field) => kind(walk, &field),
-        None => Some(Kind::Daemon),
-    };
+    let placement = placement::placement(walk, root);
     let select = match root.field("select") {
         Some(field) => select(walk, &field),
         None => Some(Select::default()),
@@ -136,9 +134,11 @@ fn document_fields(walk: &mut Walk<'_>, root: &Section<'_>) -> Option<Pipeline> 
         None => Some(Vec::new()),
     };
     let output = connectors::output(walk, root);
+    let (kind, on_lost) = placement?;
     Some(Pipeline {
         name: name?,
-        kind: kind?,
+        kind,
+        on_lost,
         select: select?,
         input: input?,
         stages: stages?,
@@ -149,30 +149,6 @@ fn document_fields(walk: &mut Walk<'_>, root: &Section<'_>) -> Option<Pipeline> 
 fn job_name(walk: &mut Walk<'_>, field: &Field<'_>) -> Option<JobName> {
     let text = walk.text(field, "a name such as \"field-temps\"")?;
     walk.accept(field, text.parse(), |rule| format!("a job's name {rule}"))
-}
-
-fn kind(walk: &mut Walk<'_>, field: &Field<'_>) -> Option<Kind> {
-    match walk.text(field, "a kind, \"daemon\"")? {
-        "daemon" => Some(Kind::Daemon),
-        later @ ("replicas" | "batch") => {
-            walk.problem(
-                field.value.clone(),
-                format!("kind `{later}` is not in this version"),
-                "reserved for a later version",
-                "this version has `kind = \"daemon\"`: one execution on every matching node",
-            );
-            None
-        }
-        other => {
-            walk.problem(
-                field.value.clone(),
-                format!("unknown kind `{other}`"),
-                "",
-                "this version has `kind = \"daemon\"`: one execution on every matching node",
-            );
-            None
-        }
-    }
 }
 
 fn select(walk: &mut Walk<'_>, field: &Field<'_>) -> Option<Select> {

@@ -54,6 +54,11 @@ struct PipelineDocument {
     /// How the job is placed.
     #[schemars(default)]
     kind: KindDocument,
+    /// How many nodes; with `kind = "replicas"` only, and required there.
+    #[schemars(range(min = 1, max = 1000))]
+    count: Option<u32>,
+    /// What becomes of an execution whose node is lost. Absent: `wait` for a daemon, `replace` for replicas.
+    on_lost: Option<OnLostDocument>,
     /// Which nodes, by label; `node` stands for the node's name. Absent: every node.
     #[schemars(default)]
     select: BTreeMap<String, OneOrMore>,
@@ -69,10 +74,26 @@ struct PipelineDocument {
 /// How a job is placed.
 #[derive(Default, JsonSchema)]
 #[schemars(rename_all = "lowercase")]
+#[expect(dead_code, reason = "only its schema is used")]
 enum KindDocument {
     /// One execution on every matching node.
     #[default]
     Daemon,
+    /// One execution on each of `count` matching nodes.
+    Replicas,
+}
+
+/// What becomes of an execution whose node is lost.
+#[derive(JsonSchema)]
+#[schemars(rename_all = "lowercase")]
+#[expect(dead_code, reason = "only its schema is used")]
+enum OnLostDocument {
+    /// It waits for its node.
+    Wait,
+    /// Another node takes its place; replicas only.
+    Replace,
+    /// It counts as failed until its node is back.
+    Fail,
 }
 
 /// A value, or a list of values of which one must match.

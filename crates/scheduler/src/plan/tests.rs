@@ -4,34 +4,41 @@ use proptest::prelude::*;
 
 use super::*;
 
-fn id(byte: u8) -> NodeId {
+pub(crate) fn id(byte: u8) -> NodeId {
     NodeId::from_random([byte; 16])
 }
 
-fn execution_id(node: u8) -> ExecutionId {
+pub(crate) fn execution_id(node: u8) -> ExecutionId {
     ExecutionId::from_random([node; 16])
 }
 
-fn node(byte: u8, site: &str) -> NodeFacts {
+pub(crate) fn node(byte: u8, site: &str) -> NodeFacts {
     NodeFacts {
         id: id(byte),
         name: format!("e{byte}").parse().expect("a name"),
         labels: [("site".to_owned(), site.to_owned())].into(),
         held: false,
+        cordoned: false,
+        draining: false,
+        lost: false,
+        executions: 0,
+        lacks: None,
     }
 }
 
-fn job(version: u64) -> JobFacts {
+pub(crate) fn job(version: u64) -> JobFacts {
     JobFacts {
         id: JobId::from_random([9; 16]),
         version: Version(version),
         stopped: false,
         deleted: false,
+        kind: Kind::Daemon,
+        on_lost: OnLost::Wait,
         select: Select([("site".to_owned(), vec!["a".to_owned()])].into()),
     }
 }
 
-fn execution(byte: u8, version: u64, attempt: u64, desired: Desired) -> ExecutionFacts {
+pub(crate) fn execution(byte: u8, version: u64, attempt: u64, desired: Desired) -> ExecutionFacts {
     ExecutionFacts {
         id: execution_id(byte),
         node: id(byte),
@@ -39,10 +46,14 @@ fn execution(byte: u8, version: u64, attempt: u64, desired: Desired) -> Executio
         version: Version(version),
         attempt: Attempt(attempt),
         desired,
+        replaced: false,
+        seen_running: false,
+        ended: false,
+        created_at: UnixMs(0),
     }
 }
 
-fn apply(snapshot: &mut Snapshot, plan: &Plan) {
+pub(crate) fn apply(snapshot: &mut Snapshot, plan: &Plan) {
     for change in &plan.changes {
         match change {
             Change::Create { node, slot } => snapshot.executions.push(ExecutionFacts {
@@ -52,6 +63,10 @@ fn apply(snapshot: &mut Snapshot, plan: &Plan) {
                 version: snapshot.job.version,
                 attempt: Attempt(1),
                 desired: Desired::Run,
+                replaced: false,
+                seen_running: false,
+                ended: false,
+                created_at: UnixMs(1),
             }),
             Change::Update {
                 execution,
@@ -65,6 +80,15 @@ fn apply(snapshot: &mut Snapshot, plan: &Plan) {
                     .find(|row| row.id == *execution)
                     .expect("a plan names what is there");
                 (row.version, row.attempt, row.desired) = (*version, *attempt, *desired);
+                row.replaced = false;
+            }
+            Change::Replace { execution } | Change::Adopt { execution } => {
+                let row = snapshot
+                    .executions
+                    .iter_mut()
+                    .find(|row| row.id == *execution)
+                    .expect("a plan names what is there");
+                row.replaced = matches!(change, Change::Replace { .. });
             }
         }
     }

@@ -39,6 +39,9 @@ fn view(
         changed_at: UnixMs(500),
         live,
         outcome,
+        on_lost: OnLost::Wait,
+        replaced: false,
+        lacks: None,
     })
 }
 
@@ -201,27 +204,127 @@ fn a_job_takes_the_first_state_that_applies() {
     ] {
         let views = views
             .into_iter()
-            .map(|(view, node)| (view, node, Desired::Run))
+            .map(|(view, node)| counted(view, node))
             .collect::<Vec<_>>();
-        let (state, counts) = job_state(false, views.clone(), UnixMs(1));
+        let (state, counts) = job_state(false, views.clone(), 0, UnixMs(1));
         assert_eq!(state, expected, "{views:?}");
         assert_eq!(
             counts.running + counts.waiting + counts.failed + counts.completed,
             counts.desired
         );
-        assert_eq!(job_state(true, views, UnixMs(1)).0, JobState::Stopped);
+        assert_eq!(job_state(true, views, 0, UnixMs(1)).0, JobState::Stopped);
     }
     let late = UnixMs(0).plus(MOVING * 2);
     assert_eq!(
         job_state(
             false,
-            [
-                (&run, Connected, Desired::Run),
-                (&sending, Connected, Desired::Run)
-            ],
+            [counted(&run, Connected), counted(&sending, Connected)],
+            0,
             late
         )
         .0,
         JobState::Degraded
     );
+}
+
+fn counted(view: &ExecutionView, node: NodeState) -> Counted<'_> {
+    Counted {
+        view,
+        node,
+        desired: Desired::Run,
+        replaced: false,
+    }
+}
+
+#[test]
+fn what_is_replaced_does_not_count_and_what_finds_no_node_waits() {
+    let run = view(
+        &node(NodeState::Connected, 7),
+        Desired::Run,
+        Some(&observed(2, ObservedPhase::Running)),
+        None,
+    );
+    let away = Counted {
+        replaced: true,
+        ..counted(&run, NodeState::Lost)
+    };
+    let one = counted(&run, NodeState::Connected);
+    let (state, counts) = job_state(false, [one, away], 1, UnixMs(1));
+    assert_eq!(
+        (counts.desired, counts.running, counts.waiting),
+        (2, 1, 1),
+        "{counts:?}"
+    );
+    assert_eq!(state, JobState::Running);
+    assert_eq!(job_state(false, [away], 2, UnixMs(1)).0, JobState::Degraded);
+    assert_eq!(job_state(false, [], 2, UnixMs(1)).0, JobState::Queued);
+}
+
+#[test]
+fn what_a_lost_node_had_is_shown_as_the_job_says() {
+    let live = observed(2, ObservedPhase::Running);
+    let lost = node(NodeState::Lost, 7);
+    let shown = |on_lost, replaced, outcome| {
+        view_execution(&ViewInput {
+            node: &lost,
+            version: Version(2),
+            attempt: Attempt(1),
+            desired: Desired::Run,
+            rev: Revision(7),
+            changed_at: UnixMs(500),
+            live: Some(&live),
+            outcome,
+            on_lost,
+            replaced,
+            lacks: None,
+        })
+    };
+    let failed = shown(OnLost::Fail, false, None);
+    assert_eq!(
+        (failed.state, failed.reason_code),
+        (ExecutionState::Failed, "lost")
+    );
+    let (state, counts) = job_state(false, [counted(&failed, NodeState::Lost)], 0, UnixMs(1));
+    assert_eq!((state, counts.failed), (JobState::Failed, 1));
+    assert_eq!(shown(OnLost::Wait, false, None).state, ExecutionState::Lost);
+    let replaced = shown(OnLost::Replace, true, None);
+    assert_eq!(replaced.state, ExecutionState::Lost);
+    assert!(replaced.next_action.contains("when e1 connects"));
+    let done = observed(2, ObservedPhase::Completed);
+    assert_eq!(
+        shown(OnLost::Fail, false, Some(&done)).state,
+        ExecutionState::Completed,
+        "what ended needs no node"
+    );
+}
+
+#[test]
+fn a_misfit_is_refused_by_name_before_anything_is_sent() {
+    for state in [NodeState::Connected, NodeState::Disconnected] {
+        for received in [6, 7] {
+            let old = observed(1, ObservedPhase::Running);
+            let shown = view_execution(&ViewInput {
+                node: &node(state, received),
+                version: Version(2),
+                attempt: Attempt(1),
+                desired: Desired::Run,
+                rev: Revision(7),
+                changed_at: UnixMs(500),
+                live: Some(&old),
+                outcome: None,
+                on_lost: OnLost::Wait,
+                replaced: false,
+                lacks: Some("connector:input.file"),
+            });
+            assert_eq!(
+                (shown.state, shown.reason_code, shown.reason.as_str()),
+                (
+                    ExecutionState::Pending,
+                    "refused",
+                    "e1 lacks connector:input.file"
+                )
+            );
+            assert!(shown.on_old_version, "the old version runs on");
+        }
+    }
 }

@@ -9,7 +9,7 @@ use sluice_model::{
 };
 use sluice_protocol::ObservedRow;
 
-use super::super::{ExecutionRecord, JobRecord, NodeRecord};
+use super::super::{ExecutionRecord, JobRecord, NodeOrders, NodeRecord};
 
 /// SQLite's integers are signed 64 bits; ours stay below.
 pub(super) fn int(value: u64) -> i64 {
@@ -70,7 +70,7 @@ pub(super) fn maybe_time(row: &SqlRow<'_>, index: usize) -> rusqlite::Result<Opt
 
 pub(super) const NODE_COLUMNS: &str = "id, name, labels, key, certificate_expires_at, incarnation, boot_counter, boot_nonce, \
      desired_rev, desired_digest, received_rev, last_ack_at, observed_rev, observed_digest, held, created_at, \
-     last_seen_at, program, versions, capabilities";
+     last_seen_at, program, versions, capabilities, cordoned, draining, operator_labels, lost_at, executions";
 
 pub(super) fn read_node(row: &SqlRow<'_>) -> rusqlite::Result<NodeRecord> {
     let boot = match row.get_ref(5)?.as_blob_or_null()? {
@@ -104,6 +104,13 @@ pub(super) fn read_node(row: &SqlRow<'_>) -> rusqlite::Result<NodeRecord> {
         program: row.get(17)?,
         versions: json(row, 18)?,
         capabilities: json(row, 19)?,
+        orders: NodeOrders {
+            cordoned: row.get(20)?,
+            draining: row.get(21)?,
+            labels: json(row, 22)?,
+        },
+        lost_at: maybe_time(row, 23)?,
+        executions: counter(row, 24)?,
     })
 }
 
@@ -124,7 +131,7 @@ pub(super) fn read_job(row: &SqlRow<'_>) -> rusqlite::Result<JobRecord> {
 }
 
 pub(super) const EXECUTION_COLUMNS: &str =
-    "id, job, node, slot, version, attempt, desired, spec, rev, created_at, changed_at";
+    "id, job, node, slot, version, attempt, desired, spec, rev, created_at, changed_at, replaced";
 
 pub(super) fn read_execution(row: &SqlRow<'_>) -> rusqlite::Result<ExecutionRecord> {
     Ok(ExecutionRecord {
@@ -139,6 +146,7 @@ pub(super) fn read_execution(row: &SqlRow<'_>) -> rusqlite::Result<ExecutionReco
         rev: Revision(counter(row, 8)?),
         created_at: time(row, 9)?,
         changed_at: time(row, 10)?,
+        replaced: row.get(11)?,
     })
 }
 

@@ -1,8 +1,9 @@
 //! Every key that a pipeline may have, by section. The walk, its advice and the editor's schema agree on these.
 
 /// The document itself.
-pub(in crate::pipeline) const PIPELINE: &[&str] =
-    &["name", "kind", "select", "input", "stage", "output"];
+pub(in crate::pipeline) const PIPELINE: &[&str] = &[
+    "name", "kind", "count", "on_lost", "select", "input", "stage", "output",
+];
 /// `[input]`: the inputs of this version.
 pub(in crate::pipeline) const INPUTS: &[&str] = &["file", "generate", "stdin"];
 /// `[input.generate]`
@@ -31,11 +32,9 @@ pub(in crate::pipeline) const DISCARD: &[&str] = &[];
 pub(in crate::pipeline) const RESERVED: &[&str] = &[
     "batch",
     "buffer",
-    "count",
     "grants",
     "isolation",
     "on_error",
-    "on_lost",
     "parallelism",
     "param",
     "remap",

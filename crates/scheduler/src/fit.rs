@@ -1,0 +1,60 @@
+//! What a pipeline needs of an edge's program, and what a node lacks of it.
+
+use sluice_model::pipeline::{Input, Output, Pipeline};
+
+/// The world that this version's stages are made for, as an edge names it.
+const WORLD: &str = "world:transform@0.1";
+
+/// What a node with these capabilities lacks to run a pipeline, in words; `None` when it has everything. A node that
+/// never connected has said nothing, and is expected to have it.
+pub fn lacking(pipeline: &Pipeline, capabilities: &[String]) -> Option<String> {
+    if capabilities.is_empty() {
+        return None;
+    }
+    let input = match pipeline.input {
+        Input::Generate(_) => Some("connector:input.generate"),
+        Input::File(_) => Some("connector:input.file"),
+        // Only `sluice dev` takes it, which reads for its edge.
+        Input::Stdin => None,
+    };
+    let output = match pipeline.output {
+        Output::Stdout(_) => "connector:output.stdout",
+        Output::File(_) => "connector:output.file",
+        Output::Discard => "connector:output.discard",
+    };
+    let mut lacks: Vec<&str> = Vec::new();
+    let stages = (!pipeline.stages.is_empty()).then_some(WORLD);
+    for need in [input, Some(output), stages].into_iter().flatten() {
+        if !capabilities.iter().any(|has| has == need) {
+            lacks.push(need);
+        }
+    }
+    (!lacks.is_empty()).then(|| lacks.join(" and "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_lacks_is_named_once_and_silence_lacks_nothing() {
+        let pipeline = sluice_model::pipeline::parse(
+            "name = \"a\"\n[input.file]\npath = \"in\"\n[[stage]]\nname = \"s\"\nplugin = \"s.wasm\"\n\
+             [output.file]\npath = \"out\"\n",
+        )
+        .expect("a good pipeline");
+        let has = |list: &[&str]| {
+            let list: Vec<String> = list.iter().map(|word| (*word).to_owned()).collect();
+            lacking(&pipeline, &list)
+        };
+        let input = "connector:input.file";
+        let output = "connector:output.file";
+        assert_eq!(has(&[]), None);
+        assert_eq!(has(&[input, output, WORLD, "arch:x86_64"]), None);
+        assert_eq!(has(&[output, WORLD]).as_deref(), Some(input));
+        assert_eq!(
+            has(&["arch:x86_64", output]).as_deref(),
+            Some("connector:input.file and world:transform@0.1")
+        );
+    }
+}

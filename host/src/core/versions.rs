@@ -1,0 +1,163 @@
+//! A job over time: its kept versions, back to one of them, and once more from the start.
+
+use sluice_api::{DeployOutcome, DeployReply, ErrorBody, ErrorCode, JobVersion, VersionSource};
+use sluice_model::{Desired, NodeState, Version};
+use tracing::info;
+
+use super::operator::{Called, Reply, component_changes};
+use super::{Core, Step};
+use crate::store::{ExecutionRecord, JobRecord, Store, StoreError, VersionOrigin, VersionRecord};
+
+impl<S: Store> Core<S> {
+    /// The versions that are kept, newest first, each with what it changed against the one before it.
+    pub(super) fn show_history(&mut self, job: &JobRecord) -> Result<Vec<JobVersion>, StoreError> {
+        let kept = self.store.history(job.id)?;
+        let mut shown = Vec::with_capacity(kept.len());
+        for (index, record) in kept.iter().enumerate() {
+            let changes = match kept.get(index + 1) {
+                None => Vec::new(),
+                Some(before) => self.changes_between(before, record)?,
+            };
+            let (source, rolled_back_to, reason) = match &record.origin {
+                VersionOrigin::Deploy => (VersionSource::Deploy, None, None),
+                VersionOrigin::Rollback { to, reason } => {
+                    (VersionSource::Rollback, Some(*to), Some(reason.clone()))
+                }
+            };
+            shown.push(JobVersion {
+                version: record.version,
+                current: record.version == job.version,
+                created_at: record.created_at,
+                spec_digest: record.spec,
+                source,
+                rolled_back_to,
+                reason,
+                changes,
+            });
+        }
+        Ok(shown)
+    }
+
+    fn changes_between(
+        &mut self,
+        before: &VersionRecord,
+        after: &VersionRecord,
+    ) -> Result<Vec<String>, StoreError> {
+        let (old, new) = (self.spec_of(before.spec)?, self.spec_of(after.spec)?);
+        let mut changes = Vec::new();
+        if old.pipeline != new.pipeline {
+            changes.push("the pipeline text changed".to_owned());
+        }
+        changes.extend(component_changes(&old, &new));
+        Ok(changes)
+    }
+
+    /// A new version with an older one's content; versions only grow.
+    pub(super) fn roll_back(
+        &mut self,
+        job: &JobRecord,
+        to: Option<Version>,
+        step: &mut Step,
+    ) -> Result<Called, StoreError> {
+        let kept = self.store.history(job.id)?;
+        let target = match to {
+            Some(to) => kept.iter().find(|record| record.version == to),
+            None => kept
+                .iter()
+                .find(|record| record.version < job.version && record.spec != job.spec),
+        };
+        let name = &job.name;
+        let Some(target) = target else {
+            let help = format!("`sluice job history {name}` lists the versions that are kept");
+            let error = match to {
+                Some(to) => ErrorBody::new(
+                    ErrorCode::NotFound,
+                    format!("version {to} of {name} is not kept"),
+                ),
+                None => ErrorBody::new(
+                    ErrorCode::Conflict,
+                    format!("{name} has no earlier version with other content"),
+                ),
+            };
+            return Ok(Err(error.with_help(help)));
+        };
+        let Some(pipeline) = self.readable_pipeline(target.spec)? else {
+            let message = format!(
+                "version {} of {name} was stored by another program, and this one cannot read it",
+                target.version
+            );
+            return Ok(Err(ErrorBody::new(ErrorCode::Conflict, message)));
+        };
+        let (outcome, version) = if target.spec != job.spec {
+            (DeployOutcome::Updated, job.version.next())
+        } else if job.stopped {
+            (DeployOutcome::Started, job.version)
+        } else {
+            (DeployOutcome::Unchanged, job.version)
+        };
+        let now = step.now.unix;
+        let matching = self.matching(&pipeline)?;
+        let spec = self.spec_of(target.spec)?;
+        let changes = self.describe(&pipeline, &spec, Some(job), outcome, version, &matching)?;
+        match outcome {
+            DeployOutcome::Updated => {
+                let origin = VersionOrigin::Rollback {
+                    to: target.version,
+                    reason: "an operator asked for it".to_owned(),
+                };
+                self.store
+                    .insert_version(job.id, version, target.spec, &origin, now)?;
+            }
+            DeployOutcome::Started => self.store.set_stopped(job.id, false)?,
+            DeployOutcome::Created | DeployOutcome::Unchanged => {}
+        }
+        if outcome != DeployOutcome::Unchanged {
+            self.evaluate_job(job.id, now)?;
+            info!(event = "job.rollback", job = %name, version = version.0, to = target.version.0);
+        }
+        Ok(Ok(Reply::Deploy(Box::new(DeployReply {
+            job: name.clone(),
+            id: Some(job.id),
+            version,
+            outcome,
+            dry_run: false,
+            changes,
+            matching_nodes: matching,
+        }))))
+    }
+
+    /// The next attempt of every execution that should run; a stopped job is started. What a held node has is left
+    /// alone, and so is what a lost node's replacement stands for.
+    pub(super) fn restart_job(
+        &mut self,
+        job: JobRecord,
+        step: &mut Step,
+    ) -> Result<Called, StoreError> {
+        let now = step.now.unix;
+        if job.stopped {
+            self.store.set_stopped(job.id, false)?;
+            self.evaluate_job(job.id, now)?;
+        } else {
+            for execution in self.store.executions_of_job(job.id)? {
+                let held = self
+                    .store
+                    .node(execution.node)?
+                    .is_none_or(|node| self.node_state(&node) == NodeState::Held);
+                if execution.desired == Desired::Run && !execution.replaced && !held {
+                    let next = ExecutionRecord {
+                        attempt: execution.attempt.next(),
+                        changed_at: now,
+                        ..execution
+                    };
+                    self.commit_row(&job, &next, step)?;
+                }
+            }
+        }
+        info!(event = "job.restart", job = %job.name);
+        let job = JobRecord {
+            stopped: false,
+            ..job
+        };
+        Ok(Ok(Reply::Job(Box::new(self.show_one_job(&job, now)?))))
+    }
+}

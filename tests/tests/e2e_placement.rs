@@ -1,0 +1,128 @@
+//! Replicas and orders of nodes, with real processes and through the CLI.
+
+#![allow(clippy::unwrap_used)]
+
+use std::time::Duration;
+
+use sluice_api::{JobVersion, Node};
+use sluice_model::{ExecutionState, NodeState};
+use sluice_tests::e2e::pipelines::PipelineText;
+use sluice_tests::e2e::{Cluster, ClusterOptions};
+
+fn cluster(edges: &[&str]) -> Cluster {
+    let options = ClusterOptions {
+        lost_after: Duration::from_secs(2),
+        ..ClusterOptions::default()
+    };
+    Cluster::start_with(options, edges)
+}
+
+fn replicas(cluster: &mut Cluster, job: &str, count: u32) {
+    let text = PipelineText::steady(job).text();
+    let ran = cluster.try_deploy(&format!("kind = \"replicas\"\ncount = {count}\n{text}"));
+    assert_eq!(ran.code, 0, "{ran:?}");
+}
+
+#[test]
+fn case_05_case_16_a_killed_node_is_replaced_and_its_return_makes_no_two() {
+    let mut cluster = cluster(&["e1", "e2"]);
+    replicas(&mut cluster, "one", 1);
+    let detail = cluster.wait_job_running("one", 1);
+    let first = detail.executions[0].node.clone();
+    let other = if first.as_str() == "e1" { "e2" } else { "e1" };
+    cluster.kill_edge(first.as_str());
+    cluster.wait_node(first.as_str(), NodeState::Lost);
+    cluster.wait_running("one", other);
+    let job = cluster.api().job("one").unwrap().job;
+    assert_eq!((job.desired, job.running), (1, 1), "{job:?}");
+    cluster.start_edge(first.as_str());
+    cluster.wait_execution("one", first.as_str(), "stopped", |it| {
+        it.state == ExecutionState::Stopped
+    });
+    let job = cluster.wait_job_running("one", 1).job;
+    assert_eq!(job.running, 1);
+    cluster.wait_more_lines(other, "one.out", 3);
+}
+
+#[test]
+fn case_90_a_drain_waits_for_its_deadline_and_names_what_did_not_stop() {
+    let mut cluster = cluster(&["e1", "e2"]);
+    cluster.deploy(&PipelineText::steady("all"));
+    cluster.wait_job_running("all", 2);
+    let drained: Node = cluster
+        .sluice(&[
+            "node",
+            "drain",
+            "e1",
+            "--deadline",
+            "30s",
+            "--output",
+            "json",
+        ])
+        .json();
+    assert!(drained.cordoned && drained.draining && drained.executions == 0);
+    assert_eq!(
+        cluster.execution("all", "e1").state,
+        ExecutionState::Stopped
+    );
+    cluster.sluice(&["node", "uncordon", "e1"]);
+    cluster.wait_running("all", "e1");
+    cluster.kill_edge("e2");
+    cluster.wait_node("e2", NodeState::Lost);
+    cluster
+        .sluice(&["node", "drain", "e2", "--deadline", "500ms"])
+        .fails(5, &["not everything on e2 stopped", "all:", "e2"]);
+    cluster.start_edge("e2");
+    let drained = cluster.sluice(&["node", "drain", "e2", "--deadline", "30s"]);
+    assert_eq!(drained.code, 0, "{drained:?}");
+    assert!(drained.stdout.contains("everything there has stopped"));
+}
+
+#[test]
+fn case_89_labels_move_a_job_and_versions_go_back() {
+    let mut cluster = cluster(&["e1"]);
+    cluster.deploy(&PipelineText::steady("here").select("site", "a"));
+    let labelled: Node = cluster
+        .sluice(&["node", "label", "e1", "site=a", "--output", "json"])
+        .json();
+    assert_eq!(labelled.labels["site"], "a");
+    cluster.wait_running("here", "e1");
+    cluster.sluice(&["node", "label", "e1", "site-"]);
+    cluster.wait_execution("here", "e1", "stopped", |it| {
+        it.state == ExecutionState::Stopped
+    });
+    cluster.sluice(&["node", "label", "e1", "site=a"]);
+    cluster.wait_running("here", "e1");
+
+    cluster.deploy(
+        &PipelineText::steady("here")
+            .select("site", "a")
+            .output("second.out"),
+    );
+    cluster.wait_more_lines("e1", "second.out", 2);
+    let back = cluster.sluice(&["job", "rollback", "here"]);
+    assert_eq!(back.code, 0, "{back:?}");
+    assert!(back.stdout.contains("updated to version 3"), "{back:?}");
+    cluster.wait_execution("here", "e1", "running version 3", |it| {
+        it.version.0 == 3 && it.state == ExecutionState::Running
+    });
+    let history: Vec<JobVersion> = cluster
+        .sluice(&["job", "history", "here", "--output", "json"])
+        .json();
+    let shown: Vec<_> = history
+        .iter()
+        .map(|it| (it.version.0, it.rolled_back_to.map(|to| to.0), it.current))
+        .collect();
+    assert_eq!(
+        shown,
+        [(3, Some(1), true), (2, None, false), (1, None, false)]
+    );
+    cluster
+        .sluice(&["job", "rollback", "here", "--to", "9"])
+        .fails(3, &["version 9 of here is not kept", "sluice job history"]);
+    let restarted = cluster.sluice(&["job", "restart", "here"]);
+    assert_eq!(restarted.code, 0, "{restarted:?}");
+    cluster.wait_execution("here", "e1", "the next attempt", |it| {
+        it.attempt.0 == 2 && it.state == ExecutionState::Running
+    });
+}
