@@ -16,6 +16,7 @@ use sluice_model::{
     UnixMs,
 };
 use sluice_protocol::JoinRequest;
+use sluice_scheduler::Watch;
 use tracing::{info, warn};
 
 use crate::store::{NodeRecord, Store, StoreError};
@@ -25,6 +26,7 @@ mod explain;
 mod join;
 mod nodes;
 mod operator;
+mod rollout;
 mod session;
 mod unplaced;
 mod versions;
@@ -238,6 +240,10 @@ pub struct Core<S> {
     next_session: u64,
     last_tick: MonotonicMs,
     last_sweep: Option<MonotonicMs>,
+    /// What was seen of open rollouts, by this process.
+    watches: BTreeMap<JobId, Watch>,
+    /// Jobs whose rollouts may move on by time alone, and when.
+    rollouts_due: BTreeMap<JobId, MonotonicMs>,
     broken: Option<String>,
     takes_local_pipelines: bool,
 }
@@ -319,6 +325,8 @@ impl<S: Store> Core<S> {
             next_session: 1,
             last_tick: now.mono,
             last_sweep: None,
+            watches: BTreeMap::new(),
+            rollouts_due: BTreeMap::new(),
             broken: None,
             takes_local_pipelines: false,
         })
@@ -538,6 +546,7 @@ impl<S: Store> Core<S> {
             self.evaluate_all_jobs(step.now.unix)?;
             self.store.sweep_tokens(step.now.unix)?;
         }
+        self.evaluate_due_rollouts(step)?;
         Ok(Handled::Keep)
     }
 

@@ -12,8 +12,8 @@ use std::future::Future;
 
 use sluice_api::{
     DeployReply, DeployRequest, ErrorBody, Execution, ExecutionFilter, Explain, Job, JobDetail,
-    JobVersion, Logs, LogsQuery, Node, NodeDetail, NodeOrder, Plugin, RollbackRequest, Status,
-    TokenCreate, TokenCreated,
+    JobVersion, Logs, LogsQuery, Node, NodeDetail, NodeOrder, Plugin, RollbackRequest, Rollout,
+    RolloutOrder, Status, TokenCreate, TokenCreated,
 };
 use sluice_model::{ExecutionId, JobName, NodeName};
 
@@ -67,6 +67,14 @@ pub trait ControlApi: Clone + Send + Sync + 'static {
     fn explain(&self, job: JobName) -> impl Future<Output = Answer<Explain>> + Send;
     /// Lines from the edges in reach; `not-found` without the job or the node.
     fn logs(&self, job: JobName, query: LogsQuery) -> impl Future<Output = Answer<Logs>> + Send;
+    /// How a job's newest version reaches its nodes; `not-found` without job or rollout.
+    fn rollout(&self, name: JobName) -> impl Future<Output = Answer<Rollout>> + Send;
+    /// Pauses, resumes or ends a rollout; `conflict` when it has ended.
+    fn order_rollout(
+        &self,
+        name: JobName,
+        order: RolloutOrder,
+    ) -> impl Future<Output = Answer<Rollout>> + Send;
     /// Makes, changes or starts a job.
     fn deploy(&self, request: DeployRequest) -> impl Future<Output = Answer<DeployReply>> + Send;
     /// Starts a stopped job; one that is not stopped stays as it is.

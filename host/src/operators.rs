@@ -8,8 +8,8 @@ use std::time::Duration;
 use sluice_api::{
     AbsentNode, DeployReply, DeployRequest, ErrorBody, ErrorCode, Execution, ExecutionFilter,
     Explain, Job, JobDetail, JobVersion, LOG_TAIL_DEFAULT, LogLevel, LogLine, Logs, LogsQuery,
-    Node, NodeDetail, NodeOrder, Plugin, RollbackRequest, Status, TOKEN_TTL_MS_MAX, TokenCreate,
-    TokenCreated,
+    Node, NodeDetail, NodeOrder, Plugin, RollbackRequest, Rollout, RolloutOrder, Status,
+    TOKEN_TTL_MS_MAX, TokenCreate, TokenCreated,
 };
 use sluice_model::pipeline::{self, PluginRef};
 use sluice_model::{Digest, ExecutionId, JobName, NodeName, TokenId, UnixMs};
@@ -113,6 +113,14 @@ impl ControlApi for Operators {
 
     async fn start_job(&self, name: JobName) -> Answer<Job> {
         ask!(self, ApiCall::StartJob(name), Reply::Job(job) => *job)
+    }
+
+    async fn rollout(&self, name: JobName) -> Answer<Rollout> {
+        ask!(self, ApiCall::Rollout(name), Reply::Rollout(rollout) => *rollout)
+    }
+
+    async fn order_rollout(&self, name: JobName, order: RolloutOrder) -> Answer<Rollout> {
+        ask!(self, ApiCall::RolloutOrder(name, order), Reply::Rollout(rollout) => *rollout)
     }
 
     async fn stop_job(&self, name: JobName) -> Answer<Job> {

@@ -12,6 +12,7 @@ use sluice_model::{
     UnixMs, Version,
 };
 use sluice_protocol::{ObservedRow, OutcomeKey, Row};
+use sluice_scheduler::RolloutRecord;
 
 mod schema;
 mod sqlite;
@@ -371,6 +372,12 @@ pub trait Store {
 
     /// The versions of a job that are kept, newest first.
     fn history(&mut self, id: JobId) -> Result<Vec<VersionRecord>, StoreError>;
+    /// Keeps a job's rollout in the place of the one before.
+    fn put_rollout(&mut self, job: JobId, record: &RolloutRecord) -> Result<(), StoreError>;
+    /// A job's newest rollout, ended ones too.
+    fn rollout(&mut self, job: JobId) -> Result<Option<RolloutRecord>, StoreError>;
+    /// Forgets a job's rollout: its newest version went to every node at once.
+    fn remove_rollout(&mut self, job: JobId) -> Result<(), StoreError>;
 
     /// Has a job looked at; there is at most one evaluation for each job, and a claim on it ends.
     fn enqueue_evaluation(

@@ -1,4 +1,4 @@
-//! Deaths, wipes, deletions and bad components, with real processes: cases 39, 48, 50, 69, 70, 78, 80, 81, 85, 86 of the
+//! Deaths, wipes, deletions and bad components, with real processes: cases 39, 48, 50, 69, 70, 78, 80, 81, 82, 85, 86 of the
 //! failure matrix.
 
 #![allow(clippy::unwrap_used)]
@@ -520,4 +520,61 @@ fn case_85_what_three_processes_died_of_is_left_out_and_the_edge_stays_in_reach(
     );
     cluster.wait_lines("e1", "mended.out", 3);
     cluster.wait_job_running("deadly", 1);
+}
+
+#[test]
+fn case_82_a_version_that_cannot_be_configured_is_rolled_back_by_itself() {
+    let cluster = Cluster::start(&["e1", "e2", "e3"]);
+    let rules = "canary = 1, min_healthy = '1s'";
+    let good = PipelineText::steady("job")
+        .rollout(rules)
+        .stage("same", &plugin("identity"), "{}");
+    let file = cluster.root().join("job.toml");
+    std::fs::write(&file, good.text()).unwrap();
+    let path = file.to_str().unwrap().to_owned();
+    let deployed = cluster.sluice(&["deploy", &path, "--wait=60s"]);
+    assert_eq!(deployed.code, 0, "{deployed:?}");
+    cluster.wait_job_running("job", 3);
+
+    let bad = PipelineText::steady("job").rollout(rules).stage(
+        "same",
+        &plugin("filter_contains"),
+        "{ has = 'x' }",
+    );
+    std::fs::write(&file, bad.text()).unwrap();
+    cluster.sluice(&["deploy", &path, "--wait=60s"]).fails(
+        1,
+        &[
+            "job version 2 failed",
+            "e1: failed/configure",
+            "it was rolled back: version 3 is version 1 again",
+            "sluice rollout status job",
+        ],
+    );
+    let report = cluster.sluice(&["rollout", "status", "job"]);
+    assert_eq!(report.code, 0, "{report:?}");
+    for part in [
+        "version 1 -> version 2 -> version 3, the old content again",
+        "rolled-back",
+        "e1 failed: failed/configure",
+    ] {
+        assert!(report.stdout.contains(part), "{part}: {}", report.stdout);
+    }
+    assert!(
+        report.stdout.lines().count() <= 40,
+        "more than a screen: {}",
+        report.stdout
+    );
+    cluster.wait_job_running("job", 3);
+    for (edge, version) in [("e1", 3), ("e2", 1), ("e3", 1)] {
+        let execution = cluster.execution("job", edge);
+        assert_eq!((execution.version.0, execution.restarts), (version, 0));
+        cluster.wait_more_lines(edge, "job.out", 3);
+    }
+    cluster
+        .sluice(&["rollout", "abort", "job"])
+        .fails(1, &["has ended: rolled-back"]);
+    cluster
+        .sluice(&["rollout", "status", "none"])
+        .fails(3, &["no job none"]);
 }

@@ -7,7 +7,7 @@ use sluice_model::{
     Digest, JobId, JobName, JobState, OnLost, PendingReason, StageName, UnixMs, Version,
 };
 
-use crate::Execution;
+use crate::{Execution, RolloutSummary};
 
 /// One job.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -44,6 +44,9 @@ pub struct Job {
     pub created_at: UnixMs,
     /// When its newest version was deployed.
     pub updated_at: UnixMs,
+    /// How the newest version reaches the nodes; null when it went to all of them at once.
+    #[serde(default)]
+    pub rollout: Option<RolloutSummary>,
 }
 
 /// The answer of `job describe`: a [`Job`] and what it is made of, in one object.

@@ -13,6 +13,7 @@ mod explain;
 mod job;
 mod logs;
 mod node;
+mod rollout;
 pub mod routes;
 mod status;
 mod token;
@@ -30,5 +31,8 @@ pub use job::{
 };
 pub use logs::{AbsentNode, LOG_TAIL_DEFAULT, LOG_TAIL_MAX, LogLevel, LogLine, Logs, LogsQuery};
 pub use node::{Node, NodeDetail, NodeLabels, NodeOrder};
+pub use rollout::{
+    Rollout, RolloutEvent, RolloutFailure, RolloutNodes, RolloutOrder, RolloutSummary,
+};
 pub use status::Status;
 pub use token::{TOKEN_TTL_MS_DEFAULT, TOKEN_TTL_MS_MAX, TokenCreate, TokenCreated};

@@ -30,6 +30,10 @@ pub const JOB_HISTORY: &str = "/v1/jobs/{name}/history";
 pub const JOB_ROLLBACK: &str = "/v1/jobs/{name}/rollback";
 /// `GET` -> [`crate::Explain`].
 pub const JOB_EXPLAIN: &str = "/v1/jobs/{name}/explain";
+/// `GET` -> [`crate::Rollout`].
+pub const JOB_ROLLOUT: &str = "/v1/jobs/{name}/rollout";
+/// `POST` -> [`crate::Rollout`]; the order is that of [`crate::RolloutOrder`].
+pub const JOB_ROLLOUT_ORDER: &str = "/v1/jobs/{name}/rollout/{order}";
 /// `GET`, query [`crate::LogsQuery`] -> [`crate::Logs`].
 pub const JOB_LOGS: &str = "/v1/jobs/{name}/logs";
 /// `GET` -> [`crate::Execution`], of a job's name and a node's name.

@@ -104,6 +104,9 @@ pub(crate) enum Command {
     /// Deployed pipelines
     #[command(subcommand)]
     Job(JobCommand),
+    /// How a job's newest version reaches its nodes
+    #[command(subcommand)]
+    Rollout(RolloutCommand),
     /// Jobs on nodes
     #[command(subcommand)]
     Execution(ExecutionCommand),
@@ -282,6 +285,40 @@ pub(crate) enum JobCommand {
         after_help = "Examples:\n  sluice job delete field-temps\n  sluice job delete field-temps --yes"
     )]
     Delete {
+        /// The job
+        job: JobName,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum RolloutCommand {
+    /// What happened, where it stands, what happens next
+    #[command(after_help = "Examples:\n  sluice rollout status field-temps")]
+    Status {
+        /// The job
+        job: JobName,
+    },
+    /// Start nothing more; what has the new version keeps it
+    #[command(after_help = "Examples:\n  sluice rollout pause field-temps")]
+    Pause {
+        /// The job
+        job: JobName,
+    },
+    /// Go on after a pause, in spite of the failures so far
+    #[command(after_help = "Examples:\n  sluice rollout resume field-temps")]
+    Resume {
+        /// The job
+        job: JobName,
+    },
+    /// Give the new version to every node at once
+    #[command(after_help = "Examples:\n  sluice rollout promote field-temps")]
+    Promote {
+        /// The job
+        job: JobName,
+    },
+    /// Bring the version before back, as a new version
+    #[command(after_help = "Examples:\n  sluice rollout abort field-temps")]
+    Abort {
         /// The job
         job: JobName,
     },

@@ -1,8 +1,10 @@
 //! What each command does.
 
+use sluice_api::RolloutOrder;
+
 use crate::args::{
     Args, Command, ExecutionCommand, JobCommand, NodeCommand, PipelineCommand, PluginCommand,
-    TokenCommand,
+    RolloutCommand, TokenCommand,
 };
 use crate::client::Client;
 use crate::context;
@@ -47,6 +49,16 @@ pub(crate) async fn execute(args: Args, out: &Out) -> Result<(), Failure> {
                 JobCommand::Rollback { job, to } => deploy::roll_back(&client, out, &job, to).await,
                 JobCommand::Delete { job } => cluster::delete_job(&client, out, &job).await,
             }
+        }
+        Command::Rollout(command) => {
+            let (job, order) = match command {
+                RolloutCommand::Status { job } => (job, None),
+                RolloutCommand::Pause { job } => (job, Some(RolloutOrder::Pause)),
+                RolloutCommand::Resume { job } => (job, Some(RolloutOrder::Resume)),
+                RolloutCommand::Promote { job } => (job, Some(RolloutOrder::Promote)),
+                RolloutCommand::Abort { job } => (job, Some(RolloutOrder::Abort)),
+            };
+            cluster::rollout(&connect().await?, out, &job, order).await
         }
         Command::Execution(ExecutionCommand::List { job, node, all }) => {
             let filter = sluice_api::ExecutionFilter { job, node, all };

@@ -14,6 +14,7 @@ mod explain;
 mod job;
 mod node;
 mod plugin;
+mod rollout;
 mod status;
 
 #[cfg(test)]
@@ -26,6 +27,7 @@ pub(crate) use explain::explain;
 pub(crate) use job::{job_detail, jobs, unplaced, versions};
 pub(crate) use node::{node_detail, nodes};
 pub(crate) use plugin::{Inspected, inspected, plugins};
+pub(crate) use rollout::rollout;
 pub(crate) use status::status;
 
 /// Columns that hold sentences and may be wrapped.

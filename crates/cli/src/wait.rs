@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use sluice_api::{Execution, JobDetail, JobKind, Node, routes};
-use sluice_model::{Desired, ExecutionState, JobName, NodeName, NodeState, Version};
+use sluice_api::{Execution, JobDetail, JobKind, Node, RolloutSummary, routes};
+use sluice_model::{Desired, ExecutionState, JobName, NodeName, NodeState, RolloutPhase, Version};
 use tokio::time::Instant;
 
 use crate::client::Client;
@@ -56,7 +56,10 @@ pub(crate) async fn for_job(
                         format!("{job} version {version} failed"),
                     )
                     .with_detail(where_and_why.join("\n"))
-                    .with_help(format!("`sluice logs {job}` shows what its stages said")));
+                    .with_help(match &detail.job.rollout {
+                        Some(_) => format!("`sluice rollout status {job}` tells the whole story"),
+                        None => format!("`sluice logs {job}` shows what its stages said"),
+                    }));
                 }
                 Verdict::Waiting { missing: now } => missing = now,
             },
@@ -97,10 +100,26 @@ fn judge(version: Version, matching: &[NodeName], detail: &JobDetail, nodes: &[N
         .filter(|execution| execution.desired == Desired::Run)
         .collect();
 
+    let rollout = detail.job.rollout.as_ref();
+    if let Some(rollout) = rollout
+        && rollout.candidate == version
+        && rollout.phase == RolloutPhase::RolledBack
+    {
+        return Verdict::Failed {
+            where_and_why: rolled_back(rollout),
+        };
+    }
+    // An older version that runs on with the content that a rollout brought back is as good as the newest.
+    let is_restored = rollout.is_some_and(|rollout| rollout.restored_by == Some(version));
+    let open = rollout.filter(|rollout| is_open(rollout.phase) && rollout.candidate == version);
+    let decides = open.is_some_and(|rollout| rollout.phase != RolloutPhase::Paused);
+
     let failed: Vec<_> = runs
         .iter()
         .filter(|execution| {
-            execution.version >= version
+            // A rollout that goes on is about to say what a failure means to it.
+            !decides
+                && execution.version >= version
                 && matches!(
                     execution.state,
                     ExecutionState::Failed | ExecutionState::Quarantined
@@ -114,7 +133,7 @@ fn judge(version: Version, matching: &[NodeName], detail: &JobDetail, nodes: &[N
         };
     }
 
-    let mut missing = Vec::new();
+    let mut missing: Vec<String> = open.map(rollout_line).into_iter().collect();
     let mut arrived = 0_u32;
     let planned: BTreeSet<_> = runs.iter().map(|execution| &execution.node).collect();
     let takes_new: BTreeSet<_> = nodes
@@ -141,7 +160,9 @@ fn judge(version: Version, matching: &[NodeName], detail: &JobDetail, nodes: &[N
             execution.state,
             ExecutionState::Running | ExecutionState::Completed
         );
-        if execution.version < version {
+        if execution.version < version && open.is_some() {
+            missing.push(format!("{}: waits for its turn", execution.node));
+        } else if execution.version < version && !is_restored {
             missing.push(format!("{}: not planned yet", execution.node));
         } else if is_there {
             arrived += 1;
@@ -167,6 +188,31 @@ fn judge(version: Version, matching: &[NodeName], detail: &JobDetail, nodes: &[N
     }
     missing.extend(absent);
     Verdict::Waiting { missing }
+}
+
+fn is_open(phase: RolloutPhase) -> bool {
+    match phase {
+        RolloutPhase::Canary | RolloutPhase::Rolling | RolloutPhase::Paused => true,
+        RolloutPhase::Done | RolloutPhase::RolledBack => false,
+    }
+}
+
+fn rollout_line(rollout: &RolloutSummary) -> String {
+    let mut text = format!("the rollout is {}", rollout.phase);
+    if let Some(reason) = &rollout.reason {
+        text.push_str(&format!(": {reason}"));
+    }
+    render::clean(&text)
+}
+
+fn rolled_back(rollout: &RolloutSummary) -> Vec<String> {
+    let mut lines = vec![render::clean(rollout.reason.as_deref().unwrap_or_default())];
+    if let (Some(restored), Some(good)) = (rollout.restored_by, rollout.good) {
+        lines.push(format!(
+            "it was rolled back: version {restored} is version {good} again"
+        ));
+    }
+    lines
 }
 
 fn line(execution: &Execution) -> String {

@@ -12,6 +12,7 @@ use crate::{JobName, OnLost, StageName};
 mod parse;
 mod plugin_ref;
 mod problems;
+mod rollout;
 mod schema;
 mod template;
 
@@ -19,6 +20,7 @@ pub use parse::values::{DurationError, SizeError, parse_duration, parse_size};
 pub use parse::{Checked, PluginUse, check, parse};
 pub use plugin_ref::{PluginRef, PluginRefError};
 pub use problems::{Problem, ProblemReport, Problems};
+pub use rollout::{MaxParallel, ROLLOUT_NODES_MIN, Rollout};
 pub use schema::json_schema;
 pub use template::{Template, TemplateContext, TemplateError, TemplateScope, Variable};
 
@@ -39,6 +41,8 @@ pub struct Pipeline {
     pub on_lost: OnLost,
     /// Which nodes; empty means every node.
     pub select: Select,
+    /// How a new version reaches the nodes; `None` = as [`Rollout::for_nodes`] says.
+    pub rollout: Option<Rollout>,
     /// Where records come from.
     pub input: Input,
     /// What happens to them, in order; may be empty.

@@ -158,6 +158,20 @@ spelled! {
         Held = "held",
     }
 
+    /// Where a rollout stands.
+    RolloutPhase {
+        /// The first nodes prove the new version.
+        Canary = "canary",
+        /// The other nodes get it, so many at a time.
+        Rolling = "rolling",
+        /// Nothing more is started until an operator says so.
+        Paused = "paused",
+        /// The new version is the good one now.
+        Done = "done",
+        /// The old content was deployed again.
+        RolledBack = "rolled-back",
+    }
+
     /// A job's state: the first that applies.
     JobState {
         /// Stopped by an operator.

@@ -6,11 +6,18 @@
 mod fit;
 mod place;
 mod plan;
+mod rollout;
 mod view;
 
 pub use fit::lacking;
 pub use place::refusal;
-pub use plan::{Change, ExecutionFacts, JobFacts, NodeFacts, Plan, Snapshot, mismatch, plan};
+pub use plan::{
+    Change, ExecutionFacts, JobFacts, NodeFacts, Plan, Snapshot, Turn, mismatch, plan, wanted_nodes,
+};
+pub use rollout::{
+    Advance, Clocks, Followed, Good, Member, NodeFailure, RolloutEvent, RolloutRecord, Sign, Watch,
+    advance,
+};
 pub use view::{
     Counted, ExecutionView, JobCounts, NodeView, Observed, ViewInput, job_state, view_execution,
 };

@@ -15,7 +15,7 @@
 //! Where a job is wanted is for [`crate::place`] to say. Whether a node is connected plays no part: only desired rows
 //! reserve a place.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use sluice_model::pipeline::{Kind, Select};
 use sluice_model::{
@@ -41,6 +41,28 @@ pub struct JobFacts {
     pub on_lost: OnLost,
     /// Which nodes it wants.
     pub select: Select,
+    /// While a rollout says so, not every node gets the current version.
+    pub turn: Option<Turn>,
+}
+
+/// What a rollout lets a plan do. Who is neither admitted nor stays gets `otherwise`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Turn {
+    /// Nodes that get the current version now.
+    pub admitted: BTreeSet<NodeId>,
+    /// Executions that run on as they are.
+    pub stays: BTreeSet<ExecutionId>,
+    /// The version for all others; `None` = nothing is started there yet.
+    pub otherwise: Option<Version>,
+    /// Which nodes that version wants, where it is not the job's own: until the new one is the good one, it decides too.
+    pub otherwise_select: Option<Select>,
+}
+
+impl Turn {
+    fn wants(&self, node: &NodeFacts) -> bool {
+        let select = self.otherwise_select.as_ref();
+        select.is_none_or(|select| mismatch(select, node).is_none())
+    }
 }
 
 /// A node as the planner sees it.
@@ -105,12 +127,14 @@ pub struct Snapshot {
 /// One step of a plan.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Change {
-    /// A new execution, `run` at the job's version, attempt 1.
+    /// A new execution, `run` at attempt 1.
     Create {
         /// Where.
         node: NodeId,
         /// Which slot.
         slot: Slot,
+        /// The version to follow.
+        version: Version,
     },
     /// A new row for an execution that is there.
     Update {
@@ -145,23 +169,24 @@ pub struct Plan {
 /// Plans a job.
 pub fn plan(snapshot: &Snapshot) -> Plan {
     let job = &snapshot.job;
-    let executions: BTreeMap<NodeId, &ExecutionFacts> = snapshot
-        .executions
-        .iter()
-        .map(|execution| (execution.node, execution))
-        .collect();
+    let executions = by_node(snapshot);
     let mut changes = Vec::new();
     for (node, want) in snapshot.nodes.iter().zip(place(snapshot, &executions)) {
         let execution = executions.get(&node.id).copied();
         match (want, execution) {
             (Want::Nothing, _) | (Want::Stop | Want::Purge | Want::Replace, None) => {}
-            (Want::Run, None) => changes.push(Change::Create {
-                node: node.id,
-                slot: Slot::ZERO,
-            }),
-            (Want::Run, Some(it)) => changes.extend(update(job, it, Desired::Run)),
-            (Want::Stop, Some(it)) => changes.extend(update(job, it, Desired::Stop)),
-            (Want::Purge, Some(it)) => changes.extend(update(job, it, Desired::Purge)),
+            (Want::Run, None) => {
+                changes.extend(target(job, node, None).map(|version| Change::Create {
+                    node: node.id,
+                    slot: Slot::ZERO,
+                    version,
+                }));
+            }
+            // The new version no longer wants it; the good one, which is not given up yet, does.
+            (Want::Stop, Some(it)) if is_kept(job, node, it) => {}
+            (Want::Run, Some(it)) => changes.extend(update(job, node, it, Desired::Run)),
+            (Want::Stop, Some(it)) => changes.extend(update(job, node, it, Desired::Stop)),
+            (Want::Purge, Some(it)) => changes.extend(update(job, node, it, Desired::Purge)),
             (Want::Replace, Some(it)) if it.replaced => {}
             (Want::Replace, Some(it)) => changes.push(Change::Replace { execution: it.id }),
         }
@@ -169,9 +194,70 @@ pub fn plan(snapshot: &Snapshot) -> Plan {
     Plan { changes }
 }
 
-fn update(job: &JobFacts, execution: &ExecutionFacts, wanted: Desired) -> Option<Change> {
+/// Where a job is wanted to run now, by node.
+pub fn wanted_nodes(snapshot: &Snapshot) -> BTreeSet<NodeId> {
+    let executions = by_node(snapshot);
+    snapshot
+        .nodes
+        .iter()
+        .zip(place(snapshot, &executions))
+        .filter(|(_, want)| *want == Want::Run)
+        .map(|(node, _)| node.id)
+        .collect()
+}
+
+fn by_node(snapshot: &Snapshot) -> BTreeMap<NodeId, &ExecutionFacts> {
+    snapshot
+        .executions
+        .iter()
+        .map(|execution| (execution.node, execution))
+        .collect()
+}
+
+/// The version that should run on a node; `None` when a rollout leaves it as it is.
+fn target(job: &JobFacts, node: &NodeFacts, execution: Option<&ExecutionFacts>) -> Option<Version> {
+    let Some(turn) = &job.turn else {
+        return Some(job.version);
+    };
+    if turn.admitted.contains(&node.id) {
+        return Some(job.version);
+    }
+    let otherwise = turn.otherwise.filter(|_| turn.wants(node));
+    match execution {
+        Some(execution) if turn.stays.contains(&execution.id) => None,
+        // Versions only grow: what a newer one was stopped at waits for its turn.
+        Some(execution) => otherwise.filter(|version| *version >= execution.version),
+        None => otherwise,
+    }
+}
+
+/// Whether an execution that the new version does not want is kept until that is the good one.
+fn is_kept(job: &JobFacts, node: &NodeFacts, execution: &ExecutionFacts) -> bool {
+    let kept = |turn: &Turn| {
+        turn.otherwise_select.is_some()
+            && turn.stays.contains(&execution.id)
+            && turn.wants(node)
+            && mismatch(&job.select, node).is_some()
+    };
+    !job.stopped && !job.deleted && !node.draining && job.turn.as_ref().is_some_and(kept)
+}
+
+fn update(
+    job: &JobFacts,
+    node: &NodeFacts,
+    execution: &ExecutionFacts,
+    wanted: Desired,
+) -> Option<Change> {
+    let current = match wanted {
+        Desired::Run => match target(job, node, Some(execution)) {
+            Some(version) => version,
+            None if execution.replaced => execution.version,
+            None => return None,
+        },
+        Desired::Stop | Desired::Purge => execution.version,
+    };
     let (version, attempt) = match wanted {
-        Desired::Run if execution.version != job.version => (job.version, Attempt(1)),
+        Desired::Run if execution.version != current => (current, Attempt(1)),
         Desired::Run if execution.desired != Desired::Run => {
             (execution.version, execution.attempt.next())
         }

@@ -9,6 +9,7 @@ use sluice_protocol::{AssignmentRow, OutcomeKey, Spec};
 use sluice_scheduler::{Change, ExecutionFacts, JobFacts, NodeFacts, Snapshot, lacking, plan};
 use tracing::info;
 
+use super::rollout::Stand;
 use super::{Core, Handled, LEASE, Step};
 use crate::store::{Evaluation, ExecutionRecord, JobRecord, NodeRecord, Store, StoreError};
 
@@ -38,10 +39,16 @@ impl<S: Store> Core<S> {
 
     fn evaluate(&mut self, job: &JobRecord, step: &mut Step) -> Result<(), StoreError> {
         let executions = self.store.executions_of_job(job.id)?;
-        let snapshot = self.snapshot(job, &executions)?;
+        let mut snapshot = self.snapshot(job, &executions)?;
+        let stand = self.advance_rollout(job, &executions, &snapshot, step)?;
+        if stand.job.version != job.version {
+            snapshot = self.snapshot(&stand.job, &executions)?;
+        }
+        snapshot.job.turn = stand.turn.clone();
+        let job = &stand.job;
         let plan = plan(&snapshot);
         for change in &plan.changes {
-            self.commit_change(job, &executions, change, step)?;
+            self.commit_change(&stand, &executions, change, step)?;
         }
         if !plan.changes.is_empty() {
             info!(event = "plan.commit", job = %job.name, version = job.version.0, changes = plan.changes.len());
@@ -52,7 +59,7 @@ impl<S: Store> Core<S> {
         Ok(())
     }
 
-    fn snapshot(
+    pub(super) fn snapshot(
         &mut self,
         job: &JobRecord,
         executions: &[ExecutionRecord],
@@ -96,6 +103,7 @@ impl<S: Store> Core<S> {
                     .as_ref()
                     .map(|it| it.select.clone())
                     .unwrap_or_default(),
+                turn: None,
             },
             nodes: nodes
                 .iter()
@@ -120,22 +128,31 @@ impl<S: Store> Core<S> {
 
     fn commit_change(
         &mut self,
-        job: &JobRecord,
+        stand: &Stand,
         executions: &[ExecutionRecord],
         change: &Change,
         step: &mut Step,
     ) -> Result<(), StoreError> {
         let now = step.now.unix;
+        let job = &stand.job;
+        let spec_of = |version| match stand.good {
+            Some(good) if good.version == version => good.spec,
+            _ => job.spec,
+        };
         let execution = match *change {
-            Change::Create { node, slot } => ExecutionRecord {
+            Change::Create {
+                node,
+                slot,
+                version,
+            } => ExecutionRecord {
                 id: ExecutionId::from_random((self.random)()),
                 job: job.id,
                 node,
                 slot,
-                version: job.version,
+                version,
                 attempt: Attempt(1),
                 desired: Desired::Run,
-                spec: job.spec,
+                spec: spec_of(version),
                 rev: Revision::ZERO,
                 created_at: now,
                 changed_at: now,
@@ -156,7 +173,7 @@ impl<S: Store> Core<S> {
                 let spec = if version == old.version {
                     old.spec
                 } else {
-                    job.spec
+                    spec_of(version)
                 };
                 ExecutionRecord {
                     version,

@@ -8,7 +8,7 @@ use sluice_model::{Desired, JobState, NodeId, UnixMs};
 use sluice_scheduler::{JobCounts, mismatch, refusal};
 
 use super::Core;
-use super::view::Viewed;
+use super::view::{Viewed, rollout};
 use crate::store::{JobRecord, Store, StoreError};
 
 impl<S: Store> Core<S> {
@@ -22,6 +22,7 @@ impl<S: Store> Core<S> {
         let (job, counts) = self.show_job(record, &views, now)?;
         let pipeline = self.readable_pipeline(record.spec)?;
         let select = Select(job.select.clone());
+        let open = self.store.rollout(record.id)?.filter(|it| it.is_open());
         let unplaced = self.show_unplaced(record, &job, &views, &nodes)?;
         let by_node: BTreeMap<NodeId, &Viewed> = views
             .iter()
@@ -34,6 +35,7 @@ impl<S: Store> Core<S> {
             let mismatch = mismatch(&select, &facts);
             let runs = viewed.is_some_and(|viewed| viewed.record().desired == Desired::Run);
             let refusal = refusal(job.count.is_some(), &facts).filter(|_| !runs);
+            let takes = mismatch.is_none() && refusal.is_none();
             let why = if let Some(why) = &mismatch {
                 why.clone()
             } else if record.stopped {
@@ -46,6 +48,18 @@ impl<S: Store> Core<S> {
                 "the job wants every node".to_owned()
             } else {
                 "its name and labels match the job's selector".to_owned()
+            };
+            // Nothing is there yet: its turn comes.
+            let turn = open
+                .as_ref()
+                .filter(|_| viewed.is_none() && takes && !record.stopped)
+                .map(|open| rollout::turn(open, self.node_state(node)));
+            let why = match &turn {
+                Some(_) => format!(
+                    "{why}; version {} comes when it is its turn",
+                    record.version
+                ),
+                None => why,
             };
             let execution = viewed.map(|viewed| self.show_execution(&record.name, viewed, &nodes));
             explained.push(ExplainNode {
@@ -63,7 +77,8 @@ impl<S: Store> Core<S> {
                     .and_then(|execution| execution.reason.clone()),
                 next_action: execution
                     .as_ref()
-                    .and_then(|execution| execution.next_action.clone()),
+                    .and_then(|execution| execution.next_action.clone())
+                    .or(turn),
                 next_at: execution.as_ref().and_then(|execution| execution.next_at),
                 rev: execution.as_ref().map(|execution| execution.rev),
                 received: execution
@@ -80,11 +95,17 @@ impl<S: Store> Core<S> {
             id: job.id,
             version: job.version,
             state: job.state,
-            why: why_state(
-                job.state,
-                counts,
-                unplaced.as_ref().map_or(0, |it| it.count),
-            ),
+            why: {
+                let unplaced = unplaced.as_ref().map_or(0, |it| it.count);
+                let why = why_state(job.state, counts, unplaced);
+                match &open {
+                    Some(open) => format!(
+                        "{why}; the rollout of version {} is {} (`sluice rollout status {}`)",
+                        open.candidate, open.phase, job.name
+                    ),
+                    None => why,
+                }
+            },
             unplaced,
             nodes: explained,
         })

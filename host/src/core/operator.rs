@@ -4,15 +4,18 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use sluice_api::{
     DeployOutcome, DeployReply, DeployRequest, ErrorBody, ErrorCode, Execution, ExecutionFilter,
-    Explain, Job, JobDetail, JobVersion, Node, NodeDetail, NodeOrder, Status,
+    Explain, Job, JobDetail, JobVersion, Node, NodeDetail, NodeOrder, Rollout, RolloutOrder,
+    Status,
 };
 use sluice_model::pipeline::{self, Kind, Pipeline, PluginRef};
-use sluice_model::{Desired, Digest, ExecutionId, JobId, JobName, NodeName, Version};
+use sluice_model::{Desired, Digest, ExecutionId, JobId, JobName, NodeName, UnixMs, Version};
 use sluice_protocol::{Spec, SpecComponent};
 use sluice_scheduler::mismatch;
 use tracing::info;
 
+use super::rollout::no_rollout;
 use super::view::Of;
+use super::view::rollout::show_rollout;
 use super::{ConnId, Core, Handled, Joined, RequestId, Step};
 use crate::store::{JobRecord, Store, StoreError, TokenRecord, VersionOrigin};
 
@@ -44,6 +47,10 @@ pub enum ApiCall {
     LogTargets(JobName, Option<NodeName>),
     /// Makes, changes or starts a job. The components were found to be there, with these sizes.
     Deploy(DeployRequest, BTreeMap<Digest, u64>),
+    /// How a job's newest version reaches its nodes.
+    Rollout(JobName),
+    /// Changes that.
+    RolloutOrder(JobName, RolloutOrder),
     /// Starts a stopped job.
     StartJob(JobName),
     /// Stops a job.
@@ -87,6 +94,8 @@ pub enum Reply {
     Execution(Box<Execution>),
     /// To `Explain`.
     Explain(Box<Explain>),
+    /// To `Rollout` and `RolloutOrder`.
+    Rollout(Box<Rollout>),
     /// To `LogTargets`.
     LogTargets(Vec<LogTarget>),
     /// To `History`.
@@ -160,6 +169,8 @@ impl<S: Store> Core<S> {
                 Some(job) => Ok(Reply::Explain(Box::new(self.show_explain(&job, now)?))),
                 None => Err(no_job(&name)),
             },
+            ApiCall::Rollout(name) => self.rollout(&name, None, now)?,
+            ApiCall::RolloutOrder(name, order) => self.rollout(&name, Some(order), now)?,
             ApiCall::LogTargets(job, node) => self.log_targets(&job, node.as_ref())?,
             ApiCall::Deploy(request, sizes) => self.deploy(&request, &sizes, step)?,
             ApiCall::StartJob(name) => self.set_stopped(&name, false, step)?,
@@ -279,6 +290,26 @@ impl<S: Store> Core<S> {
         Ok(Ok(Reply::LogTargets(targets)))
     }
 
+    fn rollout(
+        &mut self,
+        name: &JobName,
+        order: Option<RolloutOrder>,
+        now: UnixMs,
+    ) -> Result<Called, StoreError> {
+        let Some(job) = self.store.job_by_name(name)? else {
+            return Ok(Err(no_job(name)));
+        };
+        if let Some(order) = order
+            && let Err(refused) = self.order_rollout(name, &job, order, now)?
+        {
+            return Ok(Err(refused));
+        }
+        Ok(match self.rollout_view(&job)? {
+            Some(view) => Ok(Reply::Rollout(Box::new(show_rollout(name, &view)))),
+            None => Err(no_rollout(name, &job)),
+        })
+    }
+
     fn set_stopped(
         &mut self,
         name: &JobName,
@@ -380,6 +411,7 @@ impl<S: Store> Core<S> {
                 version,
                 digest,
                 &bytes,
+                (&pipeline, wanted(&pipeline, matching.len())),
                 step,
             )?)
         };
@@ -406,9 +438,11 @@ impl<S: Store> Core<S> {
         version: Version,
         spec: Digest,
         bytes: &[u8],
+        (pipeline, matching): (&Pipeline, usize),
         step: &mut Step,
     ) -> Result<JobId, StoreError> {
         let now = step.now.unix;
+        let before = existing.clone();
         let id = match existing {
             None => {
                 let id = JobId::from_random((self.random)());
@@ -443,6 +477,9 @@ impl<S: Store> Core<S> {
                 job.id
             }
         };
+        if matches!(outcome, DeployOutcome::Created | DeployOutcome::Updated) {
+            self.begin_rollout(before.as_ref(), id, version, pipeline, matching, now)?;
+        }
         self.evaluate_job(id, now)?;
         info!(event = "job.deploy", job = %name, version = version.0, outcome = outcome.as_str());
         Ok(id)
@@ -499,6 +536,14 @@ impl<S: Store> Core<S> {
             }
         });
         Ok(changes)
+    }
+}
+
+/// How many of the nodes that match a pipeline will run it.
+fn wanted(pipeline: &Pipeline, matching: usize) -> usize {
+    match pipeline.kind {
+        Kind::Daemon => matching,
+        Kind::Replicas { count } => matching.min(usize::try_from(count).unwrap_or(usize::MAX)),
     }
 }
 

@@ -107,6 +107,7 @@ impl<S: Store> Core<S> {
                 };
                 self.store
                     .insert_version(job.id, version, target.spec, &origin, now)?;
+                self.give_rollout_up(job, target, version, now)?;
             }
             DeployOutcome::Started => self.store.set_stopped(job.id, false)?,
             DeployOutcome::Created | DeployOutcome::Unchanged => {}

@@ -16,6 +16,8 @@ use sluice_scheduler::{
 use super::Core;
 use crate::store::{ExecutionRecord, JobRecord, NodeRecord, Store, StoreError};
 
+pub(super) mod rollout;
+
 /// One execution with what was derived from it.
 pub(super) struct Viewed {
     record: ExecutionRecord,
@@ -143,7 +145,11 @@ impl<S: Store> Core<S> {
         nodes: &Nodes,
     ) -> Result<Vec<Viewed>, StoreError> {
         let records = self.store.executions_of_job(job.id)?;
-        self.views(records, nodes)
+        let mut views = self.views(records, nodes)?;
+        if let Some(record) = self.store.rollout(job.id)? {
+            rollout::explain_old(job, &record, &mut views);
+        }
+        Ok(views)
     }
 
     /// Views by the names of their nodes.
@@ -241,6 +247,11 @@ impl<S: Store> Core<S> {
             replaced: viewed.record.replaced,
         });
         let (state, counts) = job_state(job.stopped, counted, unplaced(job, count, views), now);
+        let rollout = self.store.rollout(job.id)?;
+        let state = match &rollout {
+            Some(record) => rollout::job_state(record, state, views),
+            None => state,
+        };
         let job = Job {
             name: job.name.clone(),
             id: job.id,
@@ -258,6 +269,7 @@ impl<S: Store> Core<S> {
             select: select.0,
             created_at: job.created_at,
             updated_at: job.updated_at,
+            rollout: rollout.as_ref().map(rollout::summary),
         };
         Ok((job, counts))
     }

@@ -15,7 +15,7 @@ use sluice_api::{
     ARTIFACT_BYTES_MAX, ArtifactInfo, DeployReply, DeployRequest, ErrorBody, ErrorCode, Execution,
     ExecutionFilter, Explain, Job, JobDetail, JobVersion, Logs, LogsQuery, MISSING_DIGESTS_MAX,
     MissingArtifacts, MissingReply, Node, NodeDetail, NodeLabels, NodeOrder, Plugin,
-    RollbackRequest, Status, TokenCreate, TokenCreated, routes,
+    RollbackRequest, Rollout, RolloutOrder, Status, TokenCreate, TokenCreated, routes,
 };
 use sluice_model::{Digest, ExecutionId, JobName, NodeName};
 
@@ -57,6 +57,8 @@ pub fn router<C: ControlApi>(control: C, artifacts: Artifacts, token: AdminToken
         .route(routes::JOB_HISTORY, get(history::<C>))
         .route(routes::JOB_ROLLBACK, post(roll_back::<C>))
         .route(routes::JOB_EXPLAIN, get(explain::<C>))
+        .route(routes::JOB_ROLLOUT, get(rollout::<C>))
+        .route(routes::JOB_ROLLOUT_ORDER, post(order_rollout::<C>))
         .route(routes::JOB_LOGS, get(logs::<C>))
         .route(routes::JOB_NODE_EXECUTION, get(execution_at::<C>))
         .route(routes::EXECUTIONS, get(executions::<C>))
@@ -196,6 +198,20 @@ async fn explain<C: ControlApi>(
     Segments(name): Segments<JobName>,
 ) -> Reply<Explain> {
     Ok(axum::Json(shared.control.explain(name).await?))
+}
+
+async fn rollout<C: ControlApi>(
+    State(shared): Held<C>,
+    Segments(name): Segments<JobName>,
+) -> Reply<Rollout> {
+    Ok(axum::Json(shared.control.rollout(name).await?))
+}
+
+async fn order_rollout<C: ControlApi>(
+    State(shared): Held<C>,
+    Segments((name, order)): Segments<(JobName, RolloutOrder)>,
+) -> Reply<Rollout> {
+    Ok(axum::Json(shared.control.order_rollout(name, order).await?))
 }
 
 async fn logs<C: ControlApi>(

@@ -121,6 +121,18 @@ impl ControlApi for Fake {
         std::future::ready(self.gone(format!("start {name}")))
     }
 
+    fn rollout(&self, name: JobName) -> impl Future<Output = Answer<Rollout>> + Send {
+        std::future::ready(self.gone(format!("rollout {name}")))
+    }
+
+    fn order_rollout(
+        &self,
+        name: JobName,
+        order: RolloutOrder,
+    ) -> impl Future<Output = Answer<Rollout>> + Send {
+        std::future::ready(self.gone(format!("{} {name}", order.as_str())))
+    }
+
     fn stop_job(&self, name: JobName) -> impl Future<Output = Answer<Job>> + Send {
         std::future::ready(self.gone(format!("stop {name}")))
     }

@@ -80,6 +80,12 @@ CREATE TABLE job_version (
     reason TEXT,
     PRIMARY KEY (job, version)
 ) STRICT, WITHOUT ROWID;
+-- How the newest version of a job reaches its nodes. `good_spec` keeps the content to go back to.
+CREATE TABLE rollout (
+    job BLOB PRIMARY KEY REFERENCES job (id) ON DELETE CASCADE,
+    good_spec BLOB REFERENCES spec (digest),
+    body TEXT NOT NULL
+) STRICT, WITHOUT ROWID;
 -- One row is one execution and its assignment: `body` is the row byte for byte as first committed.
 CREATE TABLE execution (
     id BLOB PRIMARY KEY,

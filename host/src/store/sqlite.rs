@@ -9,6 +9,7 @@ use sluice_model::{
     NodeName, Revision, TokenId, UnixMs, Version,
 };
 use sluice_protocol::{AssignmentRow, ObservedRow, OutcomeKey, Row};
+use sluice_scheduler::RolloutRecord;
 
 use super::schema::{FLOORS_KEPT, FORMAT, REMOVALS_MAX, TABLES, VERSIONS_KEPT};
 use super::{
@@ -19,7 +20,7 @@ use super::{
 mod rows;
 
 use rows::{
-    EXECUTION_COLUMNS, JOB_COLUMNS, NODE_COLUMNS, blob, bytes, counter, int, read_execution,
+    EXECUTION_COLUMNS, JOB_COLUMNS, NODE_COLUMNS, blob, bytes, counter, int, json, read_execution,
     read_job, read_node, read_observed, select, text, time, to_json, wrong,
 };
 
@@ -235,7 +236,8 @@ impl SqliteStore {
         self.execute(
             "forget specs that nothing names",
             "DELETE FROM spec WHERE digest NOT IN (SELECT spec FROM job_version)
-                AND digest NOT IN (SELECT spec FROM execution) AND digest NOT IN (SELECT spec FROM job)",
+                AND digest NOT IN (SELECT spec FROM execution) AND digest NOT IN (SELECT spec FROM job)
+                AND digest NOT IN (SELECT good_spec FROM rollout WHERE good_spec IS NOT NULL)",
             [],
         )?;
         Ok(())
@@ -723,6 +725,38 @@ impl Store for SqliteStore {
                 })
             },
         )
+    }
+
+    fn put_rollout(&mut self, job: JobId, record: &RolloutRecord) -> Result<(), StoreError> {
+        self.execute(
+            "keep a rollout",
+            "INSERT INTO rollout (job, good_spec, body) VALUES (?1, ?2, ?3)
+             ON CONFLICT (job) DO UPDATE SET good_spec = ?2, body = ?3",
+            params![
+                blob(job.to_bytes()),
+                record.good.map(|good| good.spec.as_bytes().to_vec()),
+                to_json(record)
+            ],
+        )?;
+        Ok(())
+    }
+
+    fn rollout(&mut self, job: JobId) -> Result<Option<RolloutRecord>, StoreError> {
+        self.one(
+            "read a rollout",
+            "SELECT body FROM rollout WHERE job = ?1",
+            [blob(job.to_bytes())],
+            |row| json(row, 0),
+        )
+    }
+
+    fn remove_rollout(&mut self, job: JobId) -> Result<(), StoreError> {
+        self.execute(
+            "forget a rollout",
+            "DELETE FROM rollout WHERE job = ?1",
+            [blob(job.to_bytes())],
+        )?;
+        Ok(())
     }
 
     fn enqueue_evaluation(

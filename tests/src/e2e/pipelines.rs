@@ -78,6 +78,13 @@ impl PipelineText {
         self
     }
 
+    /// By a rollout with these rules, as in an inline table: `canary = 1`.
+    #[must_use]
+    pub fn rollout(mut self, rules: &str) -> Self {
+        writeln!(self.head, "rollout = {{ {rules} }}").expect("a String takes every text");
+        self
+    }
+
     /// Adds a stage; `config` is an inline table, `{}` for none.
     #[must_use]
     pub fn stage(mut self, name: &str, plugin: &Path, config: &str) -> Self {

@@ -2,7 +2,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use sluice_api::{ErrorBody, Execution, Job, Node, NodeOrder};
+use sluice_api::{ErrorBody, Execution, Job, Node, NodeOrder, Rollout, RolloutOrder};
 use sluice_host::core::{ApiCall, Input, Reply};
 use sluice_host::store::Store as _;
 use sluice_model::{Desired, ExecutionId, NodeState, Version};
@@ -103,6 +103,24 @@ impl World {
         let name = job.parse().expect("a job's name");
         match self.ask(ApiCall::Job(name)) {
             Ok(Reply::JobDetail(detail)) => detail.job,
+            other => panic!("{job}: {other:?}"),
+        }
+    }
+
+    /// A job's rollout, as the API shows it.
+    pub fn rollout(&mut self, job: &str) -> Rollout {
+        let name = job.parse().expect("a job's name");
+        match self.ask(ApiCall::Rollout(name)) {
+            Ok(Reply::Rollout(rollout)) => *rollout,
+            other => panic!("{job}: {other:?}"),
+        }
+    }
+
+    /// Pauses, resumes or ends a job's rollout.
+    pub fn order_rollout(&mut self, job: &str, order: RolloutOrder) {
+        let name = job.parse().expect("a job's name");
+        match self.ask(ApiCall::RolloutOrder(name, order)) {
+            Ok(Reply::Rollout(_)) => {}
             other => panic!("{job}: {other:?}"),
         }
     }

@@ -3,8 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use sluice_host::store::{ExecutionRecord, Store as _};
-use sluice_model::{Desired, ExecutionId, Labels, NodeId, ObservedPhase, Revision};
-use sluice_protocol::{ObservedRow, OutcomeKey};
+use sluice_model::{
+    Desired, Digest, ExecutionId, Labels, NodeId, ObservedPhase, Revision, RolloutPhase,
+};
+use sluice_protocol::{ObservedRow, OutcomeKey, Spec};
 
 use super::edge::Stage;
 use super::operators::{Content, KnownJob, Placing};
@@ -89,6 +91,8 @@ impl World {
         let mut wanted = BTreeSet::new();
         let known = self.operators.jobs.clone();
         for (name, job) in &known {
+            let (job, kept) = &self.rolled_out(name, job)?;
+            let kept = *kept;
             let executions = self
                 .orchestrator
                 .look(|store| store.executions_of_job(job.id))?;
@@ -102,7 +106,7 @@ impl World {
                 let node = self.checks.nodes[&edge];
                 let execution = at.get(&node);
                 wanted.extend(execution.map(|execution| (edge, execution.id)));
-                self.settled_execution(edge, job, execution)
+                self.settled_execution(edge, job, kept, execution)
                     .map_err(|why| format!("{name} on {}: {why}", self.edges[edge].name))?;
             }
         }
@@ -111,6 +115,37 @@ impl World {
                 .map_err(|why| format!("{}: {why}", self.edges[edge].name))?;
         }
         Ok(())
+    }
+
+    /// The job as a rollout left it: where that went back, with the old content, whose spec comes with it.
+    fn rolled_out(
+        &mut self,
+        name: &str,
+        job: &KnownJob,
+    ) -> Result<(KnownJob, Option<Digest>), String> {
+        let record = self.orchestrator.look(|store| store.rollout(job.id))?;
+        let Some(record) = record.filter(|it| it.candidate == job.version && !job.stopped) else {
+            return Ok((job.clone(), None));
+        };
+        if record.is_open() && record.phase != RolloutPhase::Paused {
+            return Err(format!("the rollout of {name} is {}", record.phase));
+        }
+        let Some(good) = record
+            .good
+            .filter(|_| record.phase == RolloutPhase::RolledBack)
+        else {
+            return Ok((job.clone(), None));
+        };
+        let bytes = self
+            .orchestrator
+            .look(|store| store.spec(good.spec))?
+            .ok_or("the good content is gone")?;
+        let spec = Spec::decode(&bytes).map_err(|error| error.to_string())?;
+        let job = KnownJob {
+            content: Content::of(&spec.pipeline).ok_or("no pipeline of the simulator")?,
+            ..job.clone()
+        };
+        Ok((job, Some(good.spec)))
     }
 
     fn settled_session(&mut self, edge: usize) -> Result<(), String> {
@@ -215,6 +250,7 @@ impl World {
         &mut self,
         edge: usize,
         job: &KnownJob,
+        kept: Option<Digest>,
         execution: Option<&ExecutionRecord>,
     ) -> Result<(), String> {
         // Where there should be one was checked before.
@@ -246,7 +282,12 @@ impl World {
             }
             return phase_is(reported.as_ref(), execution, &[ObservedPhase::Stopped]);
         }
-        if execution.version != job.version {
+        // After a rollout went back, who ran the old content all the time keeps its version.
+        let current = match kept {
+            Some(spec) => execution.spec == spec,
+            None => execution.version == job.version,
+        };
+        if !current {
             return Err(format!(
                 "its row says {} {}, wanted is run {}",
                 execution.desired, execution.version, job.version

@@ -34,10 +34,43 @@ fn live(world: &mut World) {
     }
 }
 
+/// A good version, a bad one that is undone, and a good one again, each by a rollout.
+fn roll_out(world: &mut World) {
+    let select = "[rollout]\ncanary = 1\nmax_parallel = 1\nmin_healthy = \"1s\"";
+    for content in [
+        Content::Steady(0),
+        Content::Misconfigured(1),
+        Content::Steady(2),
+    ] {
+        let select = format!("site = \"a\"\n{select}");
+        world.order(
+            "job",
+            Order::Deploy {
+                content,
+                select,
+                placing: Placing::Daemon,
+            },
+        );
+        world.settle();
+        let good = match content {
+            Content::Misconfigured(_) => Content::Steady(0),
+            good => good,
+        };
+        for edge in 0..2 {
+            assert_eq!(world.running(edge, "job"), Some(good));
+        }
+    }
+}
+
 /// Lives with a fault at this call; the calls that there were, the calls' names, and where it was.
-fn live_with(side: Side, fault: Option<(u64, Fault)>) -> (u64, BTreeSet<&'static str>) {
+fn live_with(
+    edges: &[(&str, &str)],
+    live: fn(&mut World),
+    side: Side,
+    fault: Option<(u64, Fault)>,
+) -> (u64, BTreeSet<&'static str>) {
     let mut seen = (0, BTreeSet::new());
-    play(&[("e1", "a")], |world| {
+    play(edges, |world| {
         let faults = match side {
             Side::Orchestrator => world.orchestrator.faults.clone(),
             Side::Edge => world.edges[0].faults.clone(),
@@ -57,8 +90,8 @@ fn live_with(side: Side, fault: Option<(u64, Fault)>) -> (u64, BTreeSet<&'static
     seen
 }
 
-fn every_call(side: Side) {
-    let (calls, points) = live_with(side, None);
+fn every_call(edges: &[(&str, &str)], live: fn(&mut World), side: Side) {
+    let (calls, points) = live_with(edges, live, side, None);
     assert!(calls > 100 && points.len() > 8, "{calls} calls, {points:?}");
     let all = std::env::var_os("SLUICE_SIM_EVERY_CALL").is_some();
     let stride = if all { 1 } else { (calls / CALLS).max(1) };
@@ -73,12 +106,17 @@ fn every_call(side: Side) {
     while at < calls {
         if all {
             for fault in faults {
-                live_with(side, Some((at, fault)));
+                live_with(edges, live, side, Some((at, fault)));
             }
         } else {
             // Most of them crashes; the others take turns.
             let turn = usize::try_from(tried % 6).unwrap();
-            live_with(side, Some((at, *faults.get(turn).unwrap_or(&Fault::Crash))));
+            live_with(
+                edges,
+                live,
+                side,
+                Some((at, *faults.get(turn).unwrap_or(&Fault::Crash))),
+            );
         }
         tried += 1;
         at += stride;
@@ -88,10 +126,16 @@ fn every_call(side: Side) {
 
 #[test]
 fn case_98_a_fault_at_every_store_call_of_the_orchestrator() {
-    every_call(Side::Orchestrator);
+    every_call(&[("e1", "a")], live, Side::Orchestrator);
 }
 
 #[test]
 fn case_98_a_fault_at_every_store_call_of_an_edge() {
-    every_call(Side::Edge);
+    every_call(&[("e1", "a")], live, Side::Edge);
+}
+
+#[test]
+fn case_98_a_fault_at_every_store_call_of_a_rollout_changes_nothing_about_its_end() {
+    let edges = [("e1", "a"), ("e2", "a")];
+    every_call(&edges, roll_out, Side::Orchestrator);
 }

@@ -10,4 +10,5 @@ mod every_call;
 mod faults;
 mod placement;
 mod reported;
+mod rollout;
 mod seeds;

@@ -2,7 +2,7 @@
 
 use sluice_api::{
     Execution, ExecutionFilter, Explain, Job, JobDetail, JobVersion, Logs, LogsQuery, Node,
-    NodeDetail, Plugin, Status, TokenCreate, TokenCreated, routes,
+    NodeDetail, Plugin, Rollout, RolloutOrder, Status, TokenCreate, TokenCreated, routes,
 };
 use sluice_model::{ExecutionId, JobName, NodeName};
 
@@ -73,6 +73,23 @@ pub(super) async fn delete_job(client: &Client, out: &Out, name: &JobName) -> Re
     out.show(&job, |_| {
         format!("{name} is deleted; edges that are away delete its state when they return\n")
     })
+}
+
+pub(super) async fn rollout(
+    client: &Client,
+    out: &Out,
+    name: &JobName,
+    order: Option<RolloutOrder>,
+) -> Result<(), Failure> {
+    let rollout: Rollout = match order {
+        None => client.get(&job_path(routes::JOB_ROLLOUT, name)).await?,
+        Some(order) => {
+            let parts = [name.as_str(), order.as_str()];
+            let path = routes::fill(routes::JOB_ROLLOUT_ORDER, &parts);
+            client.post(&path).await?
+        }
+    };
+    out.show(&rollout, |style| render::rollout(style, &rollout))
 }
 
 pub(super) async fn executions(

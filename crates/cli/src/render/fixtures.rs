@@ -6,12 +6,12 @@ use std::collections::BTreeMap;
 
 use sluice_api::{
     Execution, Explain, ExplainNode, Job, JobComponent, JobDetail, JobKind, Node, NodeDetail,
-    Observed, Plugin,
+    Observed, Plugin, Rollout, RolloutEvent, RolloutFailure, RolloutNodes,
 };
 use sluice_model::{
     Attempt, BootCounter, Desired, Digest, ExecutionId, ExecutionState, Incarnation, JobId,
-    JobState, NodeId, NodeState, ObservedPhase, OnLost, PendingReason, Revision, Slot, UnixMs,
-    Version,
+    JobState, NodeId, NodeState, ObservedPhase, OnLost, PendingReason, Revision, RolloutPhase,
+    Slot, UnixMs, Version,
 };
 
 /// 2026-11-22T10:00:00Z.
@@ -74,6 +74,7 @@ pub(crate) fn job(name: &str, state: JobState) -> Job {
         )]),
         created_at: NOON,
         updated_at: NOON,
+        rollout: None,
     }
 }
 
@@ -89,6 +90,41 @@ pub(crate) fn job_detail() -> JobDetail {
             size: 123_456,
         }],
         executions: vec![running("e1"), away("e2")],
+    }
+}
+
+pub(crate) fn rolled_back() -> Rollout {
+    let event = |what: &str| RolloutEvent {
+        at: NOON,
+        what: what.to_owned(),
+    };
+    Rollout {
+        job: "field-temps".parse().unwrap(),
+        candidate: Version(2),
+        good: Some(Version(1)),
+        restored_by: Some(Version(3)),
+        phase: RolloutPhase::RolledBack,
+        reason: Some("e1: failed/configure, no such key".to_owned()),
+        next: "nothing".to_owned(),
+        max_parallel: "10%".to_owned(),
+        canary: 1,
+        min_healthy_ms: 10_000,
+        error_rate_max: Some(0.01),
+        deadline_ms: 300_000,
+        nodes: RolloutNodes {
+            matching: 50,
+            waiting: 45,
+            absent: 5,
+            ..RolloutNodes::default()
+        },
+        failures: vec![RolloutFailure {
+            node: "e1".parse().unwrap(),
+            reason: "failed/configure, no such key\u{1b}[2J".to_owned(),
+            at: NOON,
+        }],
+        events: vec![event("e1 gets version 2"), event("e1 failed\u{1b}[2J")],
+        started_at: NOON,
+        changed_at: NOON,
     }
 }
 

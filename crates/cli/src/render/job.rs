@@ -1,9 +1,9 @@
 //! Jobs.
 
-use sluice_api::{Job, JobDetail, JobVersion, Unplaced};
+use sluice_api::{Job, JobDetail, JobVersion, RolloutSummary, Unplaced};
 use sluice_model::JobState;
 
-use super::{Cell, Style, Tone, at, cell, executions, fields, size, table, toned};
+use super::{Cell, Style, Tone, at, cell, executions, fields, maybe, size, table, toned};
 
 /// Of a digest, `sha256:` and so many digits that equal ones are seen to be equal.
 const DIGEST_SHOWN: usize = 19;
@@ -98,6 +98,7 @@ pub(crate) fn job_detail(style: Style, detail: &JobDetail) -> String {
                 job.desired, job.running, job.waiting, job.failed, job.completed
             )),
         ),
+        ("rollout", maybe(job.rollout.as_ref().map(rollout))),
         ("nodes", cell(select)),
         ("created", cell(at(job.created_at))),
         ("updated", cell(at(job.updated_at))),
@@ -127,6 +128,14 @@ pub(crate) fn job_detail(style: Style, detail: &JobDetail) -> String {
         text.push_str("  ");
         text.push_str(&super::clean(line));
         text.push('\n');
+    }
+    text
+}
+
+fn rollout(rollout: &RolloutSummary) -> String {
+    let mut text = format!("version {} is {}", rollout.candidate, rollout.phase);
+    if let Some(reason) = &rollout.reason {
+        text.push_str(&format!(": {reason}"));
     }
     text
 }

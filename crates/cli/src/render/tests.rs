@@ -231,3 +231,29 @@ fn text_from_elsewhere_cannot_steer_a_terminal() {
     assert_eq!(next(None, None), "");
     assert_eq!(next(Some("when e1 connects"), None), "when e1 connects");
 }
+
+#[test]
+fn a_rollout_is_one_screen() {
+    let text = rollout(PLAIN, &fixtures::rolled_back());
+    let at = super::at(fixtures::NOON);
+    assert_eq!(
+        text,
+        format!(
+            "job:     field-temps\n\
+             rollout: version 1 -> version 2 -> version 3, the old content again\n\
+             phase:   rolled-back\n\
+             reason:  e1: failed/configure, no such key\n\
+             next:    nothing\n\
+             nodes:   50 match: 0 proven, 0 under way, 45 waiting, 5 away\n\
+             rules:   canary 1, max parallel 10%, min healthy 10s, error rate max 0.01, deadline 300s\n\
+             started: {at}\n\
+             changed: {at}\n\
+             \n\
+             FAILED ON  AT                    REASON\n\
+             e1         {at}  failed/configure, no such key\\u{{1b}}[2J\n\
+             \n\
+             {at}  e1 gets version 2\n\
+             {at}  e1 failed\\u{{1b}}[2J\n"
+        )
+    );
+}

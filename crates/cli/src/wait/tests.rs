@@ -208,3 +208,74 @@ fn replicas_are_expected_where_they_are_placed_and_the_unplaced_are_named() {
         Verdict::Done { .. }
     ));
 }
+
+fn with_rollout(phase: RolloutPhase, executions: Vec<Execution>) -> Verdict {
+    let mut detail = fixtures::job_detail();
+    detail.executions = executions;
+    detail.job.rollout = Some(RolloutSummary {
+        candidate: Version(2),
+        good: Some(Version(1)),
+        restored_by: (phase == RolloutPhase::RolledBack).then_some(Version(3)),
+        phase,
+        reason: (!matches!(phase, RolloutPhase::Canary | RolloutPhase::Rolling))
+            .then(|| "e1: failed/configure, no such key".to_owned()),
+    });
+    let nodes = [fixtures::node("e1", UP), fixtures::node("e2", UP)];
+    let matching = ["e1".parse().unwrap(), "e2".parse().unwrap()];
+    let version = match phase {
+        // Asked about the version that brought the old content back.
+        RolloutPhase::Done => Version(3),
+        _ => Version(2),
+    };
+    if phase == RolloutPhase::Done
+        && let Some(rollout) = &mut detail.job.rollout
+    {
+        (rollout.phase, rollout.restored_by) = (RolloutPhase::RolledBack, Some(Version(3)));
+    }
+    judge(version, &matching, &detail, &nodes)
+}
+
+#[test]
+fn a_rollout_that_went_back_is_a_failure_with_its_reason() {
+    let runs = || {
+        vec![
+            at_version(3, fixtures::running("e1")),
+            at_version(1, fixtures::running("e2")),
+        ]
+    };
+    let Verdict::Failed { where_and_why } = with_rollout(RolloutPhase::RolledBack, runs()) else {
+        panic!("it failed");
+    };
+    assert_eq!(
+        where_and_why,
+        [
+            "e1: failed/configure, no such key",
+            "it was rolled back: version 3 is version 1 again"
+        ]
+    );
+    let got = with_rollout(RolloutPhase::Done, runs());
+    assert!(matches!(got, Verdict::Done { .. }), "{got:?}");
+}
+
+#[test]
+fn a_rollout_that_goes_on_is_waited_for() {
+    let mut failed = fixtures::running("e1");
+    failed.state = ExecutionState::Failed;
+    for phase in [RolloutPhase::Canary, RolloutPhase::Rolling] {
+        let runs = vec![failed.clone(), at_version(1, fixtures::running("e2"))];
+        let Verdict::Waiting { missing } = with_rollout(phase, runs) else {
+            panic!("{phase}: the rollout has not decided yet");
+        };
+        assert_eq!(missing[0], format!("the rollout is {phase}"));
+        assert_eq!(missing[2], "e2: waits for its turn");
+    }
+    let runs = vec![failed, at_version(1, fixtures::running("e2"))];
+    let got = with_rollout(RolloutPhase::Paused, runs);
+    assert!(matches!(got, Verdict::Failed { .. }), "{got:?}");
+    let all = vec![fixtures::running("e1"), fixtures::running("e2")];
+    let got = with_rollout(RolloutPhase::Rolling, all);
+    assert!(
+        matches!(got, Verdict::Waiting { .. }),
+        "they run, and are not proven: {got:?}"
+    );
+}

@@ -21,6 +21,7 @@ use super::{PIPELINE_BYTES_MAX, Pipeline, PluginRef, Problem, Problems, Select};
 mod connectors;
 pub(super) mod keys;
 mod placement;
+mod rollout;
 mod stages;
 pub(super) mod values;
 mod walk;
@@ -128,6 +129,10 @@ fn document_fields(walk: &mut Walk<'_>, root: &Section<'_>) -> Option<Pipeline> 
         Some(field) => select(walk, &field),
         None => Some(Select::default()),
     };
+    let rollout = match root.field("rollout") {
+        Some(field) => rollout::rollout(walk, &field).map(Some),
+        None => Some(None),
+    };
     let input = connectors::input(walk, root);
     let stages = match root.field("stage") {
         Some(field) => stages::stages(walk, &field),
@@ -140,6 +145,7 @@ fn document_fields(walk: &mut Walk<'_>, root: &Section<'_>) -> Option<Pipeline> 
         kind,
         on_lost,
         select: select?,
+        rollout: rollout?,
         input: input?,
         stages: stages?,
         output: output?,

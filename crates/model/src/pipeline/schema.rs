@@ -62,6 +62,8 @@ struct PipelineDocument {
     /// Which nodes, by label; `node` stands for the node's name. Absent: every node.
     #[schemars(default)]
     select: BTreeMap<String, OneOrMore>,
+    /// How a new version reaches the nodes. Absent: all at once up to 10 nodes, else 10 % at a time.
+    rollout: Option<RolloutDocument>,
     /// Where records come from: exactly one kind.
     input: InputDocument,
     /// What happens to the records, in order.
@@ -94,6 +96,34 @@ enum OnLostDocument {
     Replace,
     /// It counts as failed until its node is back.
     Fail,
+}
+
+/// How a new version reaches the nodes, and what proves that it is good.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+#[expect(dead_code, reason = "only its schema is used")]
+struct RolloutDocument {
+    /// Nodes that may be on their way to the new version at once: a number, or a part such as `10%`. Absent: `10%`.
+    max_parallel: Option<MaxParallelDocument>,
+    /// Nodes that must prove the new version before any other gets it. Absent: 0.
+    #[schemars(default, range(max = 1000000))]
+    canary: u32,
+    /// How long the new version must run on a node without trouble, from `1s` to `1d`. Absent: `10s`.
+    min_healthy: Option<String>,
+    /// Dead letters for each record taken in, at most. Absent: they do not matter.
+    #[schemars(range(min = 0.0, max = 1.0))]
+    error_rate_max: Option<f64>,
+    /// How long a node may take to prove it, from `10s` to `7d`. Absent: `5m`.
+    deadline: Option<String>,
+}
+
+/// A number of nodes, or a part of those that match.
+#[derive(JsonSchema)]
+#[schemars(untagged)]
+#[expect(dead_code, reason = "only its schema is used")]
+enum MaxParallelDocument {
+    Nodes(#[schemars(range(min = 1, max = 1000000))] u32),
+    Percent(#[schemars(regex(pattern = "^(100|[1-9][0-9]?)%$"))] String),
 }
 
 /// A value, or a list of values of which one must match.

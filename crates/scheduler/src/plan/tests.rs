@@ -35,6 +35,7 @@ pub(crate) fn job(version: u64) -> JobFacts {
         kind: Kind::Daemon,
         on_lost: OnLost::Wait,
         select: Select([("site".to_owned(), vec!["a".to_owned()])].into()),
+        turn: None,
     }
 }
 
@@ -56,11 +57,15 @@ pub(crate) fn execution(byte: u8, version: u64, attempt: u64, desired: Desired) 
 pub(crate) fn apply(snapshot: &mut Snapshot, plan: &Plan) {
     for change in &plan.changes {
         match change {
-            Change::Create { node, slot } => snapshot.executions.push(ExecutionFacts {
+            Change::Create {
+                node,
+                slot,
+                version,
+            } => snapshot.executions.push(ExecutionFacts {
                 id: ExecutionId::from_random(node.to_bytes()),
                 node: *node,
                 slot: *slot,
-                version: snapshot.job.version,
+                version: *version,
                 attempt: Attempt(1),
                 desired: Desired::Run,
                 replaced: false,
@@ -121,6 +126,7 @@ fn the_table_of_the_module() {
             vec![Change::Create {
                 node: id(1),
                 slot: Slot::ZERO,
+                version: Version(2),
             }],
         ),
         (job(2), "b", None, vec![]),
@@ -185,6 +191,134 @@ fn the_table_of_the_module() {
         };
         assert_eq!(plan(&snapshot).changes, expected, "{snapshot:?}");
     }
+}
+
+#[test]
+fn a_rollout_says_who_gets_what() {
+    use Desired::{Run, Stop};
+    let created = |version| {
+        vec![Change::Create {
+            node: id(1),
+            slot: Slot::ZERO,
+            version: Version(version),
+        }]
+    };
+    let updated = |version, attempt| {
+        vec![Change::Update {
+            execution: execution_id(1),
+            version: Version(version),
+            attempt: Attempt(attempt),
+            desired: Run,
+        }]
+    };
+    let turn = |admitted: bool, stays: bool, otherwise: Option<u64>| {
+        Some(Turn {
+            admitted: admitted.then_some(id(1)).into_iter().collect(),
+            stays: stays.then_some(execution_id(1)).into_iter().collect(),
+            otherwise: otherwise.map(Version),
+            otherwise_select: None,
+        })
+    };
+    for (turn, now, expected) in [
+        // It joins: the good version, or nothing where there is none, or its turn.
+        (turn(false, false, Some(2)), None, created(2)),
+        (turn(false, false, None), None, vec![]),
+        (turn(true, false, Some(2)), None, created(3)),
+        // It runs: on, until its turn.
+        (
+            turn(false, true, Some(2)),
+            Some(execution(1, 2, 1, Run)),
+            vec![],
+        ),
+        (
+            turn(true, true, Some(2)),
+            Some(execution(1, 2, 1, Run)),
+            updated(3, 1),
+        ),
+        // It is back among the nodes that match.
+        (
+            turn(false, false, Some(2)),
+            Some(execution(1, 1, 1, Stop)),
+            updated(2, 1),
+        ),
+        (
+            turn(false, false, Some(2)),
+            Some(execution(1, 2, 1, Stop)),
+            updated(2, 2),
+        ),
+        (
+            turn(false, false, Some(2)),
+            Some(execution(1, 3, 1, Stop)),
+            vec![],
+        ),
+        (
+            turn(true, false, Some(2)),
+            Some(execution(1, 3, 1, Stop)),
+            updated(3, 2),
+        ),
+        // The old content is back as the job's version.
+        (
+            turn(false, true, Some(3)),
+            Some(execution(1, 1, 1, Run)),
+            vec![],
+        ),
+        (
+            turn(false, false, Some(3)),
+            Some(execution(1, 2, 1, Run)),
+            updated(3, 1),
+        ),
+    ] {
+        let snapshot = Snapshot {
+            job: JobFacts { turn, ..job(3) },
+            nodes: vec![node(1, "a")],
+            executions: now.into_iter().collect(),
+        };
+        assert_eq!(plan(&snapshot).changes, expected, "{snapshot:?}");
+    }
+}
+
+#[test]
+fn until_a_version_is_good_it_takes_no_node_away_and_brings_none() {
+    let good = Select([("site".to_owned(), vec!["b".to_owned()])].into());
+    let job = |turn| JobFacts { turn, ..job(3) };
+    let turn = Turn {
+        stays: [execution_id(1)].into(),
+        otherwise: Some(Version(2)),
+        otherwise_select: Some(good),
+        ..Turn::default()
+    };
+    let planned = |job: JobFacts, node: NodeFacts, executions: Vec<ExecutionFacts>| {
+        let snapshot = Snapshot {
+            job,
+            nodes: vec![node],
+            executions,
+        };
+        plan(&snapshot).changes
+    };
+    // Version 2 wants site b, version 3 site a.
+    let running = || vec![execution(1, 2, 1, Desired::Run)];
+    let stop = vec![Change::Update {
+        execution: execution_id(1),
+        version: Version(2),
+        attempt: Attempt(1),
+        desired: Desired::Stop,
+    }];
+    let open = || job(Some(turn.clone()));
+    assert_eq!(planned(open(), node(1, "b"), running()), vec![]);
+    assert_eq!(planned(open(), node(1, "a"), vec![]), vec![]);
+    assert_eq!(planned(job(None), node(1, "b"), running()), stop);
+    // Neither wants site c; and what an operator orders holds.
+    assert_eq!(planned(open(), node(1, "c"), running()), stop);
+    let stopped = JobFacts {
+        stopped: true,
+        ..open()
+    };
+    assert_eq!(planned(stopped, node(1, "b"), running()), stop);
+    let draining = NodeFacts {
+        draining: true,
+        ..node(1, "b")
+    };
+    assert_eq!(planned(open(), draining, running()), stop);
 }
 
 #[test]

@@ -151,6 +151,10 @@ impl<S: Store> Core<S> {
             ) {
                 log_state(&report);
             }
+            // What it tells of a new version may end its rollout, or let the next nodes have it.
+            if self.watches.contains_key(&execution.job) {
+                self.evaluate_job(execution.job, step.now.unix)?;
+            }
             if report.phase == ObservedPhase::Purged && execution.desired == Desired::Purge {
                 self.store.remove_assignment(execution.id)?;
                 self.forget_job_if_purged(execution.job)?;

@@ -2,7 +2,15 @@
 
 /// The document itself.
 pub(in crate::pipeline) const PIPELINE: &[&str] = &[
-    "name", "kind", "count", "on_lost", "select", "input", "stage", "output",
+    "name", "kind", "count", "on_lost", "select", "rollout", "input", "stage", "output",
+];
+/// `[rollout]`
+pub(in crate::pipeline) const ROLLOUT: &[&str] = &[
+    "max_parallel",
+    "canary",
+    "min_healthy",
+    "error_rate_max",
+    "deadline",
 ];
 /// `[input]`: the inputs of this version.
 pub(in crate::pipeline) const INPUTS: &[&str] = &["file", "generate", "stdin"];
@@ -39,7 +47,6 @@ pub(in crate::pipeline) const RESERVED: &[&str] = &[
     "param",
     "remap",
     "retry",
-    "rollout",
     "secret",
     "when",
 ];

@@ -32,6 +32,7 @@ fn properties(schema: &Value, name: &str) -> BTreeSet<String> {
 /// Each section: its type in the schema, its keys in the walk, and a document with `KEY` where a key of it stands.
 const SECTIONS: &[(&str, &[&str], &str)] = &[
     ("", keys::PIPELINE, "KEY = 1"),
+    ("RolloutDocument", keys::ROLLOUT, "[rollout]\nKEY = 1"),
     ("InputDocument", keys::INPUTS, "[input]\nKEY = 1"),
     (
         "GenerateDocument",

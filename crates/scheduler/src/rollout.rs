@@ -1,0 +1,638 @@
+//! How a new version reaches a job's nodes: a few first, then so many at a time, and back by itself when it is bad.
+//!
+//! ```text
+//!   deploy --> canary --proven--> rolling --all proven--> done      (the new version is the good one)
+//!                 |  \             /  |
+//!                 |   pause, resume   |
+//!                 +----- failed ------+--> rolled-back              (the old content again, as a newer version)
+//! ```
+//!
+//! Who has no turn yet keeps what it runs; who runs nothing, joins or returns gets the good version. A node that is away
+//! is never given the new version and takes no room; one that went away *with* it keeps its room, since a version that
+//! takes machines off the network must not thereby reach the next ones.
+//!
+//! The record is durable; how long something has run is known to [`Watch`] only, by a monotonic clock, and starts over
+//! with the process.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use sluice_model::pipeline::{Rollout as Rules, Select};
+use sluice_model::{
+    Attempt, Digest, ExecutionId, MonotonicMs, NodeId, NodeName, RolloutPhase, UnixMs, Version,
+};
+
+use crate::plan::Turn;
+
+/// Restarts after which something that waits to try again counts as failed: the first may be chance.
+const RESTARTS_MAX: u64 = 2;
+
+/// How long something may wait to try again before it counts as failed: the edge's first four tries.
+const UNWELL_MAX: Duration = Duration::from_secs(10);
+
+/// Records below which a rate of errors says nothing before the time is up.
+const RECORDS_MIN: u64 = 100;
+
+/// How often errors are counted: the edges' default heartbeat, which brings the counters.
+const ERRORS_EVERY: Duration = Duration::from_secs(5);
+
+/// Failures that are kept with their reasons; a screen.
+const FAILURES_MAX: usize = 20;
+
+/// Events that are kept; a screen.
+const EVENTS_MAX: usize = 24;
+
+/// Node names in one event.
+const NAMES_MAX: usize = 5;
+
+/// A rollout as it is kept.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RolloutRecord {
+    /// The new version.
+    pub candidate: Version,
+    /// What runs where the new version is not yet, and everywhere when that fails; `None` when there is nothing older.
+    pub good: Option<Good>,
+    /// Where it stands.
+    pub phase: RolloutPhase,
+    /// Why it stands there, in words; empty while it goes on.
+    pub reason: String,
+    /// The version that brought the old content back.
+    pub restored_by: Option<Version>,
+    /// Executions that proved the new version.
+    pub proven: BTreeSet<ExecutionId>,
+    /// Executions that were in trouble before they got the new version, or that an operator let pass: they prove nothing.
+    pub excused: BTreeSet<ExecutionId>,
+    /// Where the new version failed: the first of them.
+    pub failures: Vec<NodeFailure>,
+    /// What happened, oldest first.
+    pub events: Vec<RolloutEvent>,
+    /// When the new version was deployed.
+    pub started_at: UnixMs,
+    /// When `phase` last changed.
+    pub changed_at: UnixMs,
+}
+
+/// A version that is known to be good.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Good {
+    /// The version.
+    pub version: Version,
+    /// Its content.
+    pub spec: Digest,
+}
+
+/// Where a new version failed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeFailure {
+    /// The node.
+    pub node: NodeName,
+    /// The execution there.
+    pub execution: ExecutionId,
+    /// Why, in words.
+    pub reason: String,
+    /// When it was noticed.
+    pub at: UnixMs,
+}
+
+/// Something that happened.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RolloutEvent {
+    /// When.
+    pub at: UnixMs,
+    /// What, in words.
+    pub what: String,
+}
+
+/// A node that should run the job.
+#[derive(Clone, Debug)]
+pub struct Member {
+    /// The node.
+    pub node: NodeId,
+    /// Its name.
+    pub name: NodeName,
+    /// It has a session.
+    pub connected: bool,
+    /// The job's execution there.
+    pub execution: Option<Followed>,
+}
+
+/// An execution as a rollout looks at it.
+#[derive(Clone, Debug)]
+pub struct Followed {
+    /// It.
+    pub id: ExecutionId,
+    /// Its row's version.
+    pub version: Version,
+    /// Its row's attempt.
+    pub attempt: Attempt,
+    /// Its row orders `run`.
+    pub runs: bool,
+    /// How it stands at that version and attempt.
+    pub sign: Sign,
+    /// Records taken in since it runs at that version and attempt.
+    pub records_in: u64,
+    /// Records set aside since then.
+    pub dead_letters: u64,
+}
+
+/// How an execution stands at its row's version and attempt.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Sign {
+    /// On its way: in words.
+    Underway(String),
+    /// It runs.
+    Running,
+    /// It ended well.
+    Completed,
+    /// It waits to try again.
+    Unwell {
+        /// Why.
+        reason: String,
+        /// How often the edge has restarted it.
+        restarts: u64,
+    },
+    /// Failed, refused or quarantined: in words.
+    Failed(String),
+}
+
+/// What was seen of the executions at the new version, and since when.
+#[derive(Clone, Debug, Default)]
+pub struct Watch {
+    candidate: Version,
+    seen: BTreeMap<ExecutionId, Seen>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Seen {
+    attempt: Attempt,
+    since: MonotonicMs,
+    running_since: Option<MonotonicMs>,
+    unwell_since: Option<MonotonicMs>,
+}
+
+/// The two clocks.
+#[derive(Clone, Copy, Debug)]
+pub struct Clocks {
+    /// For deciding that time is up.
+    pub mono: MonotonicMs,
+    /// For the record.
+    pub unix: UnixMs,
+}
+
+/// What to do now.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Advance {
+    /// Nodes that get the new version now.
+    pub admitted: BTreeSet<NodeId>,
+    /// When to look again even if nothing happens.
+    pub look_again_at: Option<MonotonicMs>,
+}
+
+/// What an execution at the new version tells.
+enum Judgement {
+    Proven,
+    Failing(String),
+    /// Neither; `gone`: its time is up, and it is away.
+    Open {
+        gone: bool,
+    },
+}
+
+impl RolloutRecord {
+    /// A rollout that begins.
+    pub fn begin(candidate: Version, good: Option<Good>, rules: &Rules, now: UnixMs) -> Self {
+        let phase = first_phase(rules);
+        let mut record = Self {
+            candidate,
+            good,
+            phase,
+            reason: String::new(),
+            restored_by: None,
+            proven: BTreeSet::new(),
+            excused: BTreeSet::new(),
+            failures: Vec::new(),
+            events: Vec::new(),
+            started_at: now,
+            changed_at: now,
+        };
+        let first = match rules.canary {
+            0 => String::new(),
+            1 => "1 canary first, then ".to_owned(),
+            count => format!("{count} canaries first, then "),
+        };
+        let back = match good {
+            Some(good) => format!("version {} is the good one", good.version),
+            None => "there is no older version to go back to".to_owned(),
+        };
+        record.note(
+            now,
+            format!(
+                "version {candidate} begins: {first}{} at a time; {back}",
+                rules.max_parallel
+            ),
+        );
+        record
+    }
+
+    /// It has not ended.
+    pub fn is_open(&self) -> bool {
+        matches!(
+            self.phase,
+            RolloutPhase::Canary | RolloutPhase::Rolling | RolloutPhase::Paused
+        )
+    }
+
+    /// Adds a line to the story. The first line stays; in the middle the oldest goes.
+    pub fn note(&mut self, at: UnixMs, what: String) {
+        if self.events.len() >= EVENTS_MAX {
+            self.events.remove(1);
+        }
+        self.events.push(RolloutEvent { at, what });
+    }
+
+    /// Nothing more is started; `false` when it has ended or is paused already.
+    pub fn pause(&mut self, why: String, now: UnixMs) -> bool {
+        if !self.is_open() || self.phase == RolloutPhase::Paused {
+            return false;
+        }
+        self.note(now, format!("paused: {why}"));
+        self.enter(RolloutPhase::Paused, why, now);
+        true
+    }
+
+    /// Goes on after a pause, in spite of the failures so far; `false` when it is not paused.
+    pub fn resume(&mut self, rules: &Rules, now: UnixMs) -> bool {
+        if self.phase != RolloutPhase::Paused {
+            return false;
+        }
+        let passed: Vec<ExecutionId> = self.failures.iter().map(|it| it.execution).collect();
+        let told = match passed.len() {
+            0 => "resumed by an operator".to_owned(),
+            count => format!("resumed by an operator, in spite of {count} failures"),
+        };
+        self.excused.extend(passed);
+        self.failures.clear();
+        self.note(now, told);
+        self.enter(first_phase(rules), String::new(), now);
+        true
+    }
+
+    /// The new version goes to every node at once; `false` when the rollout has ended.
+    pub fn promote(&mut self, now: UnixMs) -> bool {
+        let why = "an operator promoted it: every node gets it now".to_owned();
+        self.is_open() && self.end(RolloutPhase::Done, why, now)
+    }
+
+    /// Goes back; `false` when it has ended, or when there is nothing to go back to.
+    pub fn abort(&mut self, why: String, now: UnixMs) -> bool {
+        self.is_open() && self.good.is_some() && self.end(RolloutPhase::RolledBack, why, now)
+    }
+
+    fn end(&mut self, phase: RolloutPhase, why: String, now: UnixMs) -> bool {
+        self.note(now, format!("{phase}: {why}"));
+        self.enter(phase, why, now);
+        true
+    }
+
+    fn enter(&mut self, phase: RolloutPhase, reason: String, now: UnixMs) {
+        self.phase = phase;
+        self.reason = reason;
+        self.changed_at = now;
+    }
+
+    /// What a plan may do while this stands. `version` and `spec` are the job's newest; `admitted` get it now,
+    /// `good_select` is the good version's.
+    pub fn turn<'a>(
+        &self,
+        version: Version,
+        spec: Digest,
+        admitted: BTreeSet<NodeId>,
+        good_select: Option<Select>,
+        running: impl IntoIterator<Item = (&'a ExecutionId, Digest)>,
+    ) -> Option<Turn> {
+        let running = running.into_iter();
+        if self.is_open() {
+            return Some(Turn {
+                admitted,
+                stays: running.map(|(id, _)| *id).collect(),
+                otherwise: self.good.map(|good| good.version),
+                otherwise_select: good_select,
+            });
+        }
+        // The old content is back: who ran it all the time runs on, under the version that it knows.
+        (self.phase == RolloutPhase::RolledBack).then(|| Turn {
+            admitted: BTreeSet::new(),
+            stays: running
+                .filter(|(_, content)| *content == spec)
+                .map(|(id, _)| *id)
+                .collect(),
+            otherwise: Some(version),
+            otherwise_select: None,
+        })
+    }
+}
+
+fn first_phase(rules: &Rules) -> RolloutPhase {
+    if rules.canary > 0 {
+        RolloutPhase::Canary
+    } else {
+        RolloutPhase::Rolling
+    }
+}
+
+/// Looks at an open rollout: moves its record on and says who gets the new version now. Going back is phase
+/// `rolled-back` in the record; the caller makes the version.
+pub fn advance(
+    record: &mut RolloutRecord,
+    rules: &Rules,
+    members: &[Member],
+    watch: &mut Watch,
+    now: Clocks,
+) -> Advance {
+    let mut advance = Advance::default();
+    if !record.is_open() {
+        return advance;
+    }
+    watch.follow(record.candidate);
+    let candidate = record.candidate;
+    let is_there = |member: &&Member| {
+        let at = |it: &Followed| it.runs && it.version == candidate;
+        member.execution.as_ref().is_some_and(at)
+    };
+    let (mut proven, mut open, mut gone) = (0, 0, Vec::new());
+    let (mut news, mut failures) = (Vec::new(), Vec::new());
+    for member in members.iter().filter(is_there) {
+        let Some(followed) = &member.execution else {
+            continue;
+        };
+        let was_proven = record.proven.contains(&followed.id);
+        let excused = record.excused.contains(&followed.id);
+        match watch.judge(member, followed, was_proven, rules, now.mono) {
+            Judgement::Failing(_) if excused => {}
+            Judgement::Failing(reason) => failures.push(NodeFailure {
+                node: member.name.clone(),
+                execution: followed.id,
+                reason,
+                at: now.unix,
+            }),
+            Judgement::Proven => {
+                proven += 1;
+                if record.proven.insert(followed.id) {
+                    news.push(&member.name);
+                }
+            }
+            Judgement::Open { .. } if was_proven => proven += 1,
+            Judgement::Open { gone: false } => open += 1,
+            Judgement::Open { gone: true } if excused => {}
+            Judgement::Open { gone: true } => gone.push(&member.name),
+        }
+    }
+    if !news.is_empty() {
+        let what = format!(
+            "{} proved version {candidate}: {proven} of {} nodes",
+            names(&news),
+            members.len()
+        );
+        record.note(now.unix, what);
+    }
+    if record.handle_failures(failures, now.unix) {
+        return advance;
+    }
+    if record.phase == RolloutPhase::Paused {
+        return advance;
+    }
+    let canaries = usize::try_from(rules.canary).unwrap_or(usize::MAX);
+    if record.phase == RolloutPhase::Canary && proven > 0 && proven >= canaries.min(members.len()) {
+        record.note(now.unix, "the canaries are good".to_owned());
+        record.enter(RolloutPhase::Rolling, String::new(), now.unix);
+    }
+    let at_once = match record.phase {
+        RolloutPhase::Canary => canaries.saturating_sub(proven),
+        _ => rules.max_parallel.of(members.len()),
+    };
+    if !gone.is_empty() && gone.len() >= at_once.min(members.len()) {
+        let why = format!(
+            "{} went away with version {candidate} and did not prove it within {:?}",
+            names(&gone),
+            rules.deadline
+        );
+        record.pause(why, now.unix);
+        return advance;
+    }
+    let mut waiting: Vec<&Member> = members
+        .iter()
+        .filter(|member| member.connected && !is_there(member))
+        .collect();
+    // Who runs well shows most: it goes first. The order by name makes the canary known beforehand.
+    waiting.sort_by_key(|member| (trouble(member), member.name.clone()));
+    let room = at_once.saturating_sub(open + gone.len());
+    let admitted: Vec<&Member> = waiting.iter().copied().take(room).collect();
+    for member in &admitted {
+        advance.admitted.insert(member.node);
+        if let Some(followed) = &member.execution
+            && trouble(member) > 1
+        {
+            record.excused.insert(followed.id);
+        }
+    }
+    if !admitted.is_empty() {
+        let admitted: Vec<&NodeName> = admitted.iter().map(|member| &member.name).collect();
+        let what = format!("{} gets version {candidate}", names(&admitted));
+        record.note(now.unix, what);
+    }
+    let over = waiting.is_empty() && open == 0 && proven > 0;
+    if record.phase == RolloutPhase::Rolling && over {
+        let absent = members.iter().filter(|it| !it.connected).count();
+        let why = match absent {
+            0 => format!("{proven} nodes proved version {candidate}"),
+            _ => format!(
+                "{proven} nodes proved version {candidate}; {absent} that are away get it when they return"
+            ),
+        };
+        record.end(RolloutPhase::Done, why, now.unix);
+        return advance;
+    }
+    let all_there = members.iter().any(|member| is_there(&member)) && waiting.is_empty();
+    if record.phase != RolloutPhase::Paused && all_there && open == 0 && proven == 0 {
+        let why =
+            format!("no node proves version {candidate}: all that have it were in trouble before");
+        record.pause(why, now.unix);
+        return advance;
+    }
+    advance.look_again_at = watch.look_again_at(record, rules, now.mono);
+    advance
+}
+
+impl RolloutRecord {
+    /// Whether it ends here: it has failed, or is paused for want of an older version.
+    fn handle_failures(&mut self, failures: Vec<NodeFailure>, now: UnixMs) -> bool {
+        let known: BTreeSet<ExecutionId> = self.failures.iter().map(|it| it.execution).collect();
+        let count = failures.len();
+        let Some(first) = failures.first() else {
+            return false;
+        };
+        let mut why = format!("{}: {}", first.node, first.reason);
+        if count > 1 {
+            why.push_str(&format!(" (and {} more nodes)", count - 1));
+        }
+        for failure in failures {
+            if !known.contains(&failure.execution) && self.failures.len() < FAILURES_MAX {
+                let what = format!("{} failed: {}", failure.node, failure.reason);
+                self.note(failure.at, what);
+                self.failures.push(failure);
+            }
+        }
+        if self.phase == RolloutPhase::Paused {
+            return false;
+        }
+        if self.good.is_some() {
+            self.end(RolloutPhase::RolledBack, why, now);
+        } else {
+            self.pause(
+                format!("{why}; there is no older version to go back to"),
+                now,
+            );
+        }
+        true
+    }
+}
+
+impl Watch {
+    fn follow(&mut self, candidate: Version) {
+        if self.candidate != candidate {
+            *self = Self {
+                candidate,
+                seen: BTreeMap::new(),
+            };
+        }
+    }
+
+    fn judge(
+        &mut self,
+        member: &Member,
+        followed: &Followed,
+        was_proven: bool,
+        rules: &Rules,
+        now: MonotonicMs,
+    ) -> Judgement {
+        let new = Seen {
+            attempt: followed.attempt,
+            since: now,
+            running_since: None,
+            unwell_since: None,
+        };
+        let seen = self.seen.entry(followed.id).or_insert(new);
+        if seen.attempt != followed.attempt {
+            *seen = new;
+        }
+        let too_many_errors = rules.error_rate_max.and_then(|max| errors(followed, max));
+        let underway = match &followed.sign {
+            Sign::Failed(reason) => return Judgement::Failing(reason.clone()),
+            Sign::Completed => {
+                return too_many_errors.map_or(Judgement::Proven, Judgement::Failing);
+            }
+            Sign::Unwell { reason, restarts } => {
+                seen.running_since = None;
+                let since = *seen.unwell_since.get_or_insert(now);
+                if *restarts >= RESTARTS_MAX || now.since(since) >= UNWELL_MAX {
+                    return Judgement::Failing(reason.clone());
+                }
+                reason.clone()
+            }
+            Sign::Running if member.connected => {
+                seen.unwell_since = None;
+                let since = *seen.running_since.get_or_insert(now);
+                let long_enough = was_proven || now.since(since) >= rules.min_healthy;
+                match too_many_errors {
+                    Some(why) if long_enough || followed.records_in >= RECORDS_MIN => {
+                        return Judgement::Failing(why);
+                    }
+                    _ if long_enough => return Judgement::Proven,
+                    _ => "it has not run for long enough".to_owned(),
+                }
+            }
+            Sign::Running => {
+                seen.running_since = None;
+                "it is away".to_owned()
+            }
+            Sign::Underway(what) => {
+                seen.running_since = None;
+                what.clone()
+            }
+        };
+        let late = now.since(seen.since) >= rules.deadline;
+        if late && member.connected && !was_proven {
+            return Judgement::Failing(format!(
+                "not healthy within {:?}: {underway}",
+                rules.deadline
+            ));
+        }
+        Judgement::Open { gone: late }
+    }
+
+    fn look_again_at(
+        &self,
+        record: &RolloutRecord,
+        rules: &Rules,
+        now: MonotonicMs,
+    ) -> Option<MonotonicMs> {
+        let open = self
+            .seen
+            .iter()
+            .filter(|(id, _)| !record.proven.contains(id) && !record.excused.contains(id));
+        let times = open.flat_map(|(_, seen)| {
+            [
+                Some(seen.since.plus(rules.deadline)),
+                seen.running_since
+                    .map(|since| since.plus(rules.min_healthy)),
+                seen.unwell_since.map(|since| since.plus(UNWELL_MAX)),
+            ]
+        });
+        let errors = rules.error_rate_max.map(|_| now.plus(ERRORS_EVERY));
+        times
+            .flatten()
+            .filter(|at| *at > now)
+            .chain(errors)
+            .min_by_key(|at| at.0)
+    }
+}
+
+/// What is wrong with the records of an execution, if too many of them became dead letters.
+fn errors(followed: &Followed, max: f64) -> Option<String> {
+    let (dead, taken) = (followed.dead_letters, followed.records_in);
+    // Both are far below 2^53.
+    let rate = dead as f64 / (taken.max(dead).max(1)) as f64;
+    (rate > max).then(|| {
+        format!(
+            "{dead} of {taken} records became dead letters, {:.1} %, allowed are {:.1} %",
+            rate * 100.0,
+            max * 100.0
+        )
+    })
+}
+
+/// 0 runs well, 1 runs nothing or is on its way, 2 is in trouble.
+fn trouble(member: &Member) -> u8 {
+    match member.execution.as_ref().map(|it| (&it.sign, it.runs)) {
+        Some((Sign::Running | Sign::Completed, true)) => 0,
+        Some((Sign::Unwell { .. } | Sign::Failed(_), true)) => 2,
+        _ => 1,
+    }
+}
+
+fn names(nodes: &[&NodeName]) -> String {
+    let mut text = nodes
+        .iter()
+        .take(NAMES_MAX)
+        .map(|name| name.as_str())
+        .collect::<Vec<_>>()
+        .join(", ");
+    if nodes.len() > NAMES_MAX {
+        text.push_str(&format!(" and {} more", nodes.len() - NAMES_MAX));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests;

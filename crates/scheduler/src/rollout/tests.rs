@@ -1,0 +1,421 @@
+//! Fleets in a few lines: what their nodes say, and what the rollout does about it.
+
+use super::*;
+
+const SECOND_MS: u64 = 1_000;
+
+/// Nodes `e00`, `e01`, ... running version 1, and a rollout of version 2.
+struct Fleet {
+    record: RolloutRecord,
+    rules: Rules,
+    members: Vec<Member>,
+    watch: Watch,
+    now_ms: u64,
+}
+
+impl Fleet {
+    fn new(nodes: u8, rules: Rules) -> Self {
+        let good = Good {
+            version: Version(1),
+            spec: Digest::of(b"old"),
+        };
+        Self {
+            record: RolloutRecord::begin(Version(2), Some(good), &rules, UnixMs(0)),
+            rules,
+            members: (0..nodes).map(member).collect(),
+            watch: Watch::default(),
+            now_ms: 0,
+        }
+    }
+
+    /// One look after so long; who gets the new version is on its way to it afterwards.
+    fn look(&mut self, after_ms: u64) -> Vec<usize> {
+        self.now_ms += after_ms;
+        let now = Clocks {
+            mono: MonotonicMs(self.now_ms),
+            unix: UnixMs(i64::try_from(self.now_ms).expect("small")),
+        };
+        let did = advance(
+            &mut self.record,
+            &self.rules,
+            &self.members,
+            &mut self.watch,
+            now,
+        );
+        let mut admitted = Vec::new();
+        for (index, member) in self.members.iter_mut().enumerate() {
+            if did.admitted.contains(&member.node) {
+                admitted.push(index);
+                let id = execution(u8::try_from(index).expect("few"));
+                member.execution = Some(followed(id, 2, Sign::Underway("starting".to_owned())));
+            }
+        }
+        admitted
+    }
+
+    fn say(&mut self, node: usize, sign: Sign) {
+        let execution = self.members[node].execution.as_mut();
+        execution.expect("an execution").sign = sign;
+    }
+
+    /// Everyone who has the new version runs it.
+    fn all_run(&mut self) {
+        for member in &mut self.members {
+            if let Some(execution) = &mut member.execution
+                && execution.version == Version(2)
+            {
+                execution.sign = Sign::Running;
+            }
+        }
+    }
+
+    fn having(&self, version: u64) -> usize {
+        let has = |member: &&Member| {
+            let execution = member.execution.as_ref();
+            execution.is_some_and(|it| it.version == Version(version))
+        };
+        self.members.iter().filter(has).count()
+    }
+}
+
+fn execution(index: u8) -> ExecutionId {
+    ExecutionId::from_random([index + 1; 16])
+}
+
+fn followed(id: ExecutionId, version: u64, sign: Sign) -> Followed {
+    Followed {
+        id,
+        version: Version(version),
+        attempt: Attempt(1),
+        runs: true,
+        sign,
+        records_in: 0,
+        dead_letters: 0,
+    }
+}
+
+fn member(index: u8) -> Member {
+    Member {
+        node: NodeId::from_random([index + 1; 16]),
+        name: format!("e{index:02}").parse().expect("a name"),
+        connected: true,
+        execution: Some(followed(execution(index), 1, Sign::Running)),
+    }
+}
+
+fn canary() -> Rules {
+    Rules {
+        canary: 1,
+        ..Rules::default()
+    }
+}
+
+fn failed(why: &str) -> Sign {
+    Sign::Failed(why.to_owned())
+}
+
+#[test]
+fn a_canary_then_a_tenth_at_a_time_then_all() {
+    let mut fleet = Fleet::new(50, canary());
+    assert_eq!(fleet.look(0), [0], "the first by name is the canary");
+    assert_eq!(fleet.look(SECOND_MS), [0_usize; 0]);
+    fleet.all_run();
+    assert_eq!(fleet.look(0), [0_usize; 0], "it has just begun to run");
+    assert_eq!(fleet.look(9 * SECOND_MS), [0_usize; 0]);
+    assert_eq!(fleet.look(SECOND_MS), [1, 2, 3, 4, 5]);
+    assert_eq!(fleet.record.phase, RolloutPhase::Rolling);
+    let mut most = 0;
+    for _ in 0..200 {
+        let before = fleet.having(2);
+        fleet.look(SECOND_MS);
+        most = most.max(fleet.having(2) - before);
+        fleet.all_run();
+    }
+    assert_eq!((most, fleet.having(2)), (5, 50));
+    assert_eq!(fleet.record.phase, RolloutPhase::Done);
+    assert_eq!(fleet.record.reason, "50 nodes proved version 2");
+}
+
+#[test]
+fn case_82_a_canary_that_fails_ends_it_and_no_other_node_ever_had_the_version() {
+    for (sign, why) in [
+        (
+            failed("configure: no such key"),
+            "e00: configure: no such key",
+        ),
+        (
+            Sign::Unwell {
+                reason: "crashed: it hit a bug".to_owned(),
+                restarts: RESTARTS_MAX,
+            },
+            "e00: crashed: it hit a bug",
+        ),
+    ] {
+        let mut fleet = Fleet::new(50, canary());
+        fleet.look(0);
+        fleet.say(0, sign);
+        assert_eq!(fleet.look(SECOND_MS), [0_usize; 0]);
+        assert_eq!(fleet.record.phase, RolloutPhase::RolledBack);
+        assert_eq!(fleet.record.reason, why);
+        assert_eq!(fleet.having(2), 1);
+        assert_eq!(fleet.look(1000 * SECOND_MS), [0_usize; 0], "it has ended");
+    }
+}
+
+#[test]
+fn a_short_trouble_is_not_a_failure_and_a_long_one_is() {
+    let unwell = || Sign::Unwell {
+        reason: "the port is busy".to_owned(),
+        restarts: 0,
+    };
+    let mut fleet = Fleet::new(3, canary());
+    fleet.look(0);
+    fleet.say(0, unwell());
+    fleet.look(SECOND_MS);
+    fleet.say(0, Sign::Running);
+    fleet.look(SECOND_MS);
+    fleet.look(10 * SECOND_MS);
+    assert_eq!(fleet.record.phase, RolloutPhase::Rolling);
+    fleet.say(0, unwell());
+    fleet.look(SECOND_MS);
+    assert_eq!(fleet.record.phase, RolloutPhase::Rolling);
+    fleet.look(10 * SECOND_MS);
+    assert_eq!(
+        fleet.record.phase,
+        RolloutPhase::RolledBack,
+        "a proven one may still fail"
+    );
+}
+
+#[test]
+fn what_is_not_healthy_in_time_has_failed() {
+    let mut fleet = Fleet::new(3, canary());
+    fleet.look(0);
+    fleet.look(0);
+    fleet.look(299 * SECOND_MS);
+    assert_eq!(fleet.record.phase, RolloutPhase::Canary);
+    fleet.look(SECOND_MS);
+    assert_eq!(fleet.record.phase, RolloutPhase::RolledBack);
+    assert_eq!(
+        fleet.record.reason,
+        "e00: not healthy within 300s: starting"
+    );
+}
+
+#[test]
+fn too_many_dead_letters_are_a_failure() {
+    let rules = Rules {
+        error_rate_max: Some(0.05),
+        ..canary()
+    };
+    for (records_in, dead_letters, after_s, expected) in [
+        (1000, 50, 10, RolloutPhase::Rolling),
+        (1000, 51, 1, RolloutPhase::RolledBack),
+        // Few records say nothing until the time is up.
+        (10, 9, 1, RolloutPhase::Canary),
+        (10, 9, 10, RolloutPhase::RolledBack),
+        (0, 0, 10, RolloutPhase::Rolling),
+    ] {
+        let mut fleet = Fleet::new(3, rules);
+        fleet.look(0);
+        fleet.all_run();
+        fleet.look(0);
+        let execution = fleet.members[0].execution.as_mut().expect("it is there");
+        (execution.records_in, execution.dead_letters) = (records_in, dead_letters);
+        fleet.look(after_s * SECOND_MS);
+        assert_eq!(
+            fleet.record.phase, expected,
+            "{records_in} {dead_letters} {after_s}"
+        );
+    }
+}
+
+#[test]
+fn case_88_nodes_that_are_away_take_no_room_and_get_nothing() {
+    let rules = Rules {
+        max_parallel: sluice_model::pipeline::MaxParallel::Nodes(2),
+        ..Rules::default()
+    };
+    let mut fleet = Fleet::new(6, rules);
+    for away in [0, 1, 2] {
+        fleet.members[away].connected = false;
+    }
+    assert_eq!(fleet.look(0), [3, 4]);
+    fleet.all_run();
+    fleet.look(0);
+    assert_eq!(fleet.look(10 * SECOND_MS), [5]);
+    fleet.all_run();
+    fleet.look(0);
+    fleet.look(10 * SECOND_MS);
+    assert_eq!(fleet.record.phase, RolloutPhase::Done);
+    assert_eq!(fleet.having(2), 3);
+    assert!(
+        fleet
+            .record
+            .reason
+            .contains("3 that are away get it when they return")
+    );
+}
+
+#[test]
+fn a_version_that_takes_machines_off_the_network_does_not_reach_the_next_ones() {
+    let mut fleet = Fleet::new(50, Rules::default());
+    let first = fleet.look(0);
+    assert_eq!(first.len(), 5);
+    fleet.all_run();
+    fleet.look(0);
+    for node in first {
+        fleet.members[node].connected = false;
+    }
+    for _ in 0..299 {
+        assert_eq!(fleet.look(SECOND_MS), [0_usize; 0]);
+    }
+    fleet.look(SECOND_MS);
+    assert_eq!(fleet.record.phase, RolloutPhase::Paused);
+    assert!(
+        fleet.record.reason.contains("went away with version 2"),
+        "{}",
+        fleet.record.reason
+    );
+    assert_eq!(fleet.having(2), 5);
+}
+
+#[test]
+fn one_that_went_away_holds_its_own_room_only() {
+    let mut fleet = Fleet::new(50, Rules::default());
+    fleet.look(0);
+    fleet.members[2].connected = false;
+    for _ in 0..1_000 {
+        fleet.all_run();
+        fleet.look(SECOND_MS);
+    }
+    assert_eq!(fleet.record.phase, RolloutPhase::Done);
+    assert_eq!(fleet.having(2), 50);
+}
+
+#[test]
+fn case_91_while_it_is_paused_nobody_who_comes_is_started() {
+    let mut fleet = Fleet::new(20, canary());
+    for away in 10..20 {
+        fleet.members[away].connected = false;
+    }
+    fleet.look(0);
+    fleet.all_run();
+    fleet.look(0);
+    assert!(
+        fleet
+            .record
+            .pause("an operator paused it".to_owned(), UnixMs(1))
+    );
+    assert!(!fleet.record.pause("twice".to_owned(), UnixMs(1)));
+    for away in 10..20 {
+        fleet.members[away].connected = true;
+    }
+    for _ in 0..100 {
+        assert_eq!(fleet.look(SECOND_MS), [0_usize; 0]);
+    }
+    assert_eq!(fleet.having(2), 1);
+    assert!(fleet.record.resume(&fleet.rules, UnixMs(2)));
+    assert_eq!(
+        fleet.look(SECOND_MS),
+        [1, 2],
+        "the canary has proven itself meanwhile"
+    );
+}
+
+#[test]
+fn trouble_from_before_proves_nothing_and_goes_last() {
+    let mut fleet = Fleet::new(4, Rules::default());
+    fleet.say(0, failed("its file is missing"));
+    assert_eq!(fleet.look(0), [1]);
+    for _ in 0..100 {
+        fleet.all_run();
+        if fleet.having(2) == 4 {
+            fleet.say(0, failed("its file is missing"));
+        }
+        fleet.look(SECOND_MS);
+    }
+    assert_eq!(fleet.record.phase, RolloutPhase::Done);
+    assert_eq!(fleet.record.reason, "3 nodes proved version 2");
+}
+
+#[test]
+fn a_fleet_in_trouble_proves_nothing() {
+    let mut fleet = Fleet::new(2, Rules::default());
+    for node in 0..2 {
+        fleet.say(node, failed("no such file"));
+    }
+    for _ in 0..10 {
+        for node in fleet.look(SECOND_MS) {
+            fleet.say(node, failed("no such file"));
+        }
+    }
+    assert_eq!(fleet.record.phase, RolloutPhase::Paused);
+    assert!(fleet.record.promote(UnixMs(1)));
+}
+
+#[test]
+fn a_first_version_stops_and_goes_on_when_a_person_says_so() {
+    let rules = Rules::default();
+    let mut fleet = Fleet::new(12, rules);
+    fleet.record = RolloutRecord::begin(Version(2), None, &rules, UnixMs(0));
+    for member in &mut fleet.members {
+        member.execution = None;
+    }
+    assert_eq!(fleet.look(0), [0, 1]);
+    fleet.say(0, failed("no such file"));
+    fleet.look(SECOND_MS);
+    assert_eq!(fleet.record.phase, RolloutPhase::Paused);
+    assert!(
+        fleet.record.reason.contains("no older version"),
+        "{}",
+        fleet.record.reason
+    );
+    assert!(!fleet.record.abort("an operator".to_owned(), UnixMs(1)));
+    assert!(fleet.record.resume(&rules, UnixMs(1)));
+    for _ in 0..200 {
+        fleet.all_run();
+        fleet.say(0, failed("no such file"));
+        fleet.look(SECOND_MS);
+    }
+    assert_eq!(fleet.record.phase, RolloutPhase::Done);
+    assert_eq!(fleet.having(2), 12);
+}
+
+#[test]
+fn the_story_stays_within_a_screen() {
+    let rules = Rules {
+        max_parallel: sluice_model::pipeline::MaxParallel::Nodes(1),
+        ..Rules::default()
+    };
+    let mut fleet = Fleet::new(60, rules);
+    for _ in 0..1_000 {
+        fleet.all_run();
+        fleet.look(SECOND_MS);
+    }
+    assert_eq!(fleet.record.phase, RolloutPhase::Done);
+    assert_eq!(fleet.record.events.len(), EVENTS_MAX);
+    assert!(fleet.record.events[0].what.starts_with("version 2 begins"));
+    let json = serde_json::to_string(&fleet.record).expect("JSON");
+    let back: RolloutRecord = serde_json::from_str(&json).expect("what was written");
+    assert_eq!(back, fleet.record);
+}
+
+#[test]
+fn it_looks_again_when_time_may_have_changed_something() {
+    let mut fleet = Fleet::new(3, canary());
+    fleet.look(0);
+    fleet.all_run();
+    let now = Clocks {
+        mono: MonotonicMs(0),
+        unix: UnixMs(0),
+    };
+    let did = advance(
+        &mut fleet.record,
+        &fleet.rules,
+        &fleet.members,
+        &mut fleet.watch,
+        now,
+    );
+    assert_eq!(did.look_again_at, Some(MonotonicMs(10 * SECOND_MS)));
+}
