@@ -10,7 +10,6 @@
 //! ```
 
 use std::fmt::Write as _;
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use sluice_model::{Labels, NodeName, check_label_key, check_label_value};
@@ -98,14 +97,8 @@ impl Kept {
     /// Writes the file: whole or not at all, durable on return.
     pub(crate) fn save(&self, state_dir: &Path) -> Result<(), EdgeError> {
         let path = state_dir.join(FILE);
-        let failed = |source| EdgeError::file("write", &path, source);
-        let part = state_dir.join("edge.toml.part");
-        let mut file = std::fs::File::create(&part).map_err(failed)?;
-        file.write_all(self.to_text().as_bytes())
-            .and_then(|()| file.sync_all())
-            .and_then(|()| std::fs::rename(&part, &path))
-            .and_then(|()| std::fs::File::open(state_dir)?.sync_all())
-            .map_err(failed)
+        sluice_state_dir::replace(&path, self.to_text().as_bytes())
+            .map_err(|source| EdgeError::file("write", &path, source))
     }
 
     /// The options of this start over those that were kept: what was given wins.

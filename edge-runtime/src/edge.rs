@@ -3,9 +3,9 @@
 use std::path::Path;
 use std::time::Duration;
 
-use rustix::fs::Mode;
 use sluice_connectors::AllowedPaths;
 use sluice_model::{NodeId, NodeName};
+use sluice_state_dir::DirectoryLock;
 use sluice_transport::identity::NodeIdentity;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -18,7 +18,6 @@ use crate::core::{CoreOptions, EdgeCore};
 use crate::error::EdgeError;
 use crate::join::{IDENTITY_FILE, join_cluster, keep};
 use crate::link::{Link, unix_now};
-use crate::lock::DirectoryLock;
 use crate::runner::{RunnerContext, RunnerOptions};
 use crate::store::{Meta, Store, StoreError};
 
@@ -42,8 +41,10 @@ impl Edge {
     pub async fn start(config: EdgeConfig) -> Result<EdgeHandle, EdgeError> {
         let state_dir = std::path::absolute(&config.state_dir)
             .map_err(|error| EdgeError::file("find", &config.state_dir, error))?;
-        make_private(&state_dir)?;
-        let lock = DirectoryLock::take(&state_dir)?;
+        sluice_state_dir::make_private(&state_dir)
+            .map_err(|error| EdgeError::file("make", &state_dir, error))?;
+        let lock =
+            DirectoryLock::take(&state_dir).map_err(|error| EdgeError::lock(&state_dir, error))?;
         let (kept, identity) = identify(&state_dir, &config).await?;
 
         let allowed = allowed_paths(&state_dir, &kept)?;
@@ -291,14 +292,6 @@ fn with_room<T>(
         }
         done => done,
     }
-}
-
-fn make_private(state_dir: &Path) -> Result<(), EdgeError> {
-    std::fs::create_dir_all(state_dir)
-        .map_err(|error| EdgeError::file("make", state_dir, error))?;
-    // Keys and records are nobody else's business.
-    rustix::fs::chmod(state_dir, Mode::RWXU)
-        .map_err(|errno| EdgeError::file("protect", state_dir, errno.into()))
 }
 
 fn allowed_paths(state_dir: &Path, kept: &Kept) -> Result<AllowedPaths, EdgeError> {

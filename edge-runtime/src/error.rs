@@ -1,8 +1,9 @@
 //! What keeps an edge from starting or makes it end, in words that say the way out.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
+use sluice_state_dir::LockError;
 use sluice_transport::JoinError;
 use sluice_transport::identity::{IdentityError, TokenError};
 
@@ -121,6 +122,21 @@ impl EdgeError {
             }
             Self::Join(_) => ExitCode::Unreachable,
             _ => ExitCode::Failed,
+        }
+    }
+
+    /// Why the lock of a state directory is not ours.
+    pub(crate) fn lock(state_dir: &Path, error: LockError) -> Self {
+        match error {
+            LockError::InUse { holder } => Self::InUse {
+                path: state_dir.to_owned(),
+                holder,
+            },
+            LockError::Io {
+                action,
+                path,
+                source,
+            } => Self::file(action, path, source),
         }
     }
 

@@ -18,7 +18,6 @@ mod edge;
 mod error;
 mod join;
 mod link;
-mod lock;
 mod logs;
 pub mod runner;
 pub mod store;

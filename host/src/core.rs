@@ -2,7 +2,8 @@
 //!
 //! [`Core::handle`] takes all inputs that wait, decides them in one transaction and gives back what may leave the
 //! process: frames, replies, closings. Nothing leaves before the commit, so no row is sent and no ack is given that a
-//! crash could take back. A step that fails is undone alone; a commit that fails undoes all, and sessions start anew.
+//! crash could take back. A step that fails is undone alone; a commit that fails undoes all, and sessions start anew,
+//! but for a full disk: see [`full`].
 //!
 //! The core reads no clock, draws no random number and knows no socket: a simulator can be all of these.
 
@@ -23,6 +24,7 @@ use crate::store::{NodeRecord, Store, StoreError};
 
 mod evaluate;
 mod explain;
+mod full;
 mod join;
 mod nodes;
 mod operator;
@@ -35,6 +37,7 @@ mod view;
 pub use join::Joined;
 pub use operator::{ApiCall, LogTarget, Reply};
 
+use full::Concerned;
 use session::Session;
 
 /// Evaluations handled in one transaction: keeps a flood of them from delaying acks.
@@ -245,6 +248,10 @@ pub struct Core<S> {
     /// Jobs whose rollouts may move on by time alone, and when.
     rollouts_due: BTreeMap<JobId, MonotonicMs>,
     broken: Option<String>,
+    /// The disk is full: each input is handled alone.
+    full: bool,
+    /// Nodes whose outboxes are looked at with the next round, whatever it brings.
+    behind: BTreeSet<NodeId>,
     takes_local_pipelines: bool,
 }
 
@@ -262,11 +269,33 @@ struct Step {
     out: Vec<Output>,
     /// Nodes whose desired set or session moved: their outboxes are looked at before the commit.
     touched: BTreeSet<NodeId>,
+    /// Nodes whose outboxes were looked at.
+    pumped: BTreeSet<NodeId>,
+    /// Connections whose sessions began.
+    begun: BTreeSet<ConnId>,
 }
 
 impl Step {
+    fn new(now: Now) -> Self {
+        Self {
+            now,
+            out: Vec::new(),
+            touched: BTreeSet::new(),
+            pumped: BTreeSet::new(),
+            begun: BTreeSet::new(),
+        }
+    }
+
     fn reply(&mut self, request: RequestId, reply: Result<Reply, ErrorBody>) {
         self.out.push(Output::Reply { request, reply });
+    }
+
+    /// Closes a connection that this step has not closed yet.
+    fn close(&mut self, conn: ConnId, why: CloseWhy, reason: String) {
+        let told = |output: &Output| matches!(output, Output::Close { conn: closed, .. } if *closed == conn);
+        if !self.out.iter().any(told) {
+            self.out.push(Output::Close { conn, why, reason });
+        }
     }
 }
 
@@ -328,6 +357,8 @@ impl<S: Store> Core<S> {
             watches: BTreeMap::new(),
             rollouts_due: BTreeMap::new(),
             broken: None,
+            full: false,
+            behind: BTreeSet::new(),
             takes_local_pipelines: false,
         })
     }
@@ -360,42 +391,50 @@ impl<S: Store> Core<S> {
 
     /// Handles everything that waits, in one transaction. Blocks for the disk.
     pub fn handle(&mut self, inputs: Vec<Input>, now: Now) -> Vec<Output> {
-        let asked: Vec<RequestId> = inputs.iter().filter_map(Input::request).collect();
-        let opened: Vec<ConnId> = inputs.iter().filter_map(Input::opened).collect();
-        let mut step = Step {
-            now,
-            out: Vec::new(),
-            touched: BTreeSet::new(),
-        };
+        if self.full {
+            self.handle_full(inputs, now)
+        } else {
+            self.round(inputs, now)
+        }
+    }
+
+    fn round(&mut self, inputs: Vec<Input>, now: Now) -> Vec<Output> {
+        let concerned = Concerned::of(&inputs);
+        let mut step = Step::new(now);
         match self.try_handle(inputs, &mut step) {
             Ok(()) => step.out,
-            Err(error) => {
+            Err(StoreError::Full) => {
                 self.store.rollback();
-                warn!(event = "store.failed", %error, "nothing of this round was kept");
-                if error.is_of_the_disk() || matches!(error, StoreError::Failed { .. }) {
-                    self.broken = Some(describe(&error));
-                }
-                // What the round closed is closed, and what it opened may not have come to be known.
+                self.handle_no_room(&concerned, &mut step);
+                step.out
+            }
+            Err(error) => {
+                // What the round closed is closed.
                 step.out
                     .retain(|output| matches!(output, Output::Close { .. }));
-                step.out.extend(self.start_over(&asked, &error, now));
-                for conn in opened {
-                    let told = |output: &Output| matches!(output, Output::Close { conn: closed, .. } if *closed == conn);
-                    if !step.out.iter().any(told) {
-                        step.out.push(Output::Close {
-                            conn,
-                            why: CloseWhy::Unavailable,
-                            reason: error.to_string(),
-                        });
-                    }
+                step.out.extend(self.fail(&concerned.asked, &error, now));
+                for &conn in &concerned.opened {
+                    step.close(conn, CloseWhy::Unavailable, error.to_string());
                 }
                 step.out
             }
         }
     }
 
+    /// The store failed, and not for want of room: every session starts over, and where what was written cannot be
+    /// trusted any more the process must end.
+    fn fail(&mut self, asked: &[RequestId], error: &StoreError, now: Now) -> Vec<Output> {
+        self.store.rollback();
+        warn!(event = "store.failed", %error, "nothing of this round was kept");
+        if error.is_of_the_disk() || matches!(error, StoreError::Failed { .. }) {
+            self.broken = Some(describe(error));
+        }
+        self.start_over(asked, error, now)
+    }
+
     fn try_handle(&mut self, inputs: Vec<Input>, step: &mut Step) -> Result<(), StoreError> {
         self.store.begin()?;
+        step.touched.append(&mut self.behind);
         for input in inputs {
             let (conn, request) = (input.conn(), input.request());
             self.guarded(step, conn, request, |core, step| {
@@ -403,7 +442,8 @@ impl<S: Store> Core<S> {
             })?;
         }
         let mut evaluated = 0;
-        while evaluated < EVALUATIONS_MAX {
+        // Evaluations write: on a full disk they wait.
+        while !self.full && evaluated < EVALUATIONS_MAX {
             let mut claimed = None;
             self.guarded(step, None, None, |core, step| {
                 claimed = core.claim(step)?;
@@ -420,6 +460,7 @@ impl<S: Store> Core<S> {
             step.out.push(Output::Again);
         }
         for node in std::mem::take(&mut step.touched) {
+            step.pumped.insert(node);
             let conn = self.live.get(&node).copied();
             self.guarded(step, conn, None, |core, step| core.pump(node, step))?;
         }
@@ -443,8 +484,9 @@ impl<S: Store> Core<S> {
             // The disk is not what memory takes it for: nothing goes on, and nothing is tried again on this handle.
             Err(error) if error.is_of_the_disk() => Err(error),
             Err(error) => {
-                // A full disk can make the store undo everything by itself; then there is no step left to undo.
-                if self.store.rollback_step().is_err() {
+                // A full disk can make the store undo everything by itself, and concerns whoever comes next. After
+                // any other failure to undo there is no step left, and no telling what is.
+                if matches!(error, StoreError::Full) || self.store.rollback_step().is_err() {
                     return Err(error);
                 }
                 // A closing stands whatever the store does: the session is gone from memory already.
@@ -536,6 +578,10 @@ impl<S: Store> Core<S> {
                 why: CloseWhy::Stalled,
                 reason: reason.to_owned(),
             });
+        }
+        // The rest writes, and is done once there is room.
+        if self.full {
+            return Ok(Handled::Keep);
         }
         self.lose_nodes(step.now)?;
         if self

@@ -12,16 +12,14 @@
 //!     operator.toml       endpoint, CA and token for the CLI; mode 0600
 //! ```
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{Read as _, Write as _};
+use std::fs;
 use std::net::SocketAddr;
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustix::fs::{FlockOperation, flock};
 use sluice_api::OperatorContext;
+use sluice_state_dir::{DirectoryLock, LockError};
 use sluice_transport::identity::{ClusterAuthority, IdentityError};
 use sluice_transport::{Address, EndpointKeys, Server, ServerError, Timing, TlsListener};
 use tokio::sync::oneshot;
@@ -91,11 +89,11 @@ impl OrchestratorConfig {
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// Another process has the directory.
-    #[error("the state directory {} is in use by process {holder}; stop that one first, or choose another --state-dir", dir.display())]
+    #[error("the state directory {} is in use by {holder}; stop that one first, or choose another --state-dir", dir.display())]
     Locked {
         /// The directory.
         dir: PathBuf,
-        /// The other's process id, as it wrote it down.
+        /// Which, in words.
         holder: String,
     },
     /// A setting that cannot work.
@@ -149,7 +147,7 @@ pub struct OrchestratorHandle {
     tasks: TaskTracker,
     ended: oneshot::Receiver<Option<String>>,
     /// Held until the handle goes.
-    _lock: File,
+    _lock: DirectoryLock,
 }
 
 impl Orchestrator {
@@ -378,7 +376,7 @@ async fn sweep(operators: Operators, stop: CancellationToken) {
 /// The state directory, locked.
 struct StateDir {
     dir: PathBuf,
-    lock: File,
+    lock: DirectoryLock,
 }
 
 impl StateDir {
@@ -391,37 +389,18 @@ impl StateDir {
                 source,
             }
         };
-        fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(dir)
-            .map_err(io("make the directory", dir))?;
-        let path = dir.join("lock");
-        let mut lock = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .open(&path)
-            .map_err(io("open", &path))?;
-        if flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err() {
-            let mut holder = String::new();
-            // Without its number the message is only less helpful.
-            let _ = lock.read_to_string(&mut holder);
-            let holder = if holder.trim().is_empty() {
-                "unknown".to_owned()
-            } else {
-                holder.trim().to_owned()
-            };
-            return Err(StartError::Locked {
+        sluice_state_dir::make_private(dir).map_err(io("make the directory", dir))?;
+        let lock = DirectoryLock::take(dir).map_err(|error| match error {
+            LockError::InUse { holder } => StartError::Locked {
                 dir: dir.to_owned(),
                 holder,
-            });
-        }
-        lock.set_len(0)
-            .and_then(|()| write!(lock, "{}", std::process::id()))
-            .map_err(io("write", &path))?;
+            },
+            LockError::Io {
+                action,
+                path,
+                source,
+            } => io(action, &path)(source),
+        })?;
         Ok(Self {
             dir: dir.to_owned(),
             lock,
@@ -505,25 +484,11 @@ impl StateDir {
 
     /// Writes a file whole or not at all; mode 0600.
     fn replace(&self, name: &str, bytes: &[u8]) -> Result<(), StartError> {
-        let (path, temporary) = (self.file(name), self.file(&format!("{name}.new")));
-        let io = |source| StartError::Io {
+        let path = self.file(name);
+        sluice_state_dir::replace(&path, bytes).map_err(|source| StartError::Io {
             doing: "write",
-            path: path.clone(),
+            path,
             source,
-        };
-        let mut file = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(&temporary)
-            .map_err(io)?;
-        file.write_all(bytes)
-            .and_then(|()| file.sync_all())
-            .map_err(io)?;
-        fs::rename(&temporary, &path).map_err(io)?;
-        File::open(&self.dir)
-            .and_then(|dir| dir.sync_all())
-            .map_err(io)
+        })
     }
 }

@@ -29,8 +29,15 @@ use crate::artifacts::Artifacts;
 use crate::control::{Ask, Clock, Control, OUTGOING_MAX, Outgoing};
 use crate::core::{CloseWhy, ConnId, Input, Peer, Reply};
 
-/// Joins handled at once; each is a few milliseconds of signing.
+/// Joins decided at once; each is a few milliseconds of signing.
 const JOINS_MAX: usize = 64;
+
+/// Joins under way at once, with those whose answer travels; each is a connection. A machine that finds no room dials
+/// again.
+const JOINS_OPEN_MAX: usize = 1024;
+
+/// How long a join may wait for its turn and its decision: what the machine itself waits for an answer.
+const JOIN_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Bytes read from an artifact at once.
 const PULL_CHUNK_BYTES: usize = 64 * 1024;
@@ -126,7 +133,7 @@ pub(crate) async fn serve(
     tasks: TaskTracker,
     stop: CancellationToken,
 ) {
-    let joins = Arc::new(Semaphore::new(JOINS_MAX));
+    let joins = Arc::new(Joins::default());
     loop {
         let incoming = tokio::select! {
             incoming = server.accept() => incoming,
@@ -139,10 +146,14 @@ pub(crate) async fn serve(
                 tasks.spawn(async move { session(established, shared, stop).await });
             }
             Some(Incoming::Join(conn)) => {
+                let Ok(open) = Arc::clone(&joins.open).try_acquire_owned() else {
+                    info!(event = "node.join_refused", address = %conn.remote_addr(), reason = "too many at once");
+                    continue;
+                };
                 let (shared, joins) = (shared.clone(), Arc::clone(&joins));
                 tasks.spawn(async move {
-                    let _permit = joins.acquire().await;
-                    join(conn, &shared).await;
+                    let _open = open;
+                    join(conn, &joins.deciding, &shared).await;
                 });
             }
         }
@@ -282,9 +293,51 @@ async fn issue(
     Ok(issued)
 }
 
-async fn join(conn: JoinConn, shared: &Shared) {
+/// Bounds of joins. The travelling of an answer holds no decision up: its pace is the peer's.
+struct Joins {
+    open: Arc<Semaphore>,
+    deciding: Semaphore,
+}
+
+impl Default for Joins {
+    fn default() -> Self {
+        Self {
+            open: Arc::new(Semaphore::new(JOINS_OPEN_MAX)),
+            deciding: Semaphore::new(JOINS_MAX),
+        }
+    }
+}
+
+/// Waits for a turn and decides, with a deadline; the turn is over when this returns.
+async fn decide_join(
+    request: &Bytes,
+    turns: &Semaphore,
+    shared: &Shared,
+) -> Result<JoinReply, ErrorBody> {
+    in_turn(turns, JOIN_TIMEOUT, answer_join(request, shared)).await
+}
+
+/// Does something when there is a turn for it; it and the waiting have one deadline.
+async fn in_turn<T>(
+    turns: &Semaphore,
+    within: Duration,
+    work: impl Future<Output = Result<T, ErrorBody>>,
+) -> Result<T, ErrorBody> {
+    let turn = async {
+        let _turn = turns.acquire().await;
+        work.await
+    };
+    tokio::time::timeout(within, turn)
+        .await
+        .unwrap_or_else(|_| {
+            let message = "the orchestrator is too busy with other machines that join; try again";
+            Err(ErrorBody::new(sluice_api::ErrorCode::Unavailable, message).with_detail("busy"))
+        })
+}
+
+async fn join(conn: JoinConn, turns: &Semaphore, shared: &Shared) {
     let address = conn.remote_addr();
-    let reply = match answer_join(conn.request(), shared).await {
+    let reply = match decide_join(conn.request(), turns, shared).await {
         Ok(reply) => reply,
         Err(body) => {
             info!(event = "node.join_refused", %address, reason = %body.message);
@@ -426,4 +479,30 @@ async fn begin_pull(
         .open_at(digest, pull.offset)
         .await
         .map_err(|error| ("not-here", error.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_turn_ends_with_the_decision_and_with_its_deadline() {
+        let turns = Semaphore::new(1);
+        let stuck = in_turn(
+            &turns,
+            JOIN_TIMEOUT,
+            std::future::pending::<Result<(), _>>(),
+        );
+        let next = async {
+            // The one turn is taken; it is free again when the other's time is over.
+            let within = JOIN_TIMEOUT * 2;
+            in_turn(&turns, within, async { Ok(7) }).await
+        };
+        let (stuck, next) = tokio::join!(stuck, next);
+        assert_eq!(stuck.unwrap_err().detail.as_deref(), Some("busy"));
+        assert_eq!(next.unwrap(), 7);
+        assert_eq!(turns.available_permits(), 1);
+    }
 }

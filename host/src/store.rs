@@ -294,6 +294,8 @@ pub trait Store {
     fn release(&mut self) -> Result<(), StoreError>;
     /// Forgets the step.
     fn rollback_step(&mut self) -> Result<(), StoreError>;
+    /// Changes something of no meaning, to learn with the commit whether there is room on the disk.
+    fn probe(&mut self) -> Result<(), StoreError>;
 
     /// Starts an orchestrator life: its epoch is above every stored one; each node's revision becomes the floor of
     /// the life before.
@@ -437,6 +439,8 @@ pub trait Store {
     fn remove_observed(&mut self, node: NodeId, execution: ExecutionId) -> Result<(), StoreError>;
     /// The digest of a node's live rows, computed from what is stored.
     fn observed_digest(&mut self, node: NodeId) -> Result<SetDigest, StoreError>;
+    /// How many live rows a node has reported, and how many assignment rows it has.
+    fn row_counts(&mut self, node: NodeId) -> Result<(u64, u64), StoreError>;
     /// The node's reports are on disk up to there.
     fn set_observed_position(&mut self, node: NodeId, position: Position)
     -> Result<(), StoreError>;

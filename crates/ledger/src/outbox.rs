@@ -54,6 +54,7 @@ pub enum Violation {
 #[derive(Clone, Copy, Debug)]
 struct InFlight {
     to: Revision,
+    snapshot: bool,
     sent_at: MonotonicMs,
 }
 
@@ -131,8 +132,26 @@ impl Outbox {
             self.in_flight.is_none(),
             "one change is in flight at a time"
         );
-        self.snapshot_wanted = false;
-        self.in_flight = Some(InFlight { to, sent_at: now });
+        self.in_flight = Some(InFlight {
+            to,
+            snapshot: std::mem::take(&mut self.snapshot_wanted),
+            sent_at: now,
+        });
+    }
+
+    /// Our disk has undone what was done last: the newest position is `head` again, and of what the peer has on its
+    /// disk only `acked` is known. What is in flight may never have left: it is sent again, which is nothing new there.
+    pub fn handle_undone(&mut self, head: Position, acked: Revision) {
+        self.head = head;
+        self.acked = acked.min(head.rev);
+        self.snapshot_wanted |= self.in_flight.take().is_some_and(|sent| sent.snapshot);
+    }
+
+    /// The peer gave a sign that an ack is not due yet: patience begins anew.
+    pub fn handle_waiting(&mut self, now: MonotonicMs) {
+        if let Some(sent) = &mut self.in_flight {
+            sent.sent_at = now;
+        }
     }
 
     /// The peer has everything up to `rev` on disk (cumulative; late and repeated acks change nothing).
@@ -248,6 +267,27 @@ mod tests {
         assert_eq!(outbox.poll_send(), Some(Sending::Snapshot));
         assert!(outbox.handle_ask(Ask::From(Revision(6))).is_err());
         assert!(outbox.handle_received(Revision(6)).is_err());
+    }
+
+    #[test]
+    fn what_was_undone_is_sent_again() {
+        let mut outbox = Outbox::new(at(5), at(3));
+        outbox.handle_sent(Revision(5), MonotonicMs(10));
+        outbox.handle_waiting(MonotonicMs(30));
+        let patience = Duration::from_millis(5);
+        assert_eq!(outbox.deadline(patience), Some(MonotonicMs(35)));
+        outbox.handle_received(Revision(5)).expect("sent");
+        outbox.handle_changed(at(6));
+        outbox.handle_undone(at(5), Revision(3));
+        assert_eq!((outbox.head(), outbox.acked()), (at(5), Revision(3)));
+        assert_eq!(
+            outbox.poll_send(),
+            Some(Sending::Delta { base: Revision(3) })
+        );
+        outbox.want_snapshot();
+        outbox.handle_sent(Revision(5), MonotonicMs(40));
+        outbox.handle_undone(at(5), Revision(3));
+        assert_eq!(outbox.poll_send(), Some(Sending::Snapshot));
     }
 
     #[test]

@@ -359,6 +359,9 @@ pub struct HeartbeatAck {
     /// My wall clock.
     #[prost(int64, tag = "4")]
     pub server_time_ms: i64,
+    /// My disk is full: reports wait for room, and are asked for again then.
+    #[prost(bool, tag = "5")]
+    pub no_room: bool,
 }
 
 /// A new certificate for the key of this session.

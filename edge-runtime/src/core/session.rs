@@ -195,7 +195,7 @@ impl State {
             Some(Kind::Rows(rows)) => self.handle_rows(store, rows, now)?,
             Some(Kind::Received(received)) => self.handle_received(store, &received)?,
             Some(Kind::Resync(resync)) => self.handle_resync(&resync),
-            Some(Kind::HeartbeatAck(ack)) => self.handle_heartbeat_ack(&ack),
+            Some(Kind::HeartbeatAck(ack)) => self.handle_heartbeat_ack(&ack, now),
             Some(Kind::Renewed(renewed)) => self.outputs.push(Output::Certificate {
                 der: renewed.certificate,
             }),
@@ -374,7 +374,7 @@ impl State {
         }
     }
 
-    fn handle_heartbeat_ack(&mut self, ack: &HeartbeatAck) {
+    fn handle_heartbeat_ack(&mut self, ack: &HeartbeatAck, now: Now) {
         let mine = self.desired_position();
         let Session::Live(live) = &mut self.session else {
             return;
@@ -388,6 +388,9 @@ impl State {
             return;
         }
         live.outbox.handle_peer_position(observed);
+        if ack.no_room {
+            live.outbox.handle_waiting(now.mono);
+        }
         if desired.rev == mine.rev && desired.digest != mine.digest {
             self.ask(None, "the orchestrator holds other rows at this revision");
         }

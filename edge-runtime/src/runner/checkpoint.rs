@@ -8,8 +8,7 @@
 //! The file is written beside, synced and renamed, so that it is always one whole checkpoint: the newest or the one
 //! before. It never says more than what the output acked.
 
-use std::fs::File;
-use std::io::{self, Write};
+use std::io;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
@@ -19,7 +18,6 @@ use sluice_model::{Digest, Version};
 use super::Counters;
 
 const FILE: &str = "checkpoint";
-const TEMPORARY: &str = "checkpoint.new";
 const MAGIC: &str = "sluice-checkpoint";
 const FORMAT: u32 = 1;
 /// A checkpoint has a few hundred bytes; more than this is something else.
@@ -100,13 +98,9 @@ impl Checkpoint {
     pub(super) fn save(&self, state_dir: &Path) -> io::Result<()> {
         let mut body = serde_json::to_vec(self).map_err(io::Error::other)?;
         body.push(b'\n');
-        let temporary = state_dir.join(TEMPORARY);
-        let mut file = File::create(&temporary)?;
-        file.write_all(format!("{MAGIC} {FORMAT} {}\n", Digest::of(&body).to_hex()).as_bytes())?;
-        file.write_all(&body)?;
-        file.sync_data()?;
-        std::fs::rename(&temporary, state_dir.join(FILE))?;
-        File::open(state_dir)?.sync_all()
+        let mut bytes = format!("{MAGIC} {FORMAT} {}\n", Digest::of(&body).to_hex()).into_bytes();
+        bytes.append(&mut body);
+        sluice_state_dir::replace(&state_dir.join(FILE), &bytes)
     }
 }
 

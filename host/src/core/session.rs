@@ -85,6 +85,8 @@ struct Live {
     patience: Duration,
     /// Snapshots of reports that did not add up, one after the other.
     wrong_snapshots: u32,
+    /// What it said last was undone, for want of room, and is to be asked for again.
+    missed: bool,
 }
 
 impl Session {
@@ -127,6 +129,26 @@ impl Session {
         }
     }
 
+    /// Derives from the disk what it knows: a round that this session had a part in was undone.
+    pub(super) fn follow(&mut self, record: &NodeRecord) {
+        if let State::Live(live) = &mut self.state
+            && !live.held
+        {
+            live.outbox.handle_undone(record.desired, record.received);
+            live.inbox = Inbox::new(record.observed.rev);
+            live.observed = record.observed;
+            live.missed = true;
+        }
+    }
+
+    /// From where its edge is to send its reports again, if what it said was undone.
+    pub(super) fn take_missed(&mut self) -> Option<Revision> {
+        match &mut self.state {
+            State::Live(live) => std::mem::take(&mut live.missed).then(|| live.inbox.rev()),
+            State::Opening | State::Welcomed(_) => None,
+        }
+    }
+
     /// Since when the session lives.
     pub(super) fn live_since(&self) -> Option<sluice_model::UnixMs> {
         match &self.state {
@@ -136,7 +158,7 @@ impl Session {
     }
 }
 
-fn send(step: &mut Step, conn: ConnId, kind: orchestrator_message::Kind) {
+pub(super) fn send(step: &mut Step, conn: ConnId, kind: orchestrator_message::Kind) {
     let frame = encode(&OrchestratorMessage { kind: Some(kind) });
     step.out.push(Output::Send { conn, frame });
 }
@@ -236,6 +258,11 @@ impl<S: Store> Core<S> {
             return self.violation(conn, "a second Hello", step);
         }
         let peer = session.peer.clone();
+        if self.full {
+            let message = "the orchestrator's disk is full, and a new session needs room on it";
+            let code = RejectCode::Unavailable;
+            return Ok(self.refuse(conn, code, message.to_owned(), step));
+        }
         let Some(caller) = read_caller(hello) else {
             return Ok(self.refuse(
                 conn,
@@ -496,12 +523,14 @@ impl<S: Store> Core<S> {
             last_heard: step.now.mono,
             patience: ACK_PATIENCE,
             wrong_snapshots: 0,
+            missed: false,
         };
         let differs = live.observed.rev == welcomed.observed.rev
             && live.observed.digest != welcomed.observed.digest;
         if let Some(session) = self.sessions.get_mut(&conn) {
             session.state = State::Live(Box::new(live));
         }
+        step.begun.insert(conn);
         info!(
             event = "session.open",
             node = %node.name,
@@ -647,6 +676,7 @@ impl<S: Store> Core<S> {
             desired: head.into(),
             observed: ours.into(),
             server_time_ms: unix.0,
+            no_room: self.full,
         };
         send(step, conn, orchestrator_message::Kind::HeartbeatAck(ack));
         Ok(Handled::Keep)

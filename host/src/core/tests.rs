@@ -14,7 +14,9 @@ use sluice_protocol::{
 use super::*;
 use crate::store::{SqliteStore, TokenRecord};
 
+mod full;
 mod listing;
+mod reports;
 
 const SECRET: [u8; 32] = [7; 32];
 
@@ -359,6 +361,15 @@ fn observed(row: &AssignmentRow, phase: ObservedPhase) -> ObservedRow {
         running_version: None,
         at: UnixMs(1),
     }
+}
+
+fn deploy_call(text: &str) -> ApiCall {
+    let request = DeployRequest {
+        pipeline: text.to_owned(),
+        plugins: BTreeMap::new(),
+        dry_run: false,
+    };
+    ApiCall::Deploy(request, BTreeMap::new())
 }
 
 const PIPELINE: &str = "name = \"a\"\n[input.generate]\ntemplate = \"x\"\n[output.discard]\n";
@@ -724,31 +735,24 @@ fn a_commit_that_fails_leaves_no_trace() {
         .core
         .store_mut()
         .set_fault_hook(Some(Box::new(|point| match point {
-            "commit" => Err(StoreError::Full),
+            "commit" => Err(StoreError::Failed {
+                action: "commit",
+                source: "a bad sector".into(),
+            }),
             _ => Ok(()),
         })));
-    let request = DeployRequest {
-        pipeline: PIPELINE.to_owned(),
-        plugins: BTreeMap::new(),
-        dry_run: false,
-    };
-    let refused = world
-        .call(ApiCall::Deploy(request, BTreeMap::new()))
-        .unwrap_err();
-    assert_eq!(refused.code, ErrorCode::DiskFull);
+    let outputs = world.handle(Input::Api {
+        request: RequestId(1000),
+        call: Box::new(deploy_call(PIPELINE)),
+    });
+    assert_eq!(closed(&outputs, conn), Some(CloseWhy::Unavailable));
+    let refused = outputs.iter().any(|output| {
+        matches!(output, Output::Reply { reply: Err(error), .. } if error.code == ErrorCode::Internal)
+    });
+    assert!(refused);
+    assert!(world.core.broken().unwrap().contains("bad sector"));
     world.core.store_mut().set_fault_hook(None);
-    assert!(world.core.broken().is_none(), "a full disk passes");
     assert!(world.executions().is_empty());
-    assert!(
-        world
-            .say(conn, edge_message::Kind::Heartbeat(Heartbeat::default()))
-            .is_empty(),
-        "the session was closed"
-    );
-    let (_, outputs) = world.begin(&mut edge);
-    assert!(rows(&outputs).is_empty());
-    world.deploy(PIPELINE);
-    assert_eq!(world.executions().len(), 1);
 }
 
 #[test]

@@ -34,6 +34,8 @@ const STATEMENTS_MAX: usize = 128;
 pub struct SqliteStore {
     connection: Connection,
     fault: Option<FaultHook>,
+    /// Something was changed since the transaction began.
+    changed: bool,
 }
 
 impl std::fmt::Debug for SqliteStore {
@@ -148,6 +150,7 @@ impl SqliteStore {
         let mut store = Self {
             connection,
             fault: None,
+            changed: false,
         };
         store.check_rows()?;
         Ok(store)
@@ -196,10 +199,13 @@ impl SqliteStore {
         params: impl rusqlite::Params,
     ) -> Result<usize, StoreError> {
         self.fault(action)?;
-        self.connection
+        let rows = self
+            .connection
             .prepare_cached(sql)
             .and_then(|mut statement| statement.execute(params))
-            .map_err(failed(action))
+            .map_err(failed(action))?;
+        self.changed |= rows > 0;
+        Ok(rows)
     }
 
     fn one<T>(
@@ -287,13 +293,19 @@ impl SqliteStore {
 impl Store for SqliteStore {
     fn begin(&mut self) -> Result<(), StoreError> {
         self.fault("begin")?;
+        self.changed = false;
         self.connection
             .execute_batch("BEGIN IMMEDIATE")
             .map_err(failed("begin a transaction"))
     }
 
     fn commit(&mut self) -> Result<(), StoreError> {
-        self.fault("commit")?;
+        // Only what changed something needs the disk.
+        self.fault(if self.changed {
+            "commit"
+        } else {
+            "commit nothing"
+        })?;
         self.connection
             .execute_batch("COMMIT")
             .map_err(failed("commit"))
@@ -322,6 +334,15 @@ impl Store for SqliteStore {
         self.connection
             .execute_batch("ROLLBACK TO step; RELEASE step")
             .map_err(failed("undo a step"))
+    }
+
+    fn probe(&mut self) -> Result<(), StoreError> {
+        self.execute(
+            "look for room",
+            "UPDATE life SET started_at = started_at WHERE epoch = (SELECT max(epoch) FROM life)",
+            [],
+        )?;
+        Ok(())
     }
 
     fn start_life(&mut self, nonce: LifeNonce, now: UnixMs) -> Result<Epoch, StoreError> {
@@ -1074,6 +1095,16 @@ impl Store for SqliteStore {
             |row| Ok(RowHash::of(row.get_ref(0)?.as_blob()?)),
         )?;
         Ok(hashes.into_iter().fold(SetDigest::EMPTY, SetDigest::with))
+    }
+
+    fn row_counts(&mut self, node: NodeId) -> Result<(u64, u64), StoreError> {
+        let counts = self.one(
+            "count a node's rows",
+            "SELECT (SELECT count(*) FROM observed WHERE node = ?1), (SELECT count(*) FROM execution WHERE node = ?1)",
+            [blob(node.to_bytes())],
+            |row| Ok((counter(row, 0)?, counter(row, 1)?)),
+        )?;
+        Ok(counts.unwrap_or_default())
     }
 
     fn set_observed_position(

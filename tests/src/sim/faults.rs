@@ -13,6 +13,8 @@ pub enum Fault {
         /// How many.
         calls: u64,
     },
+    /// From this call on, no commit that changes something finds room; everything else works, as on a real disk.
+    NoRoom,
     /// This one call fails, and the next ones work.
     Error,
     /// The call fails as a broken disk does: the program must end.
@@ -34,6 +36,7 @@ struct State {
     inspecting: bool,
     armed: Option<(u64, Fault)>,
     full_left: u64,
+    no_room: bool,
     dead_at: Option<&'static str>,
     calls: u64,
     hit: Option<(&'static str, Fault)>,
@@ -60,6 +63,7 @@ impl Faults {
         let mut state = self.state();
         state.armed = None;
         state.full_left = 0;
+        state.no_room = false;
     }
 
     /// Lets the simulator read without being counted or failed.
@@ -111,6 +115,9 @@ impl Faults {
             state.full_left -= 1;
             return Some(Told::Full);
         }
+        if state.no_room && point == "commit" {
+            return Some(Told::Full);
+        }
         let (after, fault) = state.armed?;
         if after > 0 {
             state.armed = Some((after - 1, fault));
@@ -120,6 +127,10 @@ impl Faults {
         state.hit = Some((point, fault));
         state.hits += 1;
         Some(match fault {
+            Fault::NoRoom => {
+                state.no_room = true;
+                return (point == "commit").then_some(Told::Full);
+            }
             Fault::Crash => {
                 state.dead_at = Some(point);
                 Told::Dead

@@ -11,16 +11,17 @@ use super::{Problem, Project, SourceFile};
 const OURS: &str = "sluice-";
 
 /// The arrows: a crate may use these of ours, in its tests too, and no others.
-const ARROWS: [(&str, &[&str]); 15] = [
+const ARROWS: [(&str, &[&str]); 16] = [
     ("model", &[]),
     ("record", &[]),
+    ("state-dir", &[]),
     ("ledger", &["model"]),
     ("component", &["model"]),
     ("api", &["model"]),
     ("protocol", &["model", "ledger"]),
     ("scheduler", &["model", "ledger"]),
     ("agent", &["model", "ledger"]),
-    ("transport", &["protocol", "model"]),
+    ("transport", &["protocol", "model", "state-dir"]),
     ("sandbox", &["record", "component"]),
     ("buffer", &["record"]),
     ("connectors", &["record", "model"]),
@@ -34,6 +35,7 @@ const ARROWS: [(&str, &[&str]); 15] = [
             "protocol",
             "record",
             "scheduler",
+            "state-dir",
             "transport",
         ],
     ),
@@ -49,6 +51,7 @@ const ARROWS: [(&str, &[&str]); 15] = [
             "protocol",
             "record",
             "sandbox",
+            "state-dir",
             "transport",
         ],
     ),

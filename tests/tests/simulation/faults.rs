@@ -1,6 +1,6 @@
 //! Faults of network, disks and processes, one at a time and at the worst moment.
 
-use sluice_model::NodeState;
+use sluice_model::{NodeState, Version};
 use sluice_protocol::{Received, edge_message::Kind};
 use sluice_tests::sim::{Content, Fault, Order, Placing, Way, World, WorldConfig, play, play_with};
 
@@ -118,25 +118,43 @@ fn case_42_the_disk_of_an_edge_is_full() {
 
 #[test]
 fn case_43_the_disk_of_the_orchestrator_is_full() {
-    play(&[("e1", "a")], |world| {
+    play(&[("e1", "a"), ("e2", "a")], |world| {
         running(world);
-        world.arm_host(0, Fault::Full { calls: 1_000_000 });
-        world.order(
-            "second",
-            Order::Deploy {
-                content: Content::Steady(1),
-                select: String::new(),
-                placing: Placing::Daemon,
-            },
-        );
-        world.run_for(30_000);
+        world.await_connected(1);
+        world.settle();
+        let sessions = [world.connection(0), world.connection(1)];
+        world.deploy("ends", Content::Ends(0), "");
+        world.await_running(0, "ends", Content::Ends(0));
+        let ends = world.execution("ends", 0).unwrap();
+        world.arm_host(0, Fault::NoRoom);
+        let deploy = |content| Order::Deploy {
+            content,
+            select: String::new(),
+            placing: Placing::Daemon,
+        };
+        world.order("second", deploy(Content::Steady(1)));
+        // Its end is reported while there is no room for it.
+        world.run_for(120_000);
+        assert!(world.live_work(0).len() == 1, "it has ended");
+        assert_eq!(world.outcome(ends.id, Version(1), 1), None);
         assert!(
             world.operators.open.contains_key("second"),
             "it was refused"
         );
+        assert!(world.checks.faults.store_faults > 0);
+        assert_eq!(
+            [world.connection(0), world.connection(1)],
+            sessions,
+            "no session ended"
+        );
         assert_eq!(world.running(0, "job"), Some(STEADY));
+        assert_eq!(world.running(1, "job"), Some(STEADY));
         world.orchestrator.faults.disarm();
         world.await_running(0, "second", Content::Steady(1));
+        world.await_running(1, "second", Content::Steady(1));
+        world.settle();
+        assert!(world.outcome(ends.id, Version(1), 1).is_some());
+        assert_eq!([world.connection(0), world.connection(1)], sessions);
         assert_eq!(
             world.checks.faults.host_crashes, 0,
             "a full disk ends no program"

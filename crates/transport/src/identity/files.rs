@@ -1,9 +1,8 @@
 //! Files that hold keys: private to their owner, replaced whole, durable when the call returns.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::path::Path;
 
 use super::IdentityError;
 use crate::bounds::IDENTITY_FILE_BYTES_MAX;
@@ -35,27 +34,7 @@ pub(crate) fn read(path: &Path) -> Result<Option<Vec<u8>>, IdentityError> {
 
 /// Replaces `path` by `bytes`, mode 0600: either the old or the new file is there, whatever happens meanwhile.
 pub(crate) fn replace(path: &Path, bytes: &[u8]) -> Result<(), IdentityError> {
-    let temporary = temporary_path(path);
-    let write = || -> io::Result<()> {
-        // What a process that died here left behind.
-        match fs::remove_file(&temporary) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-        let mut file = OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(&temporary)?;
-        file.write_all(bytes)?;
-        file.sync_all()?;
-        fs::rename(&temporary, path)?;
-        match path.parent() {
-            Some(directory) if directory != Path::new("") => File::open(directory)?.sync_all(),
-            _ => File::open(".")?.sync_all(),
-        }
-    };
-    write().map_err(|source| IdentityError::File {
+    sluice_state_dir::replace(path, bytes).map_err(|source| IdentityError::File {
         action: "write",
         path: path.to_owned(),
         source,
@@ -103,10 +82,4 @@ pub(crate) fn pem_block(
         .nth(nth)
         .map(|block| block.contents().to_vec())
         .ok_or_else(|| damaged(path, format!("it lacks a {tag} block")))
-}
-
-fn temporary_path(path: &Path) -> PathBuf {
-    let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(".new");
-    path.with_file_name(name)
 }

@@ -178,6 +178,7 @@ impl Fake {
                     }
                     .into(),
                     server_time_ms: 0,
+                    no_room: false,
                 }))]
             }
             edge_message::Kind::Renew(_) => Vec::new(),

@@ -2,6 +2,7 @@
 
 use sluice_ledger::{Offer, Position, Verdict};
 use sluice_model::{Desired, ExecutionId, NodeId, ObservedPhase, Revision};
+use sluice_protocol::admission::RejectCode;
 use sluice_protocol::{ObservedRow, Received, Resync, Rows, orchestrator_message};
 use tracing::{info, warn};
 
@@ -12,8 +13,25 @@ use crate::store::{Store, StoreError};
 /// Bytes of one change that are collected before it is applied; a full set of rows is far smaller.
 pub(super) const COLLECTED_BYTES_MAX: usize = 64 << 20;
 
+/// Live rows that a node may report on beyond its assignments: what was taken from it and is on its way out. As many as
+/// removals are remembered of.
+const LEFT_OVER_MAX: u64 = 10_000;
+
 /// Snapshots of reports that may fail to add up before the session is closed as broken.
 const WRONG_SNAPSHOTS_MAX: u32 = 3;
+
+/// What became of a change of reports.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Applied {
+    Whole,
+    /// The result differs from the digest it should have.
+    WrongDigest,
+    /// More than a node can have to report on.
+    TooMany {
+        reported: u64,
+        assigned: u64,
+    },
+}
 
 impl<S: Store> Core<S> {
     pub(super) fn handle_rows(
@@ -52,7 +70,16 @@ impl<S: Store> Core<S> {
                 send(step, conn, orchestrator_message::Kind::Resync(resync));
             }
             Verdict::Apply => {
-                if !self.apply_reports(node, &whole, to, step)? {
+                let applied = self.apply_reports(node, &whole, to, step)?;
+                if let Applied::TooMany { reported, assigned } = applied {
+                    let message = format!(
+                        "this edge reports on {reported} executions; it has {assigned} assignments, and at most \
+                         {LEFT_OVER_MAX} reports may be left over from earlier ones"
+                    );
+                    self.refuse(conn, RejectCode::Busy, message, step);
+                    return Ok(Handled::Undo);
+                }
+                if applied == Applied::WrongDigest {
                     info!(event = "ledger.resync", node = %node, rev = to.rev.0, "reports did not add up");
                     send(
                         step,
@@ -91,14 +118,14 @@ impl<S: Store> Core<S> {
         send(step, conn, orchestrator_message::Kind::Received(received));
     }
 
-    /// Writes a change of a node's reports; `false` when the result differs from the digest it should have.
+    /// Writes a change of a node's reports. What is not [`Applied::Whole`] must be undone.
     fn apply_reports(
         &mut self,
         node: NodeId,
         rows: &Rows,
         to: Position,
         step: &mut Step,
-    ) -> Result<bool, StoreError> {
+    ) -> Result<Applied, StoreError> {
         if rows.base.is_none() {
             self.store.clear_observed(node)?;
             self.forget_counters(node);
@@ -106,7 +133,7 @@ impl<S: Store> Core<S> {
         let mut reports = Vec::with_capacity(rows.upserts.len());
         for row in &rows.upserts {
             let Some(execution) = ExecutionId::from_slice(&row.key) else {
-                return Ok(false);
+                return Ok(Applied::WrongDigest);
             };
             // It counts in the digest whatever it says; what a newer edge says in new words means nothing here.
             self.store.put_observed(node, execution, &row.body)?;
@@ -118,13 +145,17 @@ impl<S: Store> Core<S> {
         }
         for key in &rows.removed {
             let Some(execution) = ExecutionId::from_slice(key) else {
-                return Ok(false);
+                return Ok(Applied::WrongDigest);
             };
             self.store.remove_observed(node, execution)?;
             self.counters.remove(&(node, execution));
         }
         if self.store.observed_digest(node)? != to.digest {
-            return Ok(false);
+            return Ok(Applied::WrongDigest);
+        }
+        let (reported, assigned) = self.store.row_counts(node)?;
+        if reported > assigned + LEFT_OVER_MAX {
+            return Ok(Applied::TooMany { reported, assigned });
         }
         self.store.set_observed_position(node, to)?;
         for row in &rows.outcomes {
@@ -161,7 +192,7 @@ impl<S: Store> Core<S> {
                 step.touched.insert(node);
             }
         }
-        Ok(true)
+        Ok(Applied::Whole)
     }
 
     fn own_execution(
