@@ -52,9 +52,18 @@ const RESERVE_EVERY: Duration = Duration::from_secs(60);
 #[derive(Debug)]
 pub(crate) enum Outgoing {
     Frame(Bytes),
-    Begun { server_time: UnixMs },
+    Begun {
+        server_time: UnixMs,
+    },
+    /// The session is there to renew the certificate.
+    Renew {
+        server_time: UnixMs,
+    },
     Certificate(Vec<u8>),
-    Close { code: CloseCode, why: CloseWhy },
+    Close {
+        code: CloseCode,
+        why: CloseWhy,
+    },
 }
 
 enum Message {
@@ -412,6 +421,10 @@ impl Loop {
                     }
                     self.write(connection, Outgoing::Begun { server_time });
                 }
+                Output::RenewalWanted {
+                    connection,
+                    server_time,
+                } => self.write(connection, Outgoing::Renew { server_time }),
                 Output::Certificate { der } => {
                     if let Some(connection) = self.connection.as_ref().map(|it| it.id) {
                         self.write(connection, Outgoing::Certificate(der));
@@ -459,7 +472,7 @@ impl Loop {
 
     fn close(&mut self, id: ConnectionId, why: CloseWhy) {
         let code = match why.code {
-            "refused" => CloseCode::DONE,
+            "refused" | "renewed" => CloseCode::DONE,
             "silent" => CloseCode::STALLED,
             "protocol" => CloseCode::PROTOCOL,
             "superseded" => CloseCode::SUPERSEDED,
@@ -684,6 +697,10 @@ fn tell(event: &Event) {
                 held
             );
         }
+        Event::SessionRenewOnly => tracing::warn!(
+            event = "session.renew_only",
+            reason = "the certificate has expired; it is renewed first, what runs runs on"
+        ),
         Event::SessionClose { why } => tracing::info!(event = "session.close", reason = why),
         Event::SessionRefused { code, message } => {
             tracing::warn!(event = "session.refused", code, reason = message);

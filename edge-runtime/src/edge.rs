@@ -193,7 +193,7 @@ async fn identify(
             return Ok((current, identity));
         };
         tracing::info!(event = "edge.join_again", node = %current.name, why);
-        return match join_as(state_dir, token, current.clone()).await {
+        return match join_as(state_dir, token, current.clone(), Before::Joined).await {
             Ok(joined) => Ok(joined),
             Err(error) => {
                 // A joined edge starts without an orchestrator in reach, and a used token may stand in a unit file.
@@ -220,28 +220,59 @@ async fn identify(
         allow_paths,
         labels: config.labels.clone(),
     };
-    join_as(state_dir, token, kept).await
+    join_as(state_dir, token, kept, Before::New).await
 }
 
-/// Joins, and keeps what that gives; a store that is there already must be this node's.
+/// What a directory was before it joined.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Before {
+    New,
+    Joined,
+}
+
+/// Joins, and keeps what that gives. A store that is there already must be this node's, unless the node that it was
+/// exists no more: then the store is put aside.
 async fn join_as(
     state_dir: &Path,
     token: &str,
     mut kept: Kept,
+    before: Before,
 ) -> Result<(Kept, NodeIdentity), EdgeError> {
     let joined = join_cluster(state_dir, token, &kept.name, &kept.labels).await?;
     let node = joined.identity.facts().node;
     if let Some((known, name)) = facts_kept(state_dir).node
         && known != node
     {
-        let node = format!("{name} ({known})");
-        return Err(StoreError::OtherNode { node }.into());
+        if before == Before::New {
+            let node = format!("{name} ({known})");
+            return Err(StoreError::OtherNode { node }.into());
+        }
+        put_store_aside(state_dir, known)?;
     }
     kept.orchestrator.clone_from(&joined.addresses);
     kept.save(state_dir)?;
     keep(state_dir, &joined)?;
     tracing::info!(event = "edge.joined", node = %joined.identity.facts().node, name = %kept.name);
     Ok((kept, joined.identity))
+}
+
+/// A deleted node that joins again is another node: what the old one had stays in the directory under another name.
+fn put_store_aside(state_dir: &Path, node: NodeId) -> Result<(), EdgeError> {
+    for suffix in ["-wal", "-shm", ""] {
+        let from = state_dir.join(format!("{STORE_FILE}{suffix}"));
+        let to = state_dir.join(format!("{STORE_FILE}.{node}{suffix}"));
+        match std::fs::rename(&from, &to) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            done => done.map_err(|error| EdgeError::file("put aside", &from, error))?,
+        }
+    }
+    let kept = format!("{STORE_FILE}.{node}");
+    tracing::warn!(
+        event = "edge.store_aside",
+        store = kept,
+        reason = "this machine is another node now; the old one's checkpoints and logs stay in executions/"
+    );
+    Ok(())
 }
 
 /// Why this identity is of no use any more, if so. Joining again makes a fresh key and leaves the store as it is.

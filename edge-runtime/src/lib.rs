@@ -19,6 +19,7 @@ mod error;
 mod join;
 mod link;
 mod logs;
+mod renewal;
 pub mod runner;
 pub mod store;
 

@@ -24,6 +24,7 @@ use crate::core::{ConnectionId, Input, Redial};
 use crate::error::EdgeError;
 use crate::join::IDENTITY_FILE;
 use crate::logs;
+use crate::renewal;
 
 /// The first delay before dialling again.
 const REDIAL_MIN: Duration = Duration::from_millis(250);
@@ -50,8 +51,8 @@ pub(crate) const OUTGOING_MAX: usize = 2048;
 /// Log requests answered at once: they are for people.
 const LOG_ANSWERS_MAX: usize = 4;
 
-/// How often it is looked whether the certificate should be renewed, and how long after asking it is asked again.
-const RENEWAL_CHECK: Duration = Duration::from_secs(600);
+/// A clock that is further off than this is worth a line in the log: records carry its times.
+const CLOCK_OFF_MAX: Duration = Duration::from_secs(300);
 
 /// How dialling goes on.
 pub(crate) struct Link {
@@ -65,8 +66,27 @@ pub(crate) struct Link {
 
 /// What ended a session, as far as dialling again is concerned.
 struct Ended {
-    begun: bool,
+    /// It was of use: the next try is a first one.
+    succeeded: bool,
     redial: Redial,
+}
+
+/// The orchestrator's clock, as it was told at the start of a session.
+#[derive(Clone, Copy)]
+struct ServerClock {
+    told: UnixMs,
+    at: Instant,
+}
+
+impl ServerClock {
+    fn start(told: UnixMs) -> Self {
+        let at = Instant::now();
+        Self { told, at }
+    }
+
+    fn now(self) -> UnixMs {
+        self.told.plus(self.at.elapsed())
+    }
 }
 
 impl Link {
@@ -86,7 +106,7 @@ impl Link {
                     last_error.clear();
                     connection = ConnectionId(connection.0 + 1);
                     let ended = self.serve(connection, established, &mut client).await?;
-                    if ended.begun {
+                    if ended.succeeded {
                         failures = 0;
                     }
                     redial_delay(ended.redial, failures)?
@@ -138,7 +158,7 @@ impl Link {
         let (frames, outgoing) = mpsc::channel(OUTGOING_MAX);
         let (notes, mut noted) = mpsc::channel(8);
         let mut ended = Ended {
-            begun: false,
+            succeeded: false,
             redial: Redial::Soon,
         };
         if !self
@@ -153,7 +173,8 @@ impl Link {
         tasks.spawn(write(sender, outgoing, session.clone(), notes));
         let mut answers = JoinSet::new();
         let executions: Arc<std::path::Path> = self.state_dir.join("executions").into();
-        let mut renewal_at = Instant::now();
+        let mut clock = None;
+        let mut renewal_at = None;
         let why = loop {
             tokio::select! {
                 received = receive(&mut receiver) => match received {
@@ -179,11 +200,20 @@ impl Link {
                 Some(_) = answers.join_next() => {}
                 Some(note) = noted.recv() => match note {
                     Note::Begun { server_time } => {
-                        ended.begun = true;
-                        client.raise_time_floor(server_time);
-                        self.time_floor = self.time_floor.max(server_time);
+                        ended.succeeded = true;
+                        self.learn_time(server_time, client);
+                        clock = Some(ServerClock::start(server_time));
+                        renewal_at = Some(Instant::now());
                     }
-                    Note::Certificate(der) => self.renewed(der, client)?,
+                    Note::Renew { server_time } => {
+                        self.learn_time(server_time, client);
+                        let csr = self.identity.key().csr()?;
+                        self.control.input(Input::Renew { csr }).await;
+                    }
+                    Note::Certificate(der) => {
+                        ended.succeeded |= self.renewed(der, client)?;
+                        renewal_at = renewal_at.map(|_| Instant::now());
+                    }
                     Note::Closed(redial) => {
                         ended.redial = redial;
                         break String::new();
@@ -194,9 +224,12 @@ impl Link {
                     let _ = timeout(LAST_WORDS_WITHIN, tasks.join_next()).await;
                     break String::new();
                 }
-                () = sleep_until(renewal_at), if ended.begun => {
-                    renewal_at = Instant::now() + RENEWAL_CHECK;
-                    if self.renewal_is_due() {
+                () = sleep_until(renewal_at.unwrap_or_else(Instant::now)), if renewal_at.is_some() => {
+                    let now = clock.map_or_else(unix_now, ServerClock::now);
+                    let facts = self.identity.facts();
+                    let due_in = renewal::due_in(facts, now);
+                    renewal_at = Some(Instant::now() + renewal::look_again(facts, due_in));
+                    if due_in.is_zero() {
                         let csr = self.identity.key().csr()?;
                         self.control.input(Input::Renew { csr }).await;
                     }
@@ -207,54 +240,68 @@ impl Link {
             self.control
                 .input(Input::Disconnected { connection, why })
                 .await;
-            // What came just before the end may have been a refusal, which says when to dial again.
+            // What came just before the end may have been a refusal, which says when to dial again, or a certificate.
+            let mut certificate = None;
             let _ = timeout(LAST_WORDS_WITHIN, async {
                 while let Some(note) = noted.recv().await {
                     match note {
                         Note::Closed(redial) => ended.redial = redial,
-                        Note::Begun { .. } => ended.begun = true,
-                        Note::Certificate(_) => {}
+                        Note::Begun { .. } => ended.succeeded = true,
+                        Note::Certificate(der) => certificate = Some(der),
+                        Note::Renew { .. } => {}
                     }
                 }
             })
             .await;
+            if let Some(der) = certificate {
+                ended.succeeded |= self.renewed(der, client)?;
+            }
         }
         session.close(CloseCode::DONE, "");
         session.flushed().await;
         Ok(ended)
     }
 
-    fn renewed(&mut self, der: Vec<u8>, client: &mut Client) -> Result<(), EdgeError> {
+    /// What the orchestrator's clock says is the least that certificates are checked at from now on.
+    fn learn_time(&mut self, server_time: UnixMs, client: &Client) {
+        let off = unix_now().0.abs_diff(server_time.0);
+        if u128::from(off) > CLOCK_OFF_MAX.as_millis() {
+            tracing::warn!(
+                event = "clock.off",
+                here = %unix_now(),
+                orchestrator = %server_time,
+                reason = "this machine's clock is wrong; nothing depends on it but the times in records and logs"
+            );
+        }
+        client.raise_time_floor(server_time);
+        self.time_floor = self.time_floor.max(server_time);
+    }
+
+    /// Takes a new certificate; whether it is in use now.
+    fn renewed(&mut self, der: Vec<u8>, client: &mut Client) -> Result<bool, EdgeError> {
         let renewed = match self.identity.renewed(der) {
             Ok(renewed) => renewed,
             Err(error) => {
                 tracing::warn!(event = "identity.renewal_failed", %error);
-                return Ok(());
+                return Ok(false);
             }
         };
         if let Err(error) = renewed.save(&self.state_dir.join(IDENTITY_FILE)) {
             // The old one is still good for a third of its life; it is asked for again.
             tracing::warn!(event = "identity.renewal_failed", %error);
-            return Ok(());
+            return Ok(false);
         }
         self.identity = renewed;
         *client = Client::new(&self.identity, Timing::default(), self.time_floor)?;
         tracing::info!(event = "identity.renewed", until = %self.identity.facts().not_after);
-        Ok(())
-    }
-
-    /// Whether two thirds of the certificate's life are over.
-    fn renewal_is_due(&self) -> bool {
-        let facts = self.identity.facts();
-        let now = unix_now().0.max(self.time_floor.0).max(facts.not_before.0);
-        let life = facts.not_after.0.saturating_sub(facts.not_before.0);
-        now.saturating_sub(facts.not_before.0) >= life / 3 * 2
+        Ok(true)
     }
 }
 
 /// What the writer hears from the control thread besides frames.
 enum Note {
     Begun { server_time: UnixMs },
+    Renew { server_time: UnixMs },
     Certificate(Vec<u8>),
     Closed(Redial),
 }
@@ -276,6 +323,7 @@ async fn write(
                 continue;
             }
             Outgoing::Begun { server_time } => Note::Begun { server_time },
+            Outgoing::Renew { server_time } => Note::Renew { server_time },
             Outgoing::Certificate(der) => Note::Certificate(der),
             Outgoing::Close { code, why } => {
                 // Nothing that was said before may be lost by the goodbye.

@@ -25,6 +25,7 @@ use crate::store::{NodeRecord, Store, StoreError};
 mod evaluate;
 mod explain;
 mod full;
+mod identity;
 mod join;
 mod nodes;
 mod operator;
@@ -240,6 +241,8 @@ pub struct Core<S> {
     live: BTreeMap<NodeId, ConnId>,
     absent: BTreeMap<NodeId, Absent>,
     counters: BTreeMap<(NodeId, ExecutionId), LiveCounters>,
+    /// Processes that were turned away because another one speaks as their node.
+    rivals: BTreeMap<NodeId, identity::Rival>,
     next_session: u64,
     last_tick: MonotonicMs,
     last_sweep: Option<MonotonicMs>,
@@ -351,6 +354,7 @@ impl<S: Store> Core<S> {
                 })
                 .collect(),
             counters: BTreeMap::new(),
+            rivals: BTreeMap::new(),
             next_session: 1,
             last_tick: now.mono,
             last_sweep: None,
@@ -591,6 +595,7 @@ impl<S: Store> Core<S> {
             self.last_sweep = Some(now);
             self.evaluate_all_jobs(step.now.unix)?;
             self.store.sweep_tokens(step.now.unix)?;
+            self.store.sweep_deleted_nodes(step.now.unix)?;
         }
         self.evaluate_due_rollouts(step)?;
         Ok(Handled::Keep)

@@ -13,9 +13,9 @@ use std::future::Future;
 use sluice_api::{
     DeployReply, DeployRequest, ErrorBody, Execution, ExecutionFilter, Explain, Job, JobDetail,
     JobVersion, Logs, LogsQuery, Node, NodeDetail, NodeOrder, Plugin, RollbackRequest, Rollout,
-    RolloutOrder, Status, TokenCreate, TokenCreated,
+    RolloutOrder, Status, Token, TokenCreate, TokenCreated,
 };
-use sluice_model::{ExecutionId, JobName, NodeName};
+use sluice_model::{ExecutionId, JobName, NodeName, TokenId};
 
 mod answer;
 mod auth;
@@ -46,6 +46,10 @@ pub trait ControlApi: Clone + Send + Sync + 'static {
         name: NodeName,
         order: NodeOrder,
     ) -> impl Future<Output = Answer<Node>> + Send;
+    /// Shuts a node out until it joins again; `not-found` without it.
+    fn revoke_node(&self, name: NodeName) -> impl Future<Output = Answer<Node>> + Send;
+    /// Forgets a node; `conflict` while it is connected; answers the node as it was.
+    fn delete_node(&self, name: NodeName) -> impl Future<Output = Answer<Node>> + Send;
     /// Every job, by name.
     fn jobs(&self) -> impl Future<Output = Answer<Vec<Job>>> + Send;
     /// One job; `not-found` without it.
@@ -98,6 +102,10 @@ pub trait ControlApi: Clone + Send + Sync + 'static {
         &self,
         request: TokenCreate,
     ) -> impl Future<Output = Answer<TokenCreated>> + Send;
+    /// Every token that has not expired, without its secret.
+    fn tokens(&self) -> impl Future<Output = Answer<Vec<Token>>> + Send;
+    /// Makes a token worthless; `not-found` without it; answers the token as it was.
+    fn revoke_token(&self, id: TokenId) -> impl Future<Output = Answer<Token>> + Send;
     /// Every component that is stored, by digest.
     fn plugins(&self) -> impl Future<Output = Answer<Vec<Plugin>>> + Send;
 }

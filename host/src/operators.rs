@@ -9,7 +9,7 @@ use sluice_api::{
     AbsentNode, DeployReply, DeployRequest, ErrorBody, ErrorCode, Execution, ExecutionFilter,
     Explain, Job, JobDetail, JobVersion, LOG_TAIL_DEFAULT, LogLevel, LogLine, Logs, LogsQuery,
     Node, NodeDetail, NodeOrder, Plugin, RollbackRequest, Rollout, RolloutOrder, Status,
-    TOKEN_TTL_MS_MAX, TokenCreate, TokenCreated,
+    TOKEN_TTL_MS_MAX, Token, TokenCreate, TokenCreated,
 };
 use sluice_model::pipeline::{self, PluginRef};
 use sluice_model::{Digest, ExecutionId, JobName, NodeName, TokenId, UnixMs};
@@ -71,7 +71,15 @@ impl ControlApi for Operators {
     }
 
     async fn order_node(&self, name: NodeName, order: NodeOrder) -> Answer<Node> {
-        ask!(self, ApiCall::OrderNode(name, order), Reply::Ordered(node) => *node)
+        ask!(self, ApiCall::OrderNode(name, order), Reply::NodeLine(node) => *node)
+    }
+
+    async fn revoke_node(&self, name: NodeName) -> Answer<Node> {
+        ask!(self, ApiCall::RevokeNode(name), Reply::NodeLine(node) => *node)
+    }
+
+    async fn delete_node(&self, name: NodeName) -> Answer<Node> {
+        ask!(self, ApiCall::DeleteNode(name), Reply::NodeLine(node) => *node)
     }
 
     async fn jobs(&self) -> Answer<Vec<Job>> {
@@ -183,6 +191,14 @@ impl ControlApi for Operators {
         };
         let token = token.encode().map_err(internal)?;
         ask!(self, ApiCall::CreateToken(record), Reply::Done => TokenCreated { token, id, expires_at })
+    }
+
+    async fn tokens(&self) -> Answer<Vec<Token>> {
+        ask!(self, ApiCall::Tokens, Reply::Tokens(tokens) => tokens)
+    }
+
+    async fn revoke_token(&self, id: TokenId) -> Answer<Token> {
+        ask!(self, ApiCall::RevokeToken(id), Reply::Token(token) => token)
     }
 
     async fn plugins(&self) -> Answer<Vec<Plugin>> {

@@ -35,8 +35,11 @@ use crate::operators::Operators;
 use crate::sessions::{self, OpenSessions, Shared};
 use crate::store::{SqliteStore, StoreError};
 
-/// How long a node's certificate is good for; edges renew at two thirds of it.
-const CERTIFICATE_LIFE: Duration = Duration::from_secs(90 * 24 * 60 * 60);
+/// Shortest life of a node's certificate: below it, edges are busy with renewing. For tests; a fleet wants days.
+const CERTIFICATE_LIFE_MIN: Duration = Duration::from_secs(5);
+
+/// Longest life of a node's certificate: one that nobody renews should end within the life of the machine.
+const CERTIFICATE_LIFE_MAX: Duration = Duration::from_secs(3650 * 24 * 60 * 60);
 
 /// Components that nothing names are looked for this often, and kept this long after their upload.
 const ARTIFACTS_SWEEP: Duration = Duration::from_secs(60 * 60);
@@ -65,6 +68,8 @@ pub struct OrchestratorConfig {
     pub heartbeat: Duration,
     /// How long a node may be away before it counts as lost.
     pub lost_after: Duration,
+    /// How long a node's certificate is good for, 5 s to 10 years; edges renew at two thirds of it.
+    pub certificate_life: Duration,
     /// Takes pipelines that run only in front of a person (`[input.stdin]`), too: for `dev`, whose edge is in this
     /// process.
     pub local_pipelines: bool,
@@ -80,6 +85,7 @@ impl OrchestratorConfig {
             advertise: Vec::new(),
             heartbeat: Duration::from_secs(5),
             lost_after: Duration::from_secs(600),
+            certificate_life: Duration::from_secs(90 * 24 * 60 * 60),
             local_pipelines: false,
         }
     }
@@ -202,7 +208,7 @@ impl Orchestrator {
             control: control.clone(),
             artifacts: artifacts.clone(),
             authority: Arc::new(authority),
-            certificate_life: CERTIFICATE_LIFE,
+            certificate_life: config.certificate_life,
             addresses: addresses.iter().map(ToString::to_string).collect(),
             clock,
             open,
@@ -309,6 +315,11 @@ fn check(config: &OrchestratorConfig) -> Result<(), StartError> {
         format!(
             "--lost-after {:?} is shorter than one heartbeat ({:?})",
             config.lost_after, config.heartbeat
+        )
+    } else if !(CERTIFICATE_LIFE_MIN..=CERTIFICATE_LIFE_MAX).contains(&config.certificate_life) {
+        format!(
+            "--certificate-life {:?} is not between {CERTIFICATE_LIFE_MIN:?} and 3650 days",
+            config.certificate_life
         )
     } else if config.listen.ip().is_unspecified() && config.advertise.is_empty() {
         format!(

@@ -90,6 +90,8 @@ pub struct NodeRecord {
     pub observed: Position,
     /// What proves that we lost something.
     pub held: Option<String>,
+    /// Since when an operator keeps it out.
+    pub revoked_at: Option<UnixMs>,
     /// When it joined.
     pub created_at: UnixMs,
     /// When its session last opened or closed.
@@ -323,6 +325,15 @@ pub trait Store {
         key: [u8; 32],
         expires_at: UnixMs,
     ) -> Result<(), StoreError>;
+    /// Keeps a node out from now on, until it gets a new key.
+    fn revoke_node(&mut self, id: NodeId, now: UnixMs) -> Result<(), StoreError>;
+    /// Forgets a node with its executions, rows and reports, and remembers until `until` that its certificate is one
+    /// of a deleted node. Of those the ones that end first are forgotten when there are very many.
+    fn delete_node(&mut self, id: NodeId, until: UnixMs) -> Result<(), StoreError>;
+    /// The name of a deleted node that is still remembered.
+    fn deleted_node(&mut self, id: NodeId) -> Result<Option<NodeName>, StoreError>;
+    /// Forgets deleted nodes that were to be remembered until before `now`.
+    fn sweep_deleted_nodes(&mut self, now: UnixMs) -> Result<(), StoreError>;
     /// The newest certificate of a node ends then.
     fn record_certificate(&mut self, id: NodeId, expires_at: UnixMs) -> Result<(), StoreError>;
     /// A session began. With another incarnation than before, the node's reports start over.
@@ -464,6 +475,10 @@ pub trait Store {
     fn insert_token(&mut self, token: &TokenRecord) -> Result<(), StoreError>;
     /// A token.
     fn token(&mut self, id: TokenId) -> Result<Option<TokenRecord>, StoreError>;
+    /// Every token, the ones that end first at the front.
+    fn tokens(&mut self) -> Result<Vec<TokenRecord>, StoreError>;
+    /// Forgets a token; who joined with it stays.
+    fn delete_token(&mut self, id: TokenId) -> Result<(), StoreError>;
     /// Takes one use of a token.
     fn use_token(&mut self, id: TokenId) -> Result<(), StoreError>;
     /// Forgets tokens that ended before `now`.

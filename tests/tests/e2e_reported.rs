@@ -21,6 +21,7 @@ const REPEATED_MAX: u64 = 30;
 const SLOW: ClusterOptions = ClusterOptions {
     heartbeat: Duration::from_secs(30),
     lost_after: Duration::from_secs(600),
+    certificate_life: None,
     linked: false,
 };
 

@@ -35,4 +35,4 @@ pub use rollout::{
     Rollout, RolloutEvent, RolloutFailure, RolloutNodes, RolloutOrder, RolloutSummary,
 };
 pub use status::Status;
-pub use token::{TOKEN_TTL_MS_DEFAULT, TOKEN_TTL_MS_MAX, TokenCreate, TokenCreated};
+pub use token::{TOKEN_TTL_MS_DEFAULT, TOKEN_TTL_MS_MAX, Token, TokenCreate, TokenCreated};

@@ -29,6 +29,12 @@ pub struct Node {
     pub executions: u64,
     /// With state `held`: what proves that the orchestrator lost something, and the way out.
     pub held_reason: Option<String>,
+    /// Since when an operator keeps it out; null when it may speak.
+    #[serde(default)]
+    pub revoked_at: Option<UnixMs>,
+    /// What needs a person at once: a second machine says that it is this node; null when nothing does.
+    #[serde(default)]
+    pub alarm: Option<String>,
     /// When it joined.
     pub created_at: UnixMs,
     /// When it was last heard; null when it never connected.

@@ -4,7 +4,7 @@
 pub const STATUS: &str = "/v1/status";
 /// `GET` -> `[`[`crate::Node`]`]`.
 pub const NODES: &str = "/v1/nodes";
-/// `GET` -> [`crate::NodeDetail`].
+/// `GET` -> [`crate::NodeDetail`]; `DELETE` -> [`crate::Node`] as it was.
 pub const NODE: &str = "/v1/nodes/{name}";
 /// `POST` -> [`crate::Node`]: no new executions.
 pub const NODE_CORDON: &str = "/v1/nodes/{name}/cordon";
@@ -14,6 +14,8 @@ pub const NODE_UNCORDON: &str = "/v1/nodes/{name}/uncordon";
 pub const NODE_DRAIN: &str = "/v1/nodes/{name}/drain";
 /// `POST` [`crate::NodeLabels`] -> [`crate::Node`].
 pub const NODE_LABELS: &str = "/v1/nodes/{name}/labels";
+/// `POST` -> [`crate::Node`].
+pub const NODE_REVOKE: &str = "/v1/nodes/{name}/revoke";
 /// `GET` -> `[`[`crate::Job`]`]`.
 pub const JOBS: &str = "/v1/jobs";
 /// `GET` -> [`crate::JobDetail`]; `DELETE` -> [`crate::Job`] as it was.
@@ -44,8 +46,10 @@ pub const EXECUTIONS: &str = "/v1/executions";
 pub const EXECUTION: &str = "/v1/executions/{id}";
 /// `POST` [`crate::DeployRequest`] -> [`crate::DeployReply`].
 pub const DEPLOY: &str = "/v1/deploy";
-/// `POST` [`crate::TokenCreate`] -> [`crate::TokenCreated`].
+/// `GET` -> `[`[`crate::Token`]`]`; `POST` [`crate::TokenCreate`] -> [`crate::TokenCreated`].
 pub const TOKENS: &str = "/v1/tokens";
+/// `DELETE` -> [`crate::Token`] as it was.
+pub const TOKEN: &str = "/v1/tokens/{id}";
 /// `GET` -> `[`[`crate::Plugin`]`]`.
 pub const PLUGINS: &str = "/v1/plugins";
 /// `POST` [`crate::MissingArtifacts`] -> [`crate::MissingReply`].

@@ -25,6 +25,21 @@ pub struct TokenCreate {
     pub rejoin: bool,
 }
 
+/// A token without its secret. `DELETE` [`crate::routes::TOKEN`] answers it as it was.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Token {
+    /// Its public name.
+    pub id: TokenId,
+    /// Only for this node.
+    pub node: Option<NodeName>,
+    /// For any registered node that lost its disk.
+    pub rejoin: bool,
+    /// Edges that may still join with it; null = any number until it expires.
+    pub uses_left: Option<u64>,
+    /// When it ends.
+    pub expires_at: UnixMs,
+}
+
 /// The only time that the token itself is told.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TokenCreated {

@@ -8,7 +8,7 @@ use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum, ValueHint};
 use clap_complete::Shell;
 use sluice_edge_runtime::args::EdgeArgs;
 use sluice_model::pipeline::parse_duration;
-use sluice_model::{JobName, NodeName, check_label_key, check_label_value};
+use sluice_model::{JobName, NodeName, TokenId, check_label_key, check_label_value};
 
 /// Runs WebAssembly stages in data pipelines on fleets of edge machines
 #[derive(Debug, Parser)]
@@ -176,6 +176,12 @@ pub(crate) struct OrchestratorArgs {
     /// A node that was away for this long is lost
     #[arg(long, value_name = "DURATION", default_value = "10m", value_parser = positive_duration)]
     pub(crate) lost_after: Duration,
+    /// How long an edge's certificate is good for, 5s to 3650d; edges renew at two thirds of it
+    ///
+    /// A shorter life makes a stolen key useless sooner, unless its thief renews it: revoking is what shuts it out. An
+    /// edge that was away past its certificate's end renews it when it returns, for up to a year.
+    #[arg(long, value_name = "DURATION", default_value = "90d", value_parser = positive_duration)]
+    pub(crate) certificate_life: Duration,
     /// How the log is written
     #[arg(long, value_enum, default_value_t = LogFormat::Human)]
     pub(crate) log: LogFormat,
@@ -198,6 +204,15 @@ pub(crate) enum TokenCommand {
         sluice token create --node e1      # e1 lost its disk and comes back to its work"
     )]
     Create(TokenCreateArgs),
+    /// Every token that has not expired; never its secret
+    #[command(after_help = "Examples:\n  sluice token list\n  sluice token list --output json")]
+    List,
+    /// Make a token worthless; edges that joined with it stay
+    #[command(after_help = "Examples:\n  sluice token revoke 0c5e3c0e-8d25-4a4c-b3a7-0f1f5a0a6b11")]
+    Revoke {
+        /// Its id, as `sluice token list` shows it
+        id: TokenId,
+    },
 }
 
 #[derive(Debug, ClapArgs)]
@@ -358,6 +373,26 @@ pub(crate) enum NodeCommand {
     /// One node and what runs there
     #[command(after_help = "Examples:\n  sluice node describe e1")]
     Describe {
+        /// The node
+        node: NodeName,
+    },
+    /// Shut a node out: its session is cut, its work stops, its data is kept
+    ///
+    /// Its assignments are kept for it. With a token made by `sluice token create --node NODE` it comes back to them,
+    /// under its name and id, with a new key.
+    #[command(
+        after_help = "Examples:\n  sluice node revoke e1\n  sluice node revoke e1 --yes\n  \
+        sluice token create --node e1      # lets it back in: sluice edge --state-dir DIR --join TOKEN"
+    )]
+    Revoke {
+        /// The node
+        node: NodeName,
+    },
+    /// Forget a node and its executions; not while it is connected
+    ///
+    /// An edge that still calls as this node is turned away: it stops its work and keeps its data.
+    #[command(after_help = "Examples:\n  sluice node delete e1\n  sluice node delete e1 --yes")]
+    Delete {
         /// The node
         node: NodeName,
     },

@@ -31,8 +31,13 @@ pub(crate) async fn execute(args: Args, out: &Out) -> Result<(), Failure> {
         Command::Dev(args) => hosts::dev(args, out).await,
         Command::Orchestrator(args) => hosts::orchestrator(args).await,
         Command::Edge(args) => hosts::edge(args).await,
-        Command::Token(TokenCommand::Create(args)) => {
-            cluster::create_token(&connect().await?, out, args).await
+        Command::Token(command) => {
+            let client = connect().await?;
+            match command {
+                TokenCommand::Create(args) => cluster::create_token(&client, out, args).await,
+                TokenCommand::List => cluster::tokens(&client, out).await,
+                TokenCommand::Revoke { id } => cluster::revoke_token(&client, out, id).await,
+            }
         }
         // Checks the file first: what is wrong with it shows without an orchestrator too.
         Command::Deploy(args) => deploy::deploy(args, out, connect).await,
@@ -83,6 +88,12 @@ pub(crate) async fn execute(args: Args, out: &Out) -> Result<(), Failure> {
         }
         Command::Node(NodeCommand::Drain { node, deadline }) => {
             nodes::drain(&connect().await?, out, &node, deadline).await
+        }
+        Command::Node(NodeCommand::Revoke { node }) => {
+            cluster::revoke_node(&connect().await?, out, &node).await
+        }
+        Command::Node(NodeCommand::Delete { node }) => {
+            cluster::delete_node(&connect().await?, out, &node).await
         }
         Command::Explain { job } => cluster::explain(&connect().await?, out, &job).await,
         Command::Logs(args) => cluster::logs(&connect().await?, out, args).await,

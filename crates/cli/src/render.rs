@@ -16,6 +16,7 @@ mod node;
 mod plugin;
 mod rollout;
 mod status;
+mod token;
 
 #[cfg(test)]
 pub(crate) mod fixtures;
@@ -29,6 +30,7 @@ pub(crate) use node::{node_detail, nodes};
 pub(crate) use plugin::{Inspected, inspected, plugins};
 pub(crate) use rollout::rollout;
 pub(crate) use status::status;
+pub(crate) use token::tokens;
 
 /// Columns that hold sentences and may be wrapped.
 const SENTENCES: &[&str] = &[

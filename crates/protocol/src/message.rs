@@ -186,6 +186,10 @@ pub struct Welcome {
     /// The node's name as registered.
     #[prost(string, tag = "10")]
     pub node_name: String,
+    /// The certificate has expired: this session takes a Renew, answers it with Renewed, and does nothing else. No
+    /// Begin follows; the edge dials again with the new certificate.
+    #[prost(bool, tag = "11")]
+    pub renew_only: bool,
 }
 
 /// No session.

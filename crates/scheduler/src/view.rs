@@ -18,6 +18,8 @@ pub struct NodeView {
     pub name: NodeName,
     /// Its state.
     pub state: NodeState,
+    /// Kept out by an operator.
+    pub revoked: bool,
     /// Its desired rows are on its disk up to here.
     pub received: Revision,
 }
@@ -134,6 +136,14 @@ pub fn view_execution(input: &ViewInput<'_>) -> ExecutionView {
                 ..settled(ExecutionState::Failed, outcome.reason.clone())
             },
         };
+    }
+    if node.revoked && input.desired == Desired::Run {
+        return pending(
+            PendingReason::WaitingForNode,
+            format!("{} was revoked and does no work", node.name),
+            format!("when {} joins again with a token made for it", node.name),
+            None,
+        );
     }
     if node.state == NodeState::Held {
         return pending(

@@ -84,6 +84,9 @@ pub(crate) const CSR_BYTES_MAX: usize = 8 * 1024;
 /// Certificates start this long before they are made: machines' clocks lag.
 pub(crate) const BACKDATE: Duration = Duration::from_secs(24 * 60 * 60);
 
+/// A short-lived certificate starts only this part of its life early, or else it would look old when it is new.
+pub(crate) const BACKDATE_SHARE: u32 = 10;
+
 /// Life of the cluster's own certificate; it ends with the cluster, not with a date.
 pub(crate) const AUTHORITY_LIFE: Duration = Duration::from_secs(50 * 365 * 24 * 60 * 60);
 

@@ -113,6 +113,13 @@ pub enum Output {
         /// The orchestrator's clock: the floor for checking certificates.
         server_time: UnixMs,
     },
+    /// The certificate has expired, and the session is there to renew it: answer with [`Input::Renew`].
+    RenewalWanted {
+        /// Which connection.
+        connection: ConnectionId,
+        /// The orchestrator's clock.
+        server_time: UnixMs,
+    },
     /// A renewed certificate, DER.
     Certificate {
         /// The certificate.
@@ -170,7 +177,7 @@ pub enum Output {
 /// Why the core closes a session.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CloseWhy {
-    /// A stable word: `refused`, `silent`, `protocol`, `superseded`, `disk-full`.
+    /// A stable word: `refused`, `silent`, `protocol`, `superseded`, `disk-full`, `renewed`.
     pub code: &'static str,
     /// For people.
     pub message: String,
@@ -203,6 +210,8 @@ pub enum Event {
         /// Heartbeats only.
         held: bool,
     },
+    /// `session.renew_only`: the certificate has expired, and this session does nothing but renew it.
+    SessionRenewOnly,
     /// `session.close`
     SessionClose {
         /// Why.

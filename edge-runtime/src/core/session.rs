@@ -47,6 +47,11 @@ pub(super) enum Session {
         connection: ConnectionId,
         deadline: MonotonicMs,
     },
+    /// The certificate has expired: nothing but its renewal happens here.
+    Renewing {
+        connection: ConnectionId,
+        deadline: MonotonicMs,
+    },
     Live(Box<Live>),
 }
 
@@ -71,7 +76,9 @@ impl Session {
     pub(super) fn connection(&self) -> Option<ConnectionId> {
         match self {
             Self::None => None,
-            Self::Opening { connection, .. } => Some(*connection),
+            Self::Opening { connection, .. } | Self::Renewing { connection, .. } => {
+                Some(*connection)
+            }
             Self::Live(live) => Some(live.connection),
         }
     }
@@ -86,7 +93,7 @@ impl Session {
     pub(super) fn next_deadline(&self) -> Option<MonotonicMs> {
         match self {
             Self::None => None,
-            Self::Opening { deadline, .. } => Some(*deadline),
+            Self::Opening { deadline, .. } | Self::Renewing { deadline, .. } => Some(*deadline),
             Self::Live(live) => {
                 let received = live.outbox.deadline(live.patience);
                 Some(received.map_or(live.heartbeat_at, |at| at.min(live.heartbeat_at)))
@@ -162,7 +169,7 @@ impl State {
     }
 
     pub(super) fn handle_renew(&mut self, csr: Vec<u8>) {
-        if self.session.begun().is_some() {
+        if matches!(self.session, Session::Live(_) | Session::Renewing { .. }) {
             self.send(Kind::Renew(Renew { csr }));
         }
     }
@@ -196,9 +203,7 @@ impl State {
             Some(Kind::Received(received)) => self.handle_received(store, &received)?,
             Some(Kind::Resync(resync)) => self.handle_resync(&resync),
             Some(Kind::HeartbeatAck(ack)) => self.handle_heartbeat_ack(&ack, now),
-            Some(Kind::Renewed(renewed)) => self.outputs.push(Output::Certificate {
-                der: renewed.certificate,
-            }),
+            Some(Kind::Renewed(renewed)) => self.handle_renewed(renewed.certificate),
             // A kind of message that this program does not know: newer orchestrators may send it.
             None => {}
         }
@@ -214,6 +219,10 @@ impl State {
         let Session::Opening { connection, .. } = self.session else {
             return Ok(());
         };
+        if welcome.renew_only {
+            self.handle_renew_only(connection, UnixMs(welcome.server_time_ms), now);
+            return Ok(());
+        }
         let nonce = LifeNonce::from_slice(&welcome.life);
         let problem = match (nonce, self.meta.life) {
             (None, _) => Some("the Welcome has no life"),
@@ -311,6 +320,30 @@ impl State {
         Ok(())
     }
 
+    /// The certificate has expired. What runs runs on; a session for everything else needs the new certificate.
+    fn handle_renew_only(&mut self, connection: ConnectionId, server_time: UnixMs, now: Now) {
+        self.meta.server_time = self.meta.server_time.max(server_time);
+        let deadline = now.mono.plus(WELCOME_WITHIN);
+        self.session = Session::Renewing {
+            connection,
+            deadline,
+        };
+        self.event(Event::SessionRenewOnly);
+        self.outputs.push(Output::RenewalWanted {
+            connection,
+            server_time,
+        });
+    }
+
+    fn handle_renewed(&mut self, der: Vec<u8>) {
+        if self.session.connection().is_some() {
+            self.outputs.push(Output::Certificate { der });
+        }
+        if matches!(self.session, Session::Renewing { .. }) {
+            self.close("renewed", "the certificate is renewed", Redial::Soon);
+        }
+    }
+
     /// Puts all observed rows and outcomes at the revision after `above`.
     fn restart_observed(&mut self, store: &mut Store, above: Revision) -> Result<(), StoreError> {
         self.meta.observed_rev = above.next();
@@ -403,6 +436,11 @@ impl State {
             Session::Opening { deadline, .. } => {
                 if *deadline <= now.mono {
                     self.close("silent", "no answer to the Hello", Redial::Soon);
+                }
+            }
+            Session::Renewing { deadline, .. } => {
+                if *deadline <= now.mono {
+                    self.close("silent", "no answer to the renewal", Redial::Soon);
                 }
             }
             Session::Live(live) => {

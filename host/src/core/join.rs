@@ -152,6 +152,7 @@ impl<S: Store> Core<S> {
                     last_ack_at: None,
                     observed: Position::default(),
                     held: None,
+                    revoked_at: None,
                     created_at: now,
                     last_seen_at: None,
                     program: None,
@@ -210,6 +211,7 @@ impl<S: Store> Core<S> {
             });
         }
         self.forget_counters(known.id);
+        self.rivals.remove(&known.id);
         self.store.rekey_node(known.id, key, step.now.unix)?;
         Ok(Ok(known.id))
     }

@@ -33,7 +33,7 @@ impl<S: Store> Core<S> {
             self.evaluate_all_jobs(step.now.unix)?;
             info!(event = "node.order", node = %node.name, order = order.as_str());
         }
-        Ok(Ok(Reply::Ordered(Box::new(self.show_node(&node)))))
+        Ok(Ok(Reply::NodeLine(Box::new(self.show_node(&node)))))
     }
 }
 

@@ -5,10 +5,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use sluice_api::{
     DeployOutcome, DeployReply, DeployRequest, ErrorBody, ErrorCode, Execution, ExecutionFilter,
     Explain, Job, JobDetail, JobVersion, Node, NodeDetail, NodeOrder, Rollout, RolloutOrder,
-    Status,
+    Status, Token,
 };
 use sluice_model::pipeline::{self, Kind, Pipeline, PluginRef};
-use sluice_model::{Desired, Digest, ExecutionId, JobId, JobName, NodeName, UnixMs, Version};
+use sluice_model::{
+    Desired, Digest, ExecutionId, JobId, JobName, NodeName, TokenId, UnixMs, Version,
+};
 use sluice_protocol::{Spec, SpecComponent};
 use sluice_scheduler::mismatch;
 use tracing::info;
@@ -31,6 +33,10 @@ pub enum ApiCall {
     Nodes,
     /// One node.
     Node(NodeName),
+    /// Shuts a node out.
+    RevokeNode(NodeName),
+    /// Forgets a node.
+    DeleteNode(NodeName),
     /// Every job.
     Jobs,
     /// One job.
@@ -67,6 +73,10 @@ pub enum ApiCall {
     OrderNode(NodeName, NodeOrder),
     /// Keeps a token.
     CreateToken(TokenRecord),
+    /// Every token.
+    Tokens,
+    /// Makes a token worthless.
+    RevokeToken(TokenId),
     /// Which components job versions name.
     ComponentUse,
 }
@@ -80,8 +90,12 @@ pub enum Reply {
     Nodes(Vec<Node>),
     /// To `Node`.
     Node(Box<NodeDetail>),
-    /// To `OrderNode`.
-    Ordered(Box<Node>),
+    /// To `OrderNode` and `RevokeNode`, and to `DeleteNode` as it was.
+    NodeLine(Box<Node>),
+    /// To `Tokens`.
+    Tokens(Vec<Token>),
+    /// To `RevokeToken`: as it was.
+    Token(Token),
     /// To `Jobs`.
     Jobs(Vec<Job>),
     /// To `Job`.
@@ -151,6 +165,8 @@ impl<S: Store> Core<S> {
                 Some(node) => Ok(Reply::Node(Box::new(self.show_node_detail(&node)?))),
                 None => Err(no_node(&name)),
             },
+            ApiCall::RevokeNode(name) => self.revoke_node(&name, step)?,
+            ApiCall::DeleteNode(name) => self.delete_node(&name, step)?,
             ApiCall::Jobs => Ok(Reply::Jobs(self.show_jobs(now)?)),
             ApiCall::Job(name) => match self.store.job_by_name(&name)? {
                 Some(job) => Ok(Reply::JobDetail(Box::new(self.show_job_detail(&job, now)?))),
@@ -205,6 +221,8 @@ impl<S: Store> Core<S> {
                 self.store.insert_token(&token)?;
                 Ok(Reply::Done)
             }
+            ApiCall::Tokens => Ok(Reply::Tokens(self.show_tokens(step)?)),
+            ApiCall::RevokeToken(id) => self.revoke_token(id)?,
             ApiCall::ComponentUse => Ok(Reply::ComponentUse(self.component_use()?)),
         })
     }
@@ -632,7 +650,7 @@ fn no_job(name: &JobName) -> ErrorBody {
         .with_help("`sluice job list` lists them")
 }
 
-fn no_node(name: &NodeName) -> ErrorBody {
+pub(super) fn no_node(name: &NodeName) -> ErrorBody {
     ErrorBody::new(ErrorCode::NotFound, format!("no node {name}"))
         .with_help("`sluice node list` lists them")
 }

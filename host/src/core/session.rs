@@ -2,8 +2,10 @@
 //!
 //! ```text
 //!   opening --Hello--> welcomed --Begin--> live
-//!      |                  |                  |  3 heartbeats missed, an ack overdue, a violation,
-//!      +--- 10 s ---------+------ closed <---+  or a newer session of the node
+//!      |  |               |                  |  3 heartbeats missed, an ack overdue, a violation,
+//!      |  |               +------ closed <---+  or a newer session of the node
+//!      |  +- certificate expired -> renewing ^
+//!      +------------- 10 s ------------------+
 //! ```
 //!
 //! Until Begin nothing is committed: a replayed Hello changes nothing.
@@ -45,6 +47,10 @@ const HELLO_TEXT_BYTES_MAX: usize = 256;
 /// Most capabilities of an edge.
 const CAPABILITIES_MAX: usize = 256;
 
+/// How long after its end a certificate still buys its own renewal: a machine may lie in a store room for a season or
+/// two. After that its key has been out of sight for so long that a person must vouch for it with a token.
+pub(super) const RENEWAL_GRACE: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+
 /// How long a refused edge is asked to stay away.
 const RETRY_AFTER: Duration = Duration::from_secs(10);
 
@@ -58,6 +64,10 @@ pub(super) struct Session {
 enum State {
     Opening,
     Welcomed(Box<Welcomed>),
+    /// The certificate has expired, and the node is in good standing otherwise: one renewal, and nothing else.
+    Renewing {
+        asked: bool,
+    },
     Live(Box<Live>),
 }
 
@@ -110,7 +120,7 @@ impl Session {
     /// Why the session must end now, if it must.
     pub(super) fn overdue(&self, now: MonotonicMs, silence_max: Duration) -> Option<&'static str> {
         match &self.state {
-            State::Opening | State::Welcomed(_) => {
+            State::Opening | State::Welcomed(_) | State::Renewing { .. } => {
                 (now.since(self.opened_at) > OPENING_MAX).then_some("no session began in time")
             }
             State::Live(live) => {
@@ -153,7 +163,7 @@ impl Session {
     pub(super) fn live_since(&self) -> Option<sluice_model::UnixMs> {
         match &self.state {
             State::Live(live) => Some(live.since),
-            State::Opening | State::Welcomed(_) => None,
+            State::Opening | State::Welcomed(_) | State::Renewing { .. } => None,
         }
     }
 }
@@ -185,22 +195,36 @@ impl<S: Store> Core<S> {
             Kind::Resync(resync) => self.handle_resync(conn, &resync, step),
             Kind::Rows(rows) => self.handle_rows(conn, rows, step),
             Kind::Heartbeat(heartbeat) => self.handle_heartbeat(conn, &heartbeat, step),
-            Kind::Renew(renew) => {
-                let Some(session) = self.sessions.get(&conn) else {
-                    return Ok(Handled::Keep);
-                };
-                if matches!(session.state, State::Live(_)) {
-                    let (node, key) = (session.peer.node, session.peer.key);
-                    step.out.push(Output::Renew {
-                        conn,
-                        node,
-                        csr: renew.csr,
-                        key,
-                    });
-                }
-                Ok(Handled::Keep)
+            Kind::Renew(renew) => self.handle_renew(conn, renew.csr, step),
+        }
+    }
+
+    fn handle_renew(
+        &mut self,
+        conn: ConnId,
+        csr: Vec<u8>,
+        step: &mut Step,
+    ) -> Result<Handled, StoreError> {
+        let Some(session) = self.sessions.get_mut(&conn) else {
+            return Ok(Handled::Keep);
+        };
+        match &mut session.state {
+            State::Live(_) => {}
+            State::Renewing { asked } if !*asked => *asked = true,
+            // Signing is work; one answer is enough.
+            State::Renewing { .. } => return Ok(Handled::Keep),
+            State::Opening | State::Welcomed(_) => {
+                return self.violation(conn, "a renewal outside of a session", step);
             }
         }
+        let (node, key) = (session.peer.node, session.peer.key);
+        step.out.push(Output::Renew {
+            conn,
+            node,
+            csr,
+            key,
+        });
+        Ok(Handled::Keep)
     }
 
     fn violation(
@@ -221,7 +245,7 @@ impl<S: Store> Core<S> {
         Ok(Handled::Keep)
     }
 
-    fn refuse(
+    pub(super) fn refuse(
         &mut self,
         conn: ConnId,
         code: RejectCode,
@@ -285,12 +309,16 @@ impl<S: Store> Core<S> {
         };
         let node = match self.standing(&peer, step.now)? {
             Standing::Good(node) => *node,
+            Standing::Expired(node) => {
+                return Ok(self.welcome_to_renew(conn, version, &node, step));
+            }
             Standing::Refused(code, message) => return Ok(self.refuse(conn, code, message, step)),
         };
         let known = self.known(&node, &caller)?;
         let admission = admission::admit(&caller, &known);
         if let Admission::Reject(code) = admission {
-            warn!(event = "session.refused", node = %node.name, code = code.as_str(), "two processes speak as one node");
+            warn!(event = "session.refused", node = %node.name, code = code.as_str(), address = %peer.address, "two processes speak as one node");
+            self.note_rival(node.id, &peer.address, step.now.mono);
             let message = format!(
                 "another process speaks as {} right now; two machines must not share one state directory: give this one \
                  a directory and a name of its own",
@@ -315,6 +343,7 @@ impl<S: Store> Core<S> {
             held: matches!(admission, Admission::Hold(_)),
             new_incarnation: admission == Admission::NewIncarnation,
             node_name: node.name.to_string(),
+            renew_only: false,
         };
         let observed = hello
             .observed
@@ -336,13 +365,58 @@ impl<S: Store> Core<S> {
         Ok(Handled::Keep)
     }
 
+    /// An expired certificate of a node in good standing buys one thing: a new one for the same key. The node's live
+    /// session, its liveness and its rows are not touched.
+    fn welcome_to_renew(
+        &mut self,
+        conn: ConnId,
+        version: u32,
+        node: &NodeRecord,
+        step: &mut Step,
+    ) -> Handled {
+        let session = self.next_session;
+        self.next_session += 1;
+        if let Some(session) = self.sessions.get_mut(&conn) {
+            session.state = State::Renewing { asked: false };
+        }
+        info!(event = "session.renew_only", node = %node.name, session);
+        let welcome = Welcome {
+            version,
+            session,
+            epoch: self.epoch.0,
+            life: self.life.to_bytes().to_vec(),
+            heartbeat_ms: u64::try_from(self.config.heartbeat.as_millis()).unwrap_or(u64::MAX),
+            observed_acked: 0,
+            server_time_ms: step.now.unix.0,
+            held: false,
+            new_incarnation: false,
+            node_name: node.name.to_string(),
+            renew_only: true,
+        };
+        send(step, conn, orchestrator_message::Kind::Welcome(welcome));
+        Handled::Keep
+    }
+
     /// Whether the certificate's node may speak at all, as of now.
     fn standing(&mut self, peer: &Peer, now: Now) -> Result<Standing, StoreError> {
-        if peer.expires_at < now.unix {
+        let is_expired = peer.expires_at < now.unix;
+        let out_of_grace = peer.expires_at.plus(RENEWAL_GRACE) < now.unix;
+        let node = self.store.node(peer.node)?;
+        if node.is_none()
+            && let Some(name) = self.store.deleted_node(peer.node)?
+        {
+            let message = super::identity::deleted_message(&name);
+            return Ok(Standing::Refused(RejectCode::Deleted, message));
+        }
+        if let Some(node) = node.as_ref().filter(|node| node.revoked_at.is_some()) {
+            let message = super::identity::revoked_message(&node.name);
+            return Ok(Standing::Refused(RejectCode::Revoked, message));
+        }
+        if out_of_grace || (is_expired && node.is_none()) {
             let message = "the certificate has expired; join again with a token made by `sluice token create --rejoin`";
             return Ok(Standing::Refused(RejectCode::Expired, message.to_owned()));
         }
-        let Some(node) = self.store.node(peer.node)? else {
+        let Some(node) = node else {
             // Our own certificate, and no record of the node: this store has lost something.
             let name = format!("unknown-{}", &peer.node.to_string()[..8]);
             return Ok(Standing::Good(Box::new(NodeRecord {
@@ -356,6 +430,7 @@ impl<S: Store> Core<S> {
                 received: Revision::ZERO,
                 last_ack_at: None,
                 observed: Position::default(),
+                revoked_at: None,
                 held: Some(
                     "it has a certificate of this cluster, and this store has no record of it"
                         .to_owned(),
@@ -377,6 +452,9 @@ impl<S: Store> Core<S> {
                 node.name
             );
             return Ok(Standing::Refused(RejectCode::Revoked, message));
+        }
+        if is_expired {
+            return Ok(Standing::Expired(Box::new(node)));
         }
         Ok(Standing::Good(Box::new(node)))
     }
@@ -430,6 +508,10 @@ impl<S: Store> Core<S> {
         // Between Hello and Begin another process may have begun: who may speak is decided again, on what is true now.
         let mut node = match self.standing(&peer, step.now)? {
             Standing::Good(node) => *node,
+            Standing::Expired(_) => {
+                let what = "the certificate has expired since the Hello; dial again";
+                return self.violation(conn, what, step);
+            }
             Standing::Refused(code, message) => return Ok(self.refuse(conn, code, message, step)),
         };
         let known = self.known(&node, &welcomed.caller)?;
@@ -568,7 +650,7 @@ impl<S: Store> Core<S> {
                 live.last_heard = now.mono;
                 Some((node, live))
             }
-            State::Opening | State::Welcomed(_) => None,
+            State::Opening | State::Welcomed(_) | State::Renewing { .. } => None,
         }
     }
 
@@ -690,6 +772,8 @@ impl<S: Store> Core<S> {
 
 enum Standing {
     Good(Box<NodeRecord>),
+    /// Good, but for the certificate's date.
+    Expired(Box<NodeRecord>),
     Refused(RejectCode, String),
 }
 

@@ -15,6 +15,7 @@ use super::*;
 use crate::store::{SqliteStore, TokenRecord};
 
 mod full;
+mod identity;
 mod listing;
 mod reports;
 
@@ -36,6 +37,7 @@ struct Edge {
     boot: (u64, [u8; 16]),
     life: (u64, Vec<u8>),
     desired: Position,
+    certificate_ends: UnixMs,
 }
 
 fn random() -> Box<dyn FnMut() -> [u8; 16] + Send> {
@@ -159,7 +161,7 @@ impl World {
         let peer = Peer {
             node: edge.node,
             key: edge.key,
-            expires_at: UnixMs(i64::MAX),
+            expires_at: edge.certificate_ends,
             address: "127.0.0.1:1".to_owned(),
         };
         self.handle(Input::Opened { conn, peer });
@@ -279,6 +281,7 @@ impl Edge {
             boot: (1, [1; 16]),
             life: (0, Vec::new()),
             desired: Position::default(),
+            certificate_ends: UnixMs(i64::MAX),
         }
     }
 

@@ -117,6 +117,7 @@ impl<S: Store> Core<S> {
             node: &NodeView {
                 name: node.name.clone(),
                 state: node_state,
+                revoked: node.revoked_at.is_some(),
                 received: node.received,
             },
             version: record.version,
@@ -387,6 +388,8 @@ impl<S: Store> Core<S> {
             labels: record.labels_in_force(),
             executions: record.executions,
             held_reason: record.held.clone(),
+            revoked_at: record.revoked_at,
+            alarm: self.alarm(record),
             created_at: record.created_at,
             last_seen_at: record.last_seen_at,
             connected_since: session.and_then(super::Session::live_since),

@@ -9,15 +9,15 @@ use axum::http::HeaderMap;
 use axum::http::header::CONTENT_LENGTH;
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse as _, Response};
-use axum::routing::{get, post, put};
+use axum::routing::{delete, get, post, put};
 use futures_util::StreamExt as _;
 use sluice_api::{
     ARTIFACT_BYTES_MAX, ArtifactInfo, DeployReply, DeployRequest, ErrorBody, ErrorCode, Execution,
     ExecutionFilter, Explain, Job, JobDetail, JobVersion, Logs, LogsQuery, MISSING_DIGESTS_MAX,
     MissingArtifacts, MissingReply, Node, NodeDetail, NodeLabels, NodeOrder, Plugin,
-    RollbackRequest, Rollout, RolloutOrder, Status, TokenCreate, TokenCreated, routes,
+    RollbackRequest, Rollout, RolloutOrder, Status, Token, TokenCreate, TokenCreated, routes,
 };
-use sluice_model::{Digest, ExecutionId, JobName, NodeName};
+use sluice_model::{Digest, ExecutionId, JobName, NodeName, TokenId};
 
 use super::ControlApi;
 use super::answer::{Body, Failure, Filter, Reply, Segments, no_method, no_route};
@@ -44,7 +44,8 @@ pub fn router<C: ControlApi>(control: C, artifacts: Artifacts, token: AdminToken
     let timed = Router::new()
         .route(routes::STATUS, get(status::<C>))
         .route(routes::NODES, get(nodes::<C>))
-        .route(routes::NODE, get(node::<C>))
+        .route(routes::NODE, get(node::<C>).delete(delete_node::<C>))
+        .route(routes::NODE_REVOKE, post(revoke_node::<C>))
         .route(routes::NODE_CORDON, post(cordon::<C>))
         .route(routes::NODE_UNCORDON, post(uncordon::<C>))
         .route(routes::NODE_DRAIN, post(drain::<C>))
@@ -64,7 +65,8 @@ pub fn router<C: ControlApi>(control: C, artifacts: Artifacts, token: AdminToken
         .route(routes::EXECUTIONS, get(executions::<C>))
         .route(routes::EXECUTION, get(execution::<C>))
         .route(routes::DEPLOY, post(deploy::<C>))
-        .route(routes::TOKENS, post(create_token::<C>))
+        .route(routes::TOKENS, get(tokens::<C>).post(create_token::<C>))
+        .route(routes::TOKEN, delete(revoke_token::<C>))
         .route(routes::PLUGINS, get(plugins::<C>))
         .route(routes::ARTIFACTS_MISSING, post(missing::<C>))
         .layer(middleware::from_fn(within_time));
@@ -137,6 +139,20 @@ async fn label<C: ControlApi>(
 ) -> Reply<Node> {
     let order = NodeOrder::Label(labels);
     Ok(axum::Json(shared.control.order_node(name, order).await?))
+}
+
+async fn revoke_node<C: ControlApi>(
+    State(shared): Held<C>,
+    Segments(name): Segments<NodeName>,
+) -> Reply<Node> {
+    Ok(axum::Json(shared.control.revoke_node(name).await?))
+}
+
+async fn delete_node<C: ControlApi>(
+    State(shared): Held<C>,
+    Segments(name): Segments<NodeName>,
+) -> Reply<Node> {
+    Ok(axum::Json(shared.control.delete_node(name).await?))
 }
 
 async fn jobs<C: ControlApi>(State(shared): Held<C>) -> Reply<Vec<Job>> {
@@ -267,6 +283,17 @@ async fn create_token<C: ControlApi>(
         return Err(ErrorBody::new(ErrorCode::Invalid, message).into());
     }
     Ok(axum::Json(shared.control.create_token(request).await?))
+}
+
+async fn tokens<C: ControlApi>(State(shared): Held<C>) -> Reply<Vec<Token>> {
+    Ok(axum::Json(shared.control.tokens().await?))
+}
+
+async fn revoke_token<C: ControlApi>(
+    State(shared): Held<C>,
+    Segments(id): Segments<TokenId>,
+) -> Reply<Token> {
+    Ok(axum::Json(shared.control.revoke_token(id).await?))
 }
 
 async fn plugins<C: ControlApi>(State(shared): Held<C>) -> Reply<Vec<Plugin>> {

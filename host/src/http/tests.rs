@@ -66,6 +66,14 @@ impl ControlApi for Fake {
         std::future::ready(self.gone(format!("{} {name}", order.as_str())))
     }
 
+    fn revoke_node(&self, name: NodeName) -> impl Future<Output = Answer<Node>> + Send {
+        std::future::ready(self.gone(format!("revoke {name}")))
+    }
+
+    fn delete_node(&self, name: NodeName) -> impl Future<Output = Answer<Node>> + Send {
+        std::future::ready(self.gone(format!("delete node {name}")))
+    }
+
     fn jobs(&self) -> impl Future<Output = Answer<Vec<Job>>> + Send {
         self.note("jobs".to_owned());
         std::future::ready(Ok(Vec::new()))
@@ -169,6 +177,15 @@ impl ControlApi for Fake {
         }))
     }
 
+    fn tokens(&self) -> impl Future<Output = Answer<Vec<Token>>> + Send {
+        self.note("tokens".to_owned());
+        std::future::ready(Ok(Vec::new()))
+    }
+
+    fn revoke_token(&self, id: TokenId) -> impl Future<Output = Answer<Token>> + Send {
+        std::future::ready(self.gone(format!("revoke token {id}")))
+    }
+
     fn plugins(&self) -> impl Future<Output = Answer<Vec<Plugin>>> + Send {
         self.note("plugins".to_owned());
         std::future::ready(Ok(Vec::new()))
@@ -239,6 +256,8 @@ fn every_route() -> Vec<(&'static str, String)> {
         ("GET", routes::STATUS.to_owned()),
         ("GET", routes::NODES.to_owned()),
         ("GET", routes::fill(routes::NODE, &["e1"])),
+        ("DELETE", routes::fill(routes::NODE, &["e1"])),
+        ("POST", routes::fill(routes::NODE_REVOKE, &["e1"])),
         ("GET", routes::JOBS.to_owned()),
         ("GET", routes::fill(routes::JOB, &["j"])),
         ("DELETE", routes::fill(routes::JOB, &["j"])),
@@ -254,6 +273,8 @@ fn every_route() -> Vec<(&'static str, String)> {
         ("GET", routes::fill(routes::EXECUTION, &[EXECUTION])),
         ("POST", routes::DEPLOY.to_owned()),
         ("POST", routes::TOKENS.to_owned()),
+        ("GET", routes::TOKENS.to_owned()),
+        ("DELETE", routes::fill(routes::TOKEN, &[EXECUTION])),
         ("GET", routes::PLUGINS.to_owned()),
         ("POST", routes::ARTIFACTS_MISSING.to_owned()),
         ("PUT", routes::fill(routes::ARTIFACT, &[DIGEST])),
@@ -310,6 +331,8 @@ async fn every_route_reaches_its_operation() {
             "status",
             "nodes",
             "node e1",
+            "delete node e1",
+            "revoke e1",
             "jobs",
             "job j",
             "delete j",
@@ -322,6 +345,8 @@ async fn every_route_reaches_its_operation() {
             &format!("execution {EXECUTION}"),
             "deploy 8",
             "token 1000",
+            "tokens",
+            &format!("revoke token {EXECUTION}"),
             "plugins",
         ]
     );

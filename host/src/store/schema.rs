@@ -9,6 +9,9 @@ pub(super) const REMOVALS_MAX: i64 = 10_000;
 /// Floors of past lives that are kept for a node; an edge restored from an image older than these is held.
 pub(super) const FLOORS_KEPT: i64 = 100;
 
+/// Deleted nodes that are remembered: far more than a fleet replaces in a certificate's life, and a few hundred KiB.
+pub(super) const DELETED_NODES_MAX: i64 = 10_000;
+
 /// Versions of a job that are kept for going back, and whose outcomes are.
 pub(super) const VERSIONS_KEPT: i64 = 10;
 
@@ -42,6 +45,7 @@ CREATE TABLE node (
     observed_digest BLOB NOT NULL,
     removals_from INTEGER NOT NULL DEFAULT 0,
     held TEXT,
+    revoked_at INTEGER,
     created_at INTEGER NOT NULL,
     last_seen_at INTEGER,
     program TEXT,
@@ -55,6 +59,13 @@ CREATE TABLE node (
     -- Executions of all jobs that are desired to run there.
     executions INTEGER NOT NULL DEFAULT 0
 ) STRICT;
+-- Nodes that are no more: their certificates are known, and worth nothing.
+CREATE TABLE deleted_node (
+    id BLOB PRIMARY KEY,
+    name TEXT NOT NULL,
+    until INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE INDEX deleted_node_until ON deleted_node (until);
 CREATE TABLE spec (
     digest BLOB PRIMARY KEY,
     bytes BLOB NOT NULL

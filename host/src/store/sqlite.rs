@@ -11,7 +11,7 @@ use sluice_model::{
 use sluice_protocol::{AssignmentRow, ObservedRow, OutcomeKey, Row};
 use sluice_scheduler::RolloutRecord;
 
-use super::schema::{FLOORS_KEPT, FORMAT, REMOVALS_MAX, TABLES, VERSIONS_KEPT};
+use super::schema::{DELETED_NODES_MAX, FLOORS_KEPT, FORMAT, REMOVALS_MAX, TABLES, VERSIONS_KEPT};
 use super::{
     BeginFacts, DesiredChange, Evaluation, ExecutionRecord, JobRecord, LifeRecord, NodeOrders,
     NodeRecord, Store, StoreError, TokenRecord, VersionOrigin, VersionRecord,
@@ -20,8 +20,9 @@ use super::{
 mod rows;
 
 use rows::{
-    EXECUTION_COLUMNS, JOB_COLUMNS, NODE_COLUMNS, blob, bytes, counter, int, json, read_execution,
-    read_job, read_node, read_observed, select, text, time, to_json, wrong,
+    EXECUTION_COLUMNS, JOB_COLUMNS, NODE_COLUMNS, TOKEN_COLUMNS, blob, bytes, counter, int, json,
+    read_execution, read_job, read_node, read_observed, read_token, select, text, time, to_json,
+    wrong,
 };
 
 /// Called before every step with its name; an error makes the step fail. For simulations of bad disks.
@@ -452,10 +453,68 @@ impl Store for SqliteStore {
         self.execute(
             "give a node a new key",
             "UPDATE node SET key = ?2, certificate_expires_at = ?3, incarnation = NULL, boot_counter = 0,
-                boot_nonce = NULL, received_rev = 0, held = NULL WHERE id = ?1",
+                boot_nonce = NULL, received_rev = 0, held = NULL, revoked_at = NULL WHERE id = ?1",
             params![blob(id.to_bytes()), blob(key), expires_at.0],
         )?;
         self.clear_observed(id)
+    }
+
+    fn revoke_node(&mut self, id: NodeId, now: UnixMs) -> Result<(), StoreError> {
+        self.execute(
+            "revoke a node",
+            "UPDATE node SET revoked_at = coalesce(revoked_at, ?2) WHERE id = ?1",
+            params![blob(id.to_bytes()), now.0],
+        )?;
+        Ok(())
+    }
+
+    fn delete_node(&mut self, id: NodeId, until: UnixMs) -> Result<(), StoreError> {
+        let action = "delete a node";
+        let key = blob(id.to_bytes());
+        self.execute(
+            action,
+            "INSERT OR REPLACE INTO deleted_node (id, name, until) SELECT id, name, ?2 FROM node WHERE id = ?1",
+            params![key, until.0],
+        )?;
+        self.execute(
+            action,
+            "DELETE FROM deleted_node WHERE id IN (SELECT id FROM deleted_node ORDER BY until DESC LIMIT -1 OFFSET ?1)",
+            [DELETED_NODES_MAX],
+        )?;
+        self.execute(
+            action,
+            "DELETE FROM outcome WHERE execution IN (SELECT id FROM execution WHERE node = ?1)",
+            [&key],
+        )?;
+        for sql in [
+            "DELETE FROM execution WHERE node = ?1",
+            "DELETE FROM removal WHERE node = ?1",
+            "DELETE FROM observed WHERE node = ?1",
+            "DELETE FROM life_floor WHERE node = ?1",
+            "DELETE FROM token_join WHERE node = ?1",
+            "DELETE FROM node WHERE id = ?1",
+        ] {
+            self.execute(action, sql, [&key])?;
+        }
+        self.sweep_specs()
+    }
+
+    fn deleted_node(&mut self, id: NodeId) -> Result<Option<NodeName>, StoreError> {
+        self.one(
+            "look a deleted node up",
+            "SELECT name FROM deleted_node WHERE id = ?1",
+            [blob(id.to_bytes())],
+            |row| text(row, 0, "a node name"),
+        )
+    }
+
+    fn sweep_deleted_nodes(&mut self, now: UnixMs) -> Result<(), StoreError> {
+        self.execute(
+            "forget deleted nodes",
+            "DELETE FROM deleted_node WHERE until < ?1",
+            [now.0],
+        )?;
+        Ok(())
     }
 
     fn record_certificate(&mut self, id: NodeId, expires_at: UnixMs) -> Result<(), StoreError> {
@@ -1190,27 +1249,22 @@ impl Store for SqliteStore {
     }
 
     fn token(&mut self, id: TokenId) -> Result<Option<TokenRecord>, StoreError> {
-        self.one(
-            "read a token",
-            "SELECT id, secret_hash, uses_left, expires_at, node, rejoin FROM token WHERE id = ?1",
+        let sql = select(TOKEN_COLUMNS, "token WHERE id = ?1");
+        self.one("read a token", &sql, [blob(id.to_bytes())], read_token)
+    }
+
+    fn tokens(&mut self) -> Result<Vec<TokenRecord>, StoreError> {
+        let sql = select(TOKEN_COLUMNS, "token ORDER BY expires_at, id");
+        self.all("list tokens", &sql, [], read_token)
+    }
+
+    fn delete_token(&mut self, id: TokenId) -> Result<(), StoreError> {
+        self.execute(
+            "forget a token",
+            "DELETE FROM token WHERE id = ?1",
             [blob(id.to_bytes())],
-            |row| {
-                Ok(TokenRecord {
-                    id: bytes(row, 0, "a token id", TokenId::from_slice)?,
-                    secret_hash: bytes(row, 1, "a hash", |bytes| bytes.try_into().ok())?,
-                    uses_left: row
-                        .get::<_, Option<i64>>(2)?
-                        .map(|uses| u64::try_from(uses).map_err(|_| wrong(2, "a negative count")))
-                        .transpose()?,
-                    expires_at: time(row, 3)?,
-                    node: match row.get_ref(4)?.as_str_or_null()? {
-                        None => None,
-                        Some(name) => Some(name.parse().map_err(|_| wrong(4, "a node name"))?),
-                    },
-                    rejoin: row.get(5)?,
-                })
-            },
-        )
+        )?;
+        Ok(())
     }
 
     fn use_token(&mut self, id: TokenId) -> Result<(), StoreError> {

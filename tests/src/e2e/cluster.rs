@@ -28,6 +28,8 @@ pub struct ClusterOptions {
     pub heartbeat: Duration,
     /// When an absent node is lost.
     pub lost_after: Duration,
+    /// How long certificates are good for; `None` is the program's own default.
+    pub certificate_life: Option<Duration>,
     /// Edges connect through a [`Link`] rather than directly.
     pub linked: bool,
 }
@@ -37,6 +39,7 @@ impl Default for ClusterOptions {
         Self {
             heartbeat: Duration::from_millis(200),
             lost_after: Duration::from_secs(600),
+            certificate_life: None,
             linked: false,
         }
     }
@@ -229,6 +232,9 @@ impl Cluster {
                 "--lost-after={}ms",
                 self.options.lost_after.as_millis()
             ));
+        if let Some(life) = self.options.certificate_life {
+            command.arg(format!("--certificate-life={}s", life.as_secs()));
+        }
         if let Some(link) = &self.link {
             command.arg(format!("--advertise={}", link.front()));
         }

@@ -4,6 +4,7 @@ use sluice_api::{NodeLabels, NodeOrder};
 use sluice_edge_runtime::core::Input as EdgeInput;
 use sluice_model::OnLost;
 
+use super::edge::CERTIFICATE_ENDED;
 use super::faults::Fault;
 use super::network::Way;
 use super::operators::{Content, Order, Placing, node_key};
@@ -118,6 +119,11 @@ impl World {
                 self.replay_hello(edge);
             }
             92 => self.feed_edge(edge, EdgeInput::Renew { csr: vec![0] }),
+            93 => {
+                self.note("E", format_args!("the certificate of edge {edge} ends"));
+                self.edges[edge].disk.certificate_ends = CERTIFICATE_ENDED;
+                self.checks.faults.expiries += 1;
+            }
             _ => self.look_at_everything(),
         }
         let next = self.random.delay(20, 6_000);

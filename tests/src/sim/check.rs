@@ -48,6 +48,7 @@ pub struct FaultCounts {
     pub resyncs: u64,
     pub snapshots: u64,
     pub renewals: u64,
+    pub expiries: u64,
 }
 
 /// What was seen of one edge.

@@ -13,6 +13,12 @@ use super::operators::Content;
 use super::orchestrator::{Token, UNIX_START_MS};
 use super::random::Random;
 
+/// A certificate that does not end within a run.
+pub(super) const CERTIFICATE_ENDS: UnixMs = UnixMs(i64::MAX / 2);
+
+/// One that has ended before the run began.
+pub(super) const CERTIFICATE_ENDED: UnixMs = UnixMs(UNIX_START_MS - 1);
+
 /// What survives the process.
 #[derive(Debug)]
 pub struct Disk {
@@ -22,6 +28,8 @@ pub struct Disk {
     pub store: Option<Connection>,
     /// The machine's key.
     pub key: [u8; 32],
+    /// When the certificate ends.
+    pub certificate_ends: UnixMs,
     /// Who it is, once it has joined.
     pub node: Option<NodeId>,
     /// A token to join with.
@@ -239,6 +247,7 @@ impl Disk {
             life,
             store: Some(Connection::open_in_memory().map_err(|error| error.to_string())?),
             key: random.bytes(),
+            certificate_ends: CERTIFICATE_ENDS,
             node: None,
             token: None,
             components: BTreeSet::new(),

@@ -5,6 +5,7 @@ use sluice_host::core::Input as HostInput;
 use sluice_model::NodeId;
 use sluice_protocol::{JoinRequest, VERSIONS};
 
+use super::edge::CERTIFICATE_ENDS;
 use super::faults::Fault;
 use super::network::Way;
 use super::orchestrator::Asker;
@@ -277,7 +278,13 @@ impl World {
                     process.failed_dials = 0;
                 }
             }
-            Output::Certificate { .. } => self.checks.faults.renewals += 1,
+            Output::RenewalWanted { .. } => {
+                self.feed_edge(edge, Input::Renew { csr: vec![0] });
+            }
+            Output::Certificate { .. } => {
+                self.checks.faults.renewals += 1;
+                self.edges[edge].disk.certificate_ends = CERTIFICATE_ENDS;
+            }
             Output::Fetch { digest, .. } => self.fetch(edge, digest),
             Output::CancelFetch { digest } => {
                 let boot = self.edges[edge].boot;

@@ -3,7 +3,6 @@
 use bytes::Bytes;
 use sluice_edge_runtime::core::{ConnectionId, Input as EdgeInput};
 use sluice_host::core::{ConnId, Input as HostInput, Peer};
-use sluice_model::UnixMs;
 use sluice_protocol::{edge_message, orchestrator_message};
 
 use super::network::{Connection, End, Lane, Way};
@@ -15,9 +14,6 @@ pub(super) const NOTICE_MS_MAX: u64 = 30_000;
 
 /// How much later than its turn a frame may arrive in a mangled world.
 pub(super) const MANGLE_MS_MAX: u64 = 3_000;
-
-/// When certificates end: after the world does.
-const CERTIFICATE_ENDS: UnixMs = UnixMs(i64::MAX / 2);
 
 impl World {
     /// A new connection from an edge's process; `None` when nobody answers.
@@ -70,7 +66,7 @@ impl World {
         let peer = Peer {
             node,
             key: machine.disk.key,
-            expires_at: CERTIFICATE_ENDS,
+            expires_at: machine.disk.certificate_ends,
             address: format!("{}:{now_ms}", machine.name),
         };
         self.checks.peers.insert(edge, peer.clone());

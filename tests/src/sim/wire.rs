@@ -54,13 +54,18 @@ pub(super) fn show_orchestrator(kind: &orchestrator_message::Kind) -> String {
     use orchestrator_message::Kind;
     match kind {
         Kind::Welcome(welcome) => format!(
-            "Welcome session {} epoch {} observed {}{}{}",
+            "Welcome session {} epoch {} observed {}{}{}{}",
             welcome.session,
             welcome.epoch,
             welcome.observed_acked,
             if welcome.held { " HELD" } else { "" },
             if welcome.new_incarnation {
                 " NEW INCARNATION"
+            } else {
+                ""
+            },
+            if welcome.renew_only {
+                " RENEW ONLY"
             } else {
                 ""
             }

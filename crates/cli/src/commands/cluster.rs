@@ -2,9 +2,9 @@
 
 use sluice_api::{
     Execution, ExecutionFilter, Explain, Job, JobDetail, JobVersion, Logs, LogsQuery, Node,
-    NodeDetail, Plugin, Rollout, RolloutOrder, Status, TokenCreate, TokenCreated, routes,
+    NodeDetail, Plugin, Rollout, RolloutOrder, Status, Token, TokenCreate, TokenCreated, routes,
 };
-use sluice_model::{ExecutionId, JobName, NodeName};
+use sluice_model::{ExecutionId, JobName, NodeName, TokenId};
 
 use crate::args::{Format, LogsArgs, TokenCreateArgs};
 use crate::client::Client;
@@ -27,6 +27,38 @@ pub(super) async fn node(client: &Client, out: &Out, name: &NodeName) -> Result<
         .get(&routes::fill(routes::NODE, &[name.as_str()]))
         .await?;
     out.show(&detail, |style| render::node_detail(style, &detail))
+}
+
+pub(super) async fn revoke_node(
+    client: &Client,
+    out: &Out,
+    name: &NodeName,
+) -> Result<(), Failure> {
+    out.confirm(&format!(
+        "Revoke {name}? Its session is cut and its work stops, until it joins again with a token made for it."
+    ))?;
+    let path = routes::fill(routes::NODE_REVOKE, &[name.as_str()]);
+    let node: Node = client.post(&path).await?;
+    out.show(&node, |_| {
+        format!(
+            "{name} is revoked; `sluice token create --node {name}` makes a token that lets it back in\n"
+        )
+    })
+}
+
+pub(super) async fn delete_node(
+    client: &Client,
+    out: &Out,
+    name: &NodeName,
+) -> Result<(), Failure> {
+    out.confirm(&format!(
+        "Delete {name}, with its executions and all that is known of it?"
+    ))?;
+    let path = routes::fill(routes::NODE, &[name.as_str()]);
+    let node: Node = client.delete(&path).await?;
+    out.show(&node, |_| {
+        format!("{name} is deleted; should its edge call again, it is told to stop its work\n")
+    })
 }
 
 pub(super) async fn jobs(client: &Client, out: &Out) -> Result<(), Failure> {
@@ -192,6 +224,17 @@ pub(super) async fn create_token(
     };
     let created: TokenCreated = client.post_json(routes::TOKENS, &request).await?;
     out.show(&created, |_| format!("{}\n", created.token))
+}
+
+pub(super) async fn tokens(client: &Client, out: &Out) -> Result<(), Failure> {
+    let tokens: Vec<Token> = client.get(routes::TOKENS).await?;
+    list(out, &tokens, "no token can be used", render::tokens)
+}
+
+pub(super) async fn revoke_token(client: &Client, out: &Out, id: TokenId) -> Result<(), Failure> {
+    let path = routes::fill(routes::TOKEN, &[&id.to_string()]);
+    let token: Token = client.delete(&path).await?;
+    out.show(&token, |_| format!("token {id} is revoked\n"))
 }
 
 fn job_path(template: &str, name: &JobName) -> String {

@@ -39,6 +39,7 @@ fn config(args: OrchestratorArgs) -> Result<OrchestratorConfig, Failure> {
     config.api = args.api.unwrap_or(config.api);
     config.heartbeat = args.heartbeat;
     config.lost_after = args.lost_after;
+    config.certificate_life = args.certificate_life;
     for address in args.advertise {
         let address = address
             .parse()
@@ -85,9 +86,10 @@ mod tests {
         assert_eq!(config.api.to_string(), "127.0.0.1:7480");
         assert_eq!(config.heartbeat.as_secs(), 5);
         assert_eq!(config.lost_after.as_secs(), 600);
+        assert_eq!(config.certificate_life.as_secs(), 90 * 24 * 60 * 60);
         let config = configured(
             "sluice orchestrator --state-dir d --listen 0.0.0.0:0 --api [::1]:9 --advertise hub.example:1 \
-             --advertise 10.0.0.1:2 --heartbeat 200ms --lost-after 3s",
+             --advertise 10.0.0.1:2 --heartbeat 200ms --lost-after 3s --certificate-life 5s",
         )
         .unwrap();
         assert_eq!(config.listen.to_string(), "0.0.0.0:0");
@@ -95,6 +97,7 @@ mod tests {
         let advertised: Vec<_> = config.advertise.iter().map(ToString::to_string).collect();
         assert_eq!(advertised, ["hub.example:1", "10.0.0.1:2"]);
         assert_eq!(config.heartbeat.as_millis(), 200);
+        assert_eq!(config.certificate_life.as_secs(), 5);
         let failure = configured("sluice orchestrator --state-dir d --advertise hub").unwrap_err();
         assert_eq!(failure.exit, Exit::Invalid);
         assert!(failure.message.contains("HOST:PORT"), "{}", failure.message);

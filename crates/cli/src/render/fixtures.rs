@@ -29,6 +29,8 @@ pub(crate) fn node(name: &str, state: NodeState) -> Node {
         executions: 1,
         held_reason: (state == NodeState::Held)
             .then(|| "it knows revision 9, and we are at 7".to_owned()),
+        revoked_at: None,
+        alarm: None,
         created_at: NOON,
         last_seen_at: Some(NOON),
         connected_since: connected.then_some(NOON),

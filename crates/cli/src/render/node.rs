@@ -17,7 +17,7 @@ pub(crate) fn nodes(style: Style, nodes: &[Node]) -> String {
                 cell(node.executions),
                 cell(labels(node)),
                 maybe(node.last_seen_at.map(at)),
-                cell(node.held_reason.as_deref().unwrap_or_default()),
+                cell(note(node)),
             ]
         })
         .collect();
@@ -32,6 +32,8 @@ pub(crate) fn node_detail(style: Style, detail: &NodeDetail) -> String {
         ("name", cell(&node.name)),
         ("id", cell(node.id)),
         ("state", state(node)),
+        ("alarm", maybe(node.alarm.as_deref())),
+        ("revoked", maybe(node.revoked_at.map(at))),
         ("held because", maybe(node.held_reason.as_deref())),
         ("labels", cell(labels(node))),
         ("address", maybe(node.address.as_deref())),
@@ -65,6 +67,15 @@ pub(crate) fn node_detail(style: Style, detail: &NodeDetail) -> String {
         text.push_str(&executions(style, &detail.execution_list));
     }
     text
+}
+
+/// What needs a person first.
+fn note(node: &Node) -> String {
+    match (&node.alarm, &node.held_reason, node.revoked_at) {
+        (Some(alarm), ..) => alarm.clone(),
+        (None, _, Some(time)) => format!("revoked {}", at(time)),
+        (None, reason, None) => reason.clone().unwrap_or_default(),
+    }
 }
 
 fn state(node: &Node) -> Cell {

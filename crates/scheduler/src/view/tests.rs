@@ -6,6 +6,7 @@ fn node(state: NodeState, received: u64) -> NodeView {
     NodeView {
         name: "e1".parse().expect("a name"),
         state,
+        revoked: false,
         received: Revision(received),
     }
 }
@@ -83,6 +84,27 @@ fn no_wait_goes_without_reason_and_next_action() {
                 }
             }
         }
+    }
+}
+
+#[test]
+fn case_66_what_a_revoked_node_ran_waits_for_its_return() {
+    let revoked = NodeView {
+        revoked: true,
+        ..node(NodeState::Disconnected, 7)
+    };
+    let ran = observed(2, ObservedPhase::Running);
+    for live in [Some(&ran), None] {
+        let waits = view(&revoked, Desired::Run, live, None);
+        assert_eq!(
+            (waits.state, waits.reason_code),
+            (ExecutionState::Pending, "waiting-for-node")
+        );
+        assert!(waits.reason.contains("revoked"), "{}", waits.reason);
+        assert_eq!(
+            waits.next_action,
+            "when e1 joins again with a token made for it"
+        );
     }
 }
 

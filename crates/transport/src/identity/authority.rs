@@ -21,7 +21,7 @@ use sluice_model::{NodeId, UnixMs};
 
 use super::certificate::{self, CertificateFacts, NODE_URI_PREFIX};
 use super::{IdentityError, files};
-use crate::bounds::{AUTHORITY_LIFE, BACKDATE, CSR_BYTES_MAX, SERVER_LIFE};
+use crate::bounds::{AUTHORITY_LIFE, BACKDATE, BACKDATE_SHARE, CSR_BYTES_MAX, SERVER_LIFE};
 use crate::{SERVER_NAME, random};
 
 const CLUSTER_NAME_PREFIX: &str = "sluice cluster ";
@@ -314,7 +314,7 @@ fn base_params(
     serial[0] = (serial[0] & 0x3f) | 0x40;
     let mut params = CertificateParams::default();
     params.distinguished_name = name;
-    params.not_before = now - BACKDATE;
+    params.not_before = now - BACKDATE.min(life / BACKDATE_SHARE);
     params.not_after = now + life.min(AUTHORITY_LIFE);
     params.serial_number = Some(SerialNumber::from_slice(&serial));
     params.is_ca = IsCa::ExplicitNoCa;

@@ -11,7 +11,7 @@ use sluice_model::{
 };
 use sluice_protocol::{
     AssignmentRow, EdgeMessage, HeartbeatAck, Hello, ObservedRow, OrchestratorMessage, Received,
-    Reject, Resync, Row, Rows, Spec, SpecBytes, SpecComponent, Welcome, edge_message,
+    Reject, Renewed, Resync, Row, Rows, Spec, SpecBytes, SpecComponent, Welcome, edge_message,
     orchestrator_message::Kind,
 };
 
@@ -25,6 +25,8 @@ pub(super) struct Fake {
     pub(super) life: [u8; 16],
     pub(super) held: bool,
     pub(super) new_incarnation: bool,
+    pub(super) renew_only: bool,
+    pub(super) mute_renewals: bool,
     pub(super) reject: Option<Reject>,
     pub(super) mute: bool,
     pub(super) rows: BTreeMap<Vec<u8>, Vec<u8>>,
@@ -52,6 +54,8 @@ impl Fake {
             life: life(1).to_bytes(),
             held: false,
             new_incarnation: false,
+            renew_only: false,
+            mute_renewals: false,
             reject: None,
             mute: false,
             rows: BTreeMap::new(),
@@ -181,7 +185,13 @@ impl Fake {
                     no_room: false,
                 }))]
             }
-            edge_message::Kind::Renew(_) => Vec::new(),
+            edge_message::Kind::Renew(_) if self.mute_renewals => Vec::new(),
+            edge_message::Kind::Renew(renew) => {
+                self.renew_only = false;
+                vec![message(Kind::Renewed(Renewed {
+                    certificate: renew.csr,
+                }))]
+            }
         }
     }
 
@@ -203,6 +213,7 @@ impl Fake {
             held: self.held,
             new_incarnation: self.new_incarnation,
             node_name: "e1".to_owned(),
+            renew_only: self.renew_only,
         }))]
     }
 
@@ -283,6 +294,7 @@ pub(super) struct Rig {
     connections: u64,
     boots: u8,
     pub(super) closes: Vec<CloseWhy>,
+    pub(super) certificates: Vec<Vec<u8>>,
     /// Whether what the orchestrator says arrives.
     pub(super) deliver: bool,
 }
@@ -311,6 +323,7 @@ impl Rig {
             connections: 0,
             boots: 0,
             closes: Vec::new(),
+            certificates: Vec::new(),
             deliver: true,
         }
     }
@@ -467,7 +480,11 @@ impl Rig {
                     let result = Ok(());
                     inputs.push_back(Input::Purged { execution, result });
                 }
-                Output::SessionBegun { .. } | Output::Certificate { .. } | Output::Event(_) => {}
+                Output::RenewalWanted { .. } => {
+                    inputs.push_back(Input::Renew { csr: vec![7] });
+                }
+                Output::Certificate { der } => self.certificates.push(der),
+                Output::SessionBegun { .. } | Output::Event(_) => {}
             }
         }
     }

@@ -147,6 +147,47 @@ fn case_66_case_71_a_revoked_node_stops_its_work_and_keeps_its_data() {
 }
 
 #[test]
+fn case_67_an_expired_certificate_is_renewed_first_and_the_work_never_stops() {
+    let mut rig = Rig::new();
+    rig.connect();
+    rig.order(1, 1, 1, Desired::Run, "a");
+    rig.sync();
+    rig.disconnect();
+    rig.fake.renew_only = true;
+    let (hellos, beats) = (rig.fake.hellos.len(), rig.fake.heartbeats);
+    rig.connect();
+    assert_eq!(rig.certificates, [vec![7]], "renewed with its own request");
+    assert_eq!(
+        (rig.closes[0].code, rig.closes[0].redial),
+        ("renewed", Redial::Soon)
+    );
+    assert!(!rig.fake.begun && !rig.is_connected());
+    assert_eq!(
+        (rig.fake.hellos.len(), rig.fake.heartbeats),
+        (hellos + 1, beats)
+    );
+    assert!(rig.runs(1, "a") && rig.machine.starts.len() == 1);
+    rig.connect();
+    assert!(rig.is_connected() && rig.runs(1, "a"));
+    assert_eq!(rig.machine.starts.len(), 1, "in the same instance");
+    rig.assert_in_sync();
+}
+
+#[test]
+fn a_renewal_that_nobody_answers_ends_the_session() {
+    let mut rig = Rig::new();
+    rig.fake.renew_only = true;
+    rig.fake.mute_renewals = true;
+    rig.connect();
+    assert!(rig.closes.is_empty());
+    rig.pass(Duration::from_secs(11));
+    assert_eq!(
+        (rig.closes[0].code, rig.closes[0].redial),
+        ("silent", Redial::Soon)
+    );
+}
+
+#[test]
 fn other_rejects_stop_nothing() {
     let mut rig = Rig::new();
     rig.connect();

@@ -71,7 +71,7 @@ impl<S: Store> Core<S> {
         let session = self.sessions.get_mut(&conn)?;
         match &mut session.state {
             State::Live(live) => Some((session.peer.node, live)),
-            State::Opening | State::Welcomed(_) => None,
+            State::Opening | State::Welcomed(_) | State::Renewing { .. } => None,
         }
     }
 

@@ -5,11 +5,11 @@ use rusqlite::types::Type;
 use sluice_ledger::{Position, SetDigest};
 use sluice_model::{
     Attempt, BootCounter, BootNonce, Digest, ExecutionId, Incarnation, JobId, NodeId, Revision,
-    Slot, UnixMs, Version,
+    Slot, TokenId, UnixMs, Version,
 };
 use sluice_protocol::ObservedRow;
 
-use super::super::{ExecutionRecord, JobRecord, NodeOrders, NodeRecord};
+use super::super::{ExecutionRecord, JobRecord, NodeOrders, NodeRecord, TokenRecord};
 
 /// SQLite's integers are signed 64 bits; ours stay below.
 pub(super) fn int(value: u64) -> i64 {
@@ -70,7 +70,8 @@ pub(super) fn maybe_time(row: &SqlRow<'_>, index: usize) -> rusqlite::Result<Opt
 
 pub(super) const NODE_COLUMNS: &str = "id, name, labels, key, certificate_expires_at, incarnation, boot_counter, boot_nonce, \
      desired_rev, desired_digest, received_rev, last_ack_at, observed_rev, observed_digest, held, created_at, \
-     last_seen_at, program, versions, capabilities, cordoned, draining, operator_labels, lost_at, executions";
+     last_seen_at, program, versions, capabilities, cordoned, draining, operator_labels, lost_at, executions, \
+     revoked_at";
 
 pub(super) fn read_node(row: &SqlRow<'_>) -> rusqlite::Result<NodeRecord> {
     let boot = match row.get_ref(5)?.as_blob_or_null()? {
@@ -111,6 +112,7 @@ pub(super) fn read_node(row: &SqlRow<'_>) -> rusqlite::Result<NodeRecord> {
         },
         lost_at: maybe_time(row, 23)?,
         executions: counter(row, 24)?,
+        revoked_at: maybe_time(row, 25)?,
     })
 }
 
@@ -147,6 +149,25 @@ pub(super) fn read_execution(row: &SqlRow<'_>) -> rusqlite::Result<ExecutionReco
         created_at: time(row, 9)?,
         changed_at: time(row, 10)?,
         replaced: row.get(11)?,
+    })
+}
+
+pub(super) const TOKEN_COLUMNS: &str = "id, secret_hash, uses_left, expires_at, node, rejoin";
+
+pub(super) fn read_token(row: &SqlRow<'_>) -> rusqlite::Result<TokenRecord> {
+    Ok(TokenRecord {
+        id: bytes(row, 0, "a token id", TokenId::from_slice)?,
+        secret_hash: bytes(row, 1, "a hash", |bytes| bytes.try_into().ok())?,
+        uses_left: row
+            .get::<_, Option<i64>>(2)?
+            .map(|uses| u64::try_from(uses).map_err(|_| wrong(2, "a negative count")))
+            .transpose()?,
+        expires_at: time(row, 3)?,
+        node: match row.get_ref(4)?.as_str_or_null()? {
+            None => None,
+            Some(name) => Some(name.parse().map_err(|_| wrong(4, "a node name"))?),
+        },
+        rejoin: row.get(5)?,
     })
 }
 

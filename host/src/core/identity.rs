@@ -1,0 +1,155 @@
+//! Which nodes may speak at all: revoking and deleting them, the tokens that let machines in, and two machines that
+//! both say that they are one node.
+
+use std::time::Duration;
+
+use sluice_api::{ErrorBody, ErrorCode, Node, Token};
+use sluice_model::{MonotonicMs, NodeId, NodeName, TokenId};
+use sluice_protocol::admission::RejectCode;
+use tracing::{info, warn};
+
+use super::operator::no_node;
+use super::session::RENEWAL_GRACE;
+use super::{ConnId, Core, Reply, Step};
+use crate::store::{NodeRecord, Store, StoreError, TokenRecord};
+
+/// How long after its last call a rival is shown: one that is turned away calls every 10 to 40 s.
+const RIVAL_SHOWN_FOR: Duration = Duration::from_secs(120);
+
+/// A process that was turned away because another one speaks as its node.
+#[derive(Clone, Debug)]
+pub(super) struct Rival {
+    address: String,
+    at: MonotonicMs,
+}
+
+/// What a revoked node is told, and its edge's owner reads.
+pub(super) fn revoked_message(name: &NodeName) -> String {
+    format!(
+        "{name} was revoked by an operator: its work is stopped and its data is kept; to let it back in, make a token \
+         with `sluice token create --node {name}` and start the edge with `--join TOKEN`"
+    )
+}
+
+/// What a deleted node is told, and its edge's owner reads.
+pub(super) fn deleted_message(name: &NodeName) -> String {
+    format!(
+        "{name} was deleted by an operator: its work is stopped and its data is kept; to use this machine as a new \
+         node, make a token with `sluice token create` and start the edge with `--join TOKEN`"
+    )
+}
+
+type Called = Result<Reply, ErrorBody>;
+
+impl<S: Store> Core<S> {
+    /// Shuts a node out, now and at every later Hello, until it joins again with a token for it. Its rows stay.
+    pub(super) fn revoke_node(
+        &mut self,
+        name: &NodeName,
+        step: &mut Step,
+    ) -> Result<Called, StoreError> {
+        let Some(node) = self.store.node_by_name(name)? else {
+            return Ok(Err(no_node(name)));
+        };
+        self.store.revoke_node(node.id, step.now.unix)?;
+        if node.revoked_at.is_none() {
+            warn!(event = "node.revoke", node = %name);
+        }
+        self.cut_off(&node, RejectCode::Revoked, &revoked_message(name), step);
+        self.evaluate_all_jobs(step.now.unix)?;
+        let node = self.store.node(node.id)?.unwrap_or(node);
+        Ok(Ok(Reply::NodeLine(Box::new(self.show_node(&node)))))
+    }
+
+    /// Forgets a node and all it had. One that is connected is refused: a name that was mistyped must not stop a
+    /// machine that works.
+    pub(super) fn delete_node(
+        &mut self,
+        name: &NodeName,
+        step: &mut Step,
+    ) -> Result<Called, StoreError> {
+        let Some(node) = self.store.node_by_name(name)? else {
+            return Ok(Err(no_node(name)));
+        };
+        if self.live.contains_key(&node.id) {
+            let message = format!("{name} is connected, and a connected node is not deleted");
+            let help =
+                format!("stop its edge first, or shut it out with `sluice node revoke {name}`");
+            return Ok(Err(
+                ErrorBody::new(ErrorCode::Conflict, message).with_help(help)
+            ));
+        }
+        let shown = self.show_node(&node);
+        let until = node.certificate_expires_at.max(step.now.unix);
+        self.store.delete_node(node.id, until.plus(RENEWAL_GRACE))?;
+        self.cut_off(&node, RejectCode::Deleted, &deleted_message(name), step);
+        self.absent.remove(&node.id);
+        self.evaluate_all_jobs(step.now.unix)?;
+        info!(event = "node.delete", node = %name, id = %node.id);
+        Ok(Ok(Reply::NodeLine(Box::new(shown))))
+    }
+
+    /// Tells every connection of a node why, and closes it.
+    fn cut_off(&mut self, node: &NodeRecord, code: RejectCode, message: &str, step: &mut Step) {
+        let conns: Vec<ConnId> = self
+            .sessions
+            .iter()
+            .filter(|(_, session)| session.peer.node == node.id)
+            .map(|(&conn, _)| conn)
+            .collect();
+        for conn in conns {
+            self.refuse(conn, code, message.to_owned(), step);
+        }
+        self.forget_counters(node.id);
+        self.rivals.remove(&node.id);
+    }
+
+    /// The tokens that can still be looked at, without their secrets.
+    pub(super) fn show_tokens(&mut self, step: &Step) -> Result<Vec<Token>, StoreError> {
+        let tokens = self.store.tokens()?;
+        let alive = |token: &TokenRecord| token.expires_at >= step.now.unix;
+        Ok(tokens.iter().filter(|it| alive(it)).map(show).collect())
+    }
+
+    /// Makes a token worthless. Who joined with it stays.
+    pub(super) fn revoke_token(&mut self, id: TokenId) -> Result<Called, StoreError> {
+        let Some(token) = self.store.token(id)? else {
+            return Ok(Err(ErrorBody::new(
+                ErrorCode::NotFound,
+                format!("no token {id}"),
+            )
+            .with_help("`sluice token list` lists those that have not expired")));
+        };
+        self.store.delete_token(id)?;
+        info!(event = "token.revoke", token = %id);
+        Ok(Ok(Reply::Token(show(&token))))
+    }
+
+    /// Another process speaks as this node, and this one was turned away.
+    pub(super) fn note_rival(&mut self, node: NodeId, address: &str, at: MonotonicMs) {
+        let address = address.to_owned();
+        self.rivals.insert(node, Rival { address, at });
+    }
+
+    /// What an operator must know of a node at once.
+    pub(super) fn alarm(&self, node: &NodeRecord) -> Option<String> {
+        let rival = self.rivals.get(&node.id)?;
+        (self.last_tick.since(rival.at) <= RIVAL_SHOWN_FOR).then(|| {
+            format!(
+                "a second machine at {} says that it is {} and is turned away: two copies of one state directory; give \
+                 it a directory of its own and join it under another name",
+                rival.address, node.name
+            )
+        })
+    }
+}
+
+fn show(token: &TokenRecord) -> Token {
+    Token {
+        id: token.id,
+        node: token.node.clone(),
+        rejoin: token.rejoin,
+        uses_left: token.uses_left,
+        expires_at: token.expires_at,
+    }
+}

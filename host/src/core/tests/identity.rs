@@ -1,0 +1,361 @@
+//! What a node's certificate buys: expiry, renewal, revoking, deleting.
+
+use sluice_model::NodeName;
+use sluice_protocol::Renew;
+
+use super::*;
+
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
+fn name() -> NodeName {
+    "e1".parse().unwrap()
+}
+
+impl World {
+    fn shown(&mut self) -> sluice_api::Node {
+        match self.call(ApiCall::Node(name())).unwrap() {
+            Reply::Node(node) => node.node,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// An order, with everything that comes of it.
+    fn order(&mut self, call: ApiCall) -> (Result<Reply, ErrorBody>, Vec<Output>) {
+        let request = RequestId(u64::MAX);
+        let call = Box::new(call);
+        let mut outputs = self.handle(Input::Api { request, call });
+        let at = outputs
+            .iter()
+            .position(|output| matches!(output, Output::Reply { .. }))
+            .unwrap();
+        let Output::Reply { reply, .. } = outputs.remove(at) else {
+            unreachable!("that is what was looked for");
+        };
+        (reply, outputs)
+    }
+}
+
+fn renewals(outputs: &[Output]) -> usize {
+    let asked = |output: &&Output| matches!(output, Output::Renew { .. });
+    outputs.iter().filter(asked).count()
+}
+
+#[test]
+fn case_67_an_expired_certificate_buys_its_renewal_and_nothing_else() {
+    let mut world = World::new();
+    world.deploy(PIPELINE);
+    let mut edge = world.edge("e1", 1);
+    edge.certificate_ends = world.now.unix.plus(DAY);
+    let (live, _) = world.begin(&mut edge);
+    world.pass(2 * DAY);
+    assert_eq!(
+        closed(&world.pass(Duration::ZERO), live),
+        None,
+        "a stall is no edge's fault"
+    );
+    let before = world.core.store_mut().node(edge.node).unwrap();
+    let (conn, outputs) = world.open(&edge);
+    assert!(welcome(&outputs).unwrap().renew_only);
+    let renew = || edge_message::Kind::Renew(Renew { csr: vec![1] });
+    let outputs = world.say(conn, renew());
+    assert!(
+        matches!(&outputs[..], [Output::Renew { node, key, .. }] if *node == edge.node && *key == edge.key)
+    );
+    assert!(world.say(conn, renew()).is_empty(), "one is enough");
+    // No Begin, no rows: each ends it.
+    for wrong in [
+        edge_message::Kind::Begin(Begin {
+            session: 2,
+            incarnation: edge.incarnation.to_vec(),
+        }),
+        edge_message::Kind::Heartbeat(Heartbeat {
+            desired: Position::default().into(),
+            observed: Position::default().into(),
+            ..Heartbeat::default()
+        }),
+        edge_message::Kind::Received(Received::default()),
+        edge_message::Kind::Rows(Rows::default()),
+    ] {
+        let (conn, _) = world.open(&edge);
+        let outputs = world.say(conn, wrong.clone());
+        assert_eq!(
+            closed(&outputs, conn),
+            Some(CloseWhy::Protocol),
+            "{wrong:?}"
+        );
+    }
+    assert_eq!(
+        world.core.store_mut().node(edge.node).unwrap(),
+        before,
+        "nothing was written"
+    );
+    // One that never asks is closed.
+    let (silent, _) = world.open(&edge);
+    world.pass(Duration::from_secs(1));
+    let outputs: Vec<Output> = (0..11)
+        .flat_map(|_| world.pass(Duration::from_secs(1)))
+        .collect();
+    assert_eq!(closed(&outputs, silent), Some(CloseWhy::Stalled));
+    // With the new certificate everything is as before.
+    edge.certificate_ends = world.now.unix.plus(DAY);
+    let (conn, outputs) = world.begin(&mut edge);
+    assert_eq!(world.apply(&mut edge, conn, &outputs).len(), 1);
+}
+
+#[test]
+fn case_67_the_grace_ends_and_a_revoked_key_has_none() {
+    let mut world = World::new();
+    let mut edge = world.edge("e1", 1);
+    edge.certificate_ends = world.now.unix.plus(DAY);
+    world.begin(&mut edge);
+    world.pass(300 * DAY);
+    let (_, outputs) = world.open(&edge);
+    assert!(welcome(&outputs).unwrap().renew_only);
+    let other_key = Edge {
+        key: [9; 32],
+        ..edge.clone()
+    };
+    let (_, outputs) = world.open(&other_key);
+    assert_eq!(reject(&outputs).as_deref(), Some("revoked"));
+    let stranger = Edge {
+        node: NodeId::from_random([8; 16]),
+        ..edge.clone()
+    };
+    let (_, outputs) = world.open(&stranger);
+    assert_eq!(reject(&outputs).as_deref(), Some("expired"));
+    world.pass(67 * DAY);
+    let (conn, outputs) = world.open(&edge);
+    assert_eq!(reject(&outputs).as_deref(), Some("expired"));
+    let renew = edge_message::Kind::Renew(Renew { csr: vec![1] });
+    assert_eq!(renewals(&world.say(conn, renew)), 0);
+}
+
+#[test]
+fn a_certificate_that_expires_during_a_session_ends_nothing() {
+    let mut world = World::new();
+    let mut edge = world.edge("e1", 1);
+    edge.certificate_ends = world.now.unix.plus(Duration::from_secs(10));
+    let (conn, _) = world.begin(&mut edge);
+    let renew = edge_message::Kind::Renew(Renew { csr: vec![1] });
+    assert_eq!(renewals(&world.say(conn, renew.clone())), 1);
+    world.pass(Duration::from_secs(1000));
+    assert_eq!(renewals(&world.say(conn, renew)), 1, "it still may renew");
+    // Between Hello and Begin it is another matter: the session would start with a certificate that is none.
+    let (conn, outputs) = {
+        let fresh = Edge {
+            certificate_ends: world.now.unix.plus(Duration::from_secs(5)),
+            ..edge.clone()
+        };
+        world.open(&fresh)
+    };
+    let session = welcome(&outputs).unwrap().session;
+    world.pass(Duration::from_secs(6));
+    let incarnation = edge.incarnation.to_vec();
+    let begin = Begin {
+        session,
+        incarnation,
+    };
+    let outputs = world.say(conn, edge_message::Kind::Begin(begin));
+    assert_eq!(closed(&outputs, conn), Some(CloseWhy::Protocol));
+}
+
+#[test]
+fn case_66_a_revoked_node_is_cut_at_once_and_refused_until_it_joins_again() {
+    let mut world = World::new();
+    world.deploy(PIPELINE);
+    let mut edge = world.edge("e1", 1);
+    let (live, outputs) = world.begin(&mut edge);
+    world.apply(&mut edge, live, &outputs);
+    let (opening, _) = world.open(&edge);
+
+    let (reply, outputs) = world.order(ApiCall::RevokeNode(name()));
+    assert!(reply.is_ok());
+    for conn in [live, opening] {
+        assert_eq!(closed(&outputs, conn), Some(CloseWhy::Refused));
+    }
+    assert_eq!(reject(&outputs).as_deref(), Some("revoked"));
+    let shown = world.shown();
+    assert_eq!(shown.state, NodeState::Disconnected);
+    assert_eq!(shown.revoked_at, Some(world.now.unix));
+    let execution = &world.executions()[0];
+    assert_eq!(execution.state, ExecutionState::Pending);
+    assert!(execution.reason.as_ref().unwrap().contains("revoked"));
+
+    // Every later Hello, in this life and in the next, also with an expired certificate, also with a newer boot.
+    world.pass(DAY);
+    let (_, outputs) = world.open(&edge);
+    assert_eq!(reject(&outputs).as_deref(), Some("revoked"));
+    let store = world.core.store_mut().fork().unwrap();
+    let mut world = world.restart(store);
+    edge.boot = (9, [9; 16]);
+    edge.certificate_ends = UnixMs(world.now.unix.0 - 1);
+    let (_, outputs) = world.open(&edge);
+    assert_eq!(reject(&outputs).as_deref(), Some("revoked"));
+    // A second time changes nothing.
+    let since = world.shown().revoked_at;
+    world.order(ApiCall::RevokeNode(name())).0.unwrap();
+    assert_eq!(world.shown().revoked_at, since);
+
+    let token = world.token(Some(1), Some("e1"), false);
+    assert_eq!(world.join(token, SECRET, "e1", 2).unwrap(), edge.node);
+    assert_eq!(world.shown().revoked_at, None);
+    let (_, outputs) = world.open(&edge);
+    assert_eq!(reject(&outputs).as_deref(), Some("revoked"), "the old key");
+    let mut back = Edge {
+        certificate_ends: UnixMs(i64::MAX),
+        ..Edge::new(edge.node, 2)
+    };
+    let (conn, outputs) = world.begin(&mut back);
+    assert_eq!(
+        world.apply(&mut back, conn, &outputs).len(),
+        1,
+        "its work is kept for it"
+    );
+}
+
+#[test]
+fn case_71_a_deleted_node_is_told_so_for_as_long_as_its_certificate_could_be_renewed() {
+    let mut world = World::new();
+    world.deploy(PIPELINE);
+    let mut edge = world.edge("e1", 1);
+    let node = edge.node;
+    edge.certificate_ends = world.now.unix.plus(90 * DAY);
+    let expires_at = edge.certificate_ends;
+    world.handle(Input::CertificateIssued { node, expires_at });
+    let (conn, outputs) = world.begin(&mut edge);
+    world.apply(&mut edge, conn, &outputs);
+    let (reply, _) = world.order(ApiCall::DeleteNode(name()));
+    let refusal = reply.unwrap_err();
+    assert_eq!(refusal.code, ErrorCode::Conflict);
+    assert!(refusal.help.unwrap().contains("sluice node revoke e1"));
+
+    world.handle(Input::Closed { conn });
+    let (opening, _) = world.open(&edge);
+    let (reply, outputs) = world.order(ApiCall::DeleteNode(name()));
+    assert!(reply.is_ok());
+    assert_eq!(closed(&outputs, opening), Some(CloseWhy::Refused));
+    assert_eq!(reject(&outputs).as_deref(), Some("deleted"));
+    assert!(world.executions().is_empty());
+    assert!(world.call(ApiCall::Node(name())).is_err());
+    assert_eq!(
+        world.order(ApiCall::DeleteNode(name())).0.unwrap_err().code,
+        ErrorCode::NotFound
+    );
+
+    // It is not taken for a node that a lost store forgot; another one may have its name.
+    let store = world.core.store_mut().fork().unwrap();
+    let mut world = world.restart(store);
+    let mut other = world.edge("e1", 2);
+    assert_ne!(other.node, node);
+    world.begin(&mut other);
+    for days in [1, 100, 350] {
+        world.pass(days * DAY);
+        let (_, outputs) = world.open(&edge);
+        assert_eq!(reject(&outputs).as_deref(), Some("deleted"), "{days}");
+    }
+    world.pass(10 * DAY);
+    let (_, outputs) = world.open(&edge);
+    assert_eq!(reject(&outputs).as_deref(), Some("expired"));
+    assert_eq!(world.core.store_mut().deleted_node(node).unwrap(), None);
+}
+
+#[test]
+fn a_job_that_is_being_deleted_goes_with_the_last_node_that_had_it() {
+    let mut world = World::new();
+    world.deploy(PIPELINE);
+    let mut edge = world.edge("e1", 1);
+    let (conn, _) = world.begin(&mut edge);
+    world.handle(Input::Closed { conn });
+    world
+        .call(ApiCall::DeleteJob("a".parse().unwrap()))
+        .unwrap();
+    assert_eq!(world.core.store_mut().jobs(true).unwrap().len(), 1);
+    world.order(ApiCall::DeleteNode(name())).0.unwrap();
+    assert!(world.core.store_mut().jobs(true).unwrap().is_empty());
+    assert!(world.core.store_mut().specs_in_use().unwrap().is_empty());
+}
+
+#[test]
+fn case_68_of_two_copies_one_is_fenced_and_the_operator_sees_it() {
+    let mut world = World::new();
+    let mut first = world.edge("e1", 1);
+    let (conn, _) = world.begin(&mut first);
+    assert_eq!(world.shown().alarm, None);
+    // The copy starts later, so that its boot counter is higher: it is the one that counts from now on.
+    let mut copy = Edge {
+        boot: (2, [7; 16]),
+        ..first.clone()
+    };
+    let (_, outputs) = world.begin(&mut copy);
+    assert_eq!(closed(&outputs, conn), Some(CloseWhy::Superseded));
+    for _ in 0..3 {
+        let (_, outputs) = world.open(&first);
+        assert_eq!(reject(&outputs).as_deref(), Some("duplicate-identity"));
+    }
+    let alarm = world.shown().alarm.unwrap();
+    assert!(alarm.contains("second machine at 127.0.0.1:1"), "{alarm}");
+    let Reply::Status(status) = world.call(ApiCall::Status).unwrap() else {
+        panic!()
+    };
+    assert_eq!(status.nodes[0].alarm, Some(alarm));
+    // It ends when the other one has stopped calling.
+    world.pass(Duration::from_secs(121));
+    assert_eq!(world.shown().alarm, None);
+}
+
+#[test]
+fn tokens_are_listed_without_their_secret_and_can_be_made_worthless() {
+    let mut world = World::new();
+    let tokens = |world: &mut World| match world.call(ApiCall::Tokens).unwrap() {
+        Reply::Tokens(tokens) => tokens,
+        other => panic!("{other:?}"),
+    };
+    let once = world.token(Some(1), Some("e1"), false);
+    let many = world.token(None, None, true);
+    let mut listed: Vec<_> = tokens(&mut world)
+        .into_iter()
+        .map(|it| (it.id, it.node, it.rejoin, it.uses_left))
+        .collect();
+    listed.sort_by_key(|it| it.2);
+    assert_eq!(
+        listed,
+        [
+            (once, Some(name()), false, Some(1)),
+            (many, None, true, None)
+        ]
+    );
+    let node = world.join(many, SECRET, "e2", 1).unwrap();
+    world.call(ApiCall::RevokeToken(many)).unwrap();
+    assert!(world.join(many, SECRET, "e3", 2).is_err());
+    assert_eq!(
+        world.call(ApiCall::RevokeToken(many)).unwrap_err().code,
+        ErrorCode::NotFound
+    );
+    let (_, outputs) = world.open(&Edge::new(node, 1));
+    assert!(welcome(&outputs).is_some(), "who joined with it stays");
+    // Expired ones are not shown, swept or not.
+    world.now.unix = world.now.unix.plus(Duration::from_secs(3601));
+    assert!(tokens(&mut world).is_empty());
+}
+
+#[test]
+fn case_52_a_clock_that_jumps_disconnects_nobody() {
+    let mut world = World::new();
+    let mut edge = world.edge("e1", 1);
+    edge.certificate_ends = world.now.unix.plus(DAY);
+    let (conn, _) = world.begin(&mut edge);
+    for jump_ms in [3_600_000, -7_200_000, 3_153_600_000_000, -3_153_600_000_000] {
+        world.now.unix = UnixMs(world.now.unix.0 + jump_ms);
+        let outputs = world.handle(Input::Tick);
+        assert!(outputs.is_empty(), "{outputs:?}");
+        let heartbeat = Heartbeat {
+            epoch: edge.life.0,
+            desired: edge.desired.into(),
+            observed: Position::default().into(),
+            ..Heartbeat::default()
+        };
+        let answers = world.say(conn, edge_message::Kind::Heartbeat(heartbeat));
+        assert_eq!(messages(&answers).len(), 1);
+    }
+    assert_eq!(world.shown().state, NodeState::Connected);
+}
