@@ -54,6 +54,7 @@ pub(crate) enum Outgoing {
     Frame(Bytes),
     Begun {
         server_time: UnixMs,
+        heartbeat: Duration,
     },
     /// The session is there to renew the certificate.
     Renew {
@@ -68,6 +69,9 @@ pub(crate) enum Outgoing {
 
 enum Message {
     Input(Input),
+    Hello {
+        reply: oneshot::Sender<Bytes>,
+    },
     Connected {
         connection: ConnectionId,
         frames: mpsc::Sender<Outgoing>,
@@ -126,7 +130,14 @@ impl Control {
         self.messages.send(Message::Input(input)).await.is_ok()
     }
 
-    /// A connection is up.
+    /// The first frame for a connection; `None` when the thread has ended.
+    pub(crate) async fn hello(&self) -> Option<Bytes> {
+        let (reply, answered) = oneshot::channel();
+        self.messages.send(Message::Hello { reply }).await.ok()?;
+        answered.await.ok()
+    }
+
+    /// A connection is up, the Hello said on it.
     pub(crate) async fn connected(
         &self,
         connection: ConnectionId,
@@ -321,6 +332,11 @@ impl Loop {
                 }
                 inputs.push(input);
             }
+            Message::Hello { reply } => {
+                // What came in this round before it and is not committed yet, the next Hello says.
+                // A link that stopped asks no more.
+                let _ = reply.send(self.core.hello());
+            }
             Message::Connected {
                 connection,
                 frames,
@@ -414,12 +430,17 @@ impl Loop {
                 Output::SessionBegun {
                     connection,
                     server_time,
+                    heartbeat,
                 } => {
                     if let Some(current) = self.connection.as_ref().filter(|it| it.id == connection)
                     {
                         self.session.send_replace(Some(current.session.clone()));
                     }
-                    self.write(connection, Outgoing::Begun { server_time });
+                    let begun = Outgoing::Begun {
+                        server_time,
+                        heartbeat,
+                    };
+                    self.write(connection, begun);
                 }
                 Output::RenewalWanted {
                     connection,

@@ -173,6 +173,11 @@ impl EdgeCore {
         outputs
     }
 
+    /// The first frame of a connection, to be sent before [`Input::Connected`] says that there is one.
+    pub fn hello(&self) -> Bytes {
+        self.state.hello()
+    }
+
     /// When [`Input::Tick`] is due.
     pub fn next_deadline(&self) -> Option<MonotonicMs> {
         let state = &self.state;

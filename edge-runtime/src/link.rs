@@ -1,8 +1,12 @@
 //! The link: dials the orchestrator for ever, and moves frames between a session and the control thread.
 //!
-//! It decides one thing: when to dial again. What a frame means, and when a session is over, the core decides.
+//! It decides two things: when to dial again, and when to try another way. What a frame means, and when a session is over,
+//! the core decides. Another way: a session that is silent for too long goes on from a new socket, which is a new flow for
+//! every router on the way, while a new connection is dialled beside it; the first of the two that brings something wins.
 
+use std::future::Future;
 use std::path::PathBuf;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -11,8 +15,8 @@ use sluice_model::UnixMs;
 use sluice_protocol::{StreamRequest, stream_request};
 use sluice_transport::identity::NodeIdentity;
 use sluice_transport::{
-    Address, Client, CloseCode, ControlReceiver, ControlSender, Established, RequestAcceptor,
-    Session, Timing,
+    Address, Client, CloseCode, ConnectError, ControlReceiver, ControlSender, Established,
+    RequestAcceptor, Session, Timing,
 };
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -42,6 +46,9 @@ const REDIAL_SELDOM_MAX: Duration = Duration::from_secs(900);
 /// The longest that an orchestrator can send us away for.
 const REDIAL_AFTER_MAX: Duration = Duration::from_secs(3600);
 
+/// Silence after which another way is tried, in heartbeats: two answers are missing, and the next heartbeat is not due yet.
+const SILENT_HEARTBEATS: (u32, u32) = (5, 2);
+
 /// How long the last frames of a session may take to leave.
 const LAST_WORDS_WITHIN: Duration = Duration::from_millis(500);
 
@@ -69,6 +76,8 @@ struct Ended {
     /// It was of use: the next try is a first one.
     succeeded: bool,
     redial: Redial,
+    /// The connection that took its place.
+    next: Option<Established>,
 }
 
 /// The orchestrator's clock, as it was told at the start of a session.
@@ -88,18 +97,31 @@ impl ServerClock {
         self.told.plus(self.at.elapsed())
     }
 }
+/// A connection that is dialled beside a silent session.
+type Race = Pin<Box<dyn Future<Output = Option<Established>> + Send>>;
 
 impl Link {
     /// Dials until told to stop.
     pub(crate) async fn run(mut self) -> Result<(), EdgeError> {
-        let mut client = Client::new(&self.identity, Timing::default(), self.time_floor)?;
+        let client = Client::new(&self.identity, Timing::default(), self.time_floor)?;
+        let mut client = Arc::new(client);
+        let mut raced = None;
         let mut failures: u32 = 0;
         let mut last_error = String::new();
         let mut connection = ConnectionId(0);
         loop {
+            let dialling = async {
+                match raced.take() {
+                    Some(established) => Some(Ok(established)),
+                    None => self.dial(&client).await,
+                }
+            };
             let dialled = tokio::select! {
-                dialled = client.connect(&self.addresses) => dialled,
+                dialled = dialling => dialled,
                 () = self.stop.cancelled() => return Ok(()),
+            };
+            let Some(dialled) = dialled else {
+                return Ok(());
             };
             let mut delay = match dialled {
                 Ok(established) => {
@@ -108,6 +130,10 @@ impl Link {
                     let ended = self.serve(connection, established, &mut client).await?;
                     if ended.succeeded {
                         failures = 0;
+                    }
+                    if ended.next.is_some() {
+                        raced = ended.next;
+                        continue;
                     }
                     redial_delay(ended.redial, failures)?
                 }
@@ -141,12 +167,31 @@ impl Link {
         }
     }
 
+    /// One try to connect and to say Hello; `None` when the edge is stopping.
+    fn dial(
+        &self,
+        client: &Arc<Client>,
+    ) -> impl Future<Output = Option<Result<Established, ConnectError>>> + Send + use<> {
+        let (control, addresses) = (self.control.clone(), self.addresses.clone());
+        let client = Arc::clone(client);
+        async move {
+            let hello = control.hello().await?;
+            let begun = Instant::now();
+            let dialled = client.connect(&addresses, hello).await;
+            if let Ok(established) = &dialled {
+                let took_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
+                tracing::info!(event = "session.dialled", took_ms, early = ?established.early);
+            }
+            Some(dialled)
+        }
+    }
+
     /// Moves frames until the session is over.
     async fn serve(
         &mut self,
         connection: ConnectionId,
         established: Established,
-        client: &mut Client,
+        client: &mut Arc<Client>,
     ) -> Result<Ended, EdgeError> {
         let Established {
             session,
@@ -160,6 +205,7 @@ impl Link {
         let mut ended = Ended {
             succeeded: false,
             redial: Redial::Soon,
+            next: None,
         };
         if !self
             .control
@@ -175,10 +221,14 @@ impl Link {
         let executions: Arc<std::path::Path> = self.state_dir.join("executions").into();
         let mut clock = None;
         let mut renewal_at = None;
+        let mut race: Option<Race> = None;
+        let (mut patience, mut heard_at, mut suspected) = (Duration::MAX, Instant::now(), false);
         let why = loop {
+            let silent_at = heard_at.checked_add(patience);
             tokio::select! {
                 received = receive(&mut receiver) => match received {
                     Ok(frame) => {
+                        (heard_at, suspected, race) = (Instant::now(), false, None);
                         let input = Input::Frame { connection, frame };
                         if !self.control.input(input).await {
                             break "the edge is stopping".to_owned();
@@ -199,8 +249,10 @@ impl Link {
                 },
                 Some(_) = answers.join_next() => {}
                 Some(note) = noted.recv() => match note {
-                    Note::Begun { server_time } => {
+                    Note::Begun { server_time, heartbeat } => {
                         ended.succeeded = true;
+                        let (times, parts) = SILENT_HEARTBEATS;
+                        patience = heartbeat * times / parts;
                         self.learn_time(server_time, client);
                         clock = Some(ServerClock::start(server_time));
                         renewal_at = Some(Instant::now());
@@ -219,6 +271,22 @@ impl Link {
                         break String::new();
                     }
                 },
+                () = at(silent_at), if !suspected => {
+                    suspected = true;
+                    tracing::info!(event = "session.silent", "another way is tried");
+                    if let Err(error) = session.rebind() {
+                        tracing::debug!(event = "session.unmoved", %error);
+                    }
+                    let dialling = self.dial(client);
+                    race = Some(Box::pin(async { dialling.await?.ok() }));
+                }
+                next = finished(&mut race) => {
+                    race = None;
+                    if next.is_some() {
+                        ended.next = next;
+                        break String::new();
+                    }
+                }
                 () = self.stop.cancelled() => {
                     // What was said last should still arrive; a writer that is stuck does not keep us.
                     let _ = timeout(LAST_WORDS_WITHIN, tasks.join_next()).await;
@@ -236,6 +304,11 @@ impl Link {
                 }
             }
         };
+        if ended.next.is_some() {
+            // Nobody may be there to be told; the core hears with the new connection.
+            session.close(CloseCode::SUPERSEDED, "a newer connection is up");
+            return Ok(ended);
+        }
         if !why.is_empty() {
             self.control
                 .input(Input::Disconnected { connection, why })
@@ -278,7 +351,7 @@ impl Link {
     }
 
     /// Takes a new certificate; whether it is in use now.
-    fn renewed(&mut self, der: Vec<u8>, client: &mut Client) -> Result<bool, EdgeError> {
+    fn renewed(&mut self, der: Vec<u8>, client: &mut Arc<Client>) -> Result<bool, EdgeError> {
         let renewed = match self.identity.renewed(der) {
             Ok(renewed) => renewed,
             Err(error) => {
@@ -292,7 +365,11 @@ impl Link {
             return Ok(false);
         }
         self.identity = renewed;
-        *client = Client::new(&self.identity, Timing::default(), self.time_floor)?;
+        *client = Arc::new(Client::new(
+            &self.identity,
+            Timing::default(),
+            self.time_floor,
+        )?);
         tracing::info!(event = "identity.renewed", until = %self.identity.facts().not_after);
         Ok(true)
     }
@@ -300,8 +377,13 @@ impl Link {
 
 /// What the writer hears from the control thread besides frames.
 enum Note {
-    Begun { server_time: UnixMs },
-    Renew { server_time: UnixMs },
+    Begun {
+        server_time: UnixMs,
+        heartbeat: Duration,
+    },
+    Renew {
+        server_time: UnixMs,
+    },
     Certificate(Vec<u8>),
     Closed(Redial),
 }
@@ -322,7 +404,13 @@ async fn write(
                 }
                 continue;
             }
-            Outgoing::Begun { server_time } => Note::Begun { server_time },
+            Outgoing::Begun {
+                server_time,
+                heartbeat,
+            } => Note::Begun {
+                server_time,
+                heartbeat,
+            },
             Outgoing::Renew { server_time } => Note::Renew { server_time },
             Outgoing::Certificate(der) => Note::Certificate(der),
             Outgoing::Close { code, why } => {
@@ -344,6 +432,21 @@ async fn receive(receiver: &mut ControlReceiver) -> Result<Bytes, String> {
         Ok(Some(frame)) => Ok(frame),
         Ok(None) => Err("the orchestrator ended the session".to_owned()),
         Err(error) => Err(error.to_string()),
+    }
+}
+
+async fn at(instant: Option<Instant>) {
+    match instant {
+        Some(instant) => sleep_until(instant).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// What came of the race, when there is one.
+async fn finished(race: &mut Option<Race>) -> Option<Established> {
+    match race {
+        Some(race) => race.await,
+        None => std::future::pending().await,
     }
 }
 

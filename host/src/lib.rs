@@ -15,6 +15,7 @@ pub mod core;
 pub mod http;
 mod operators;
 mod orchestrator;
+mod resumption;
 mod sessions;
 pub mod store;
 

@@ -6,6 +6,7 @@
 //!     authority.pem       the cluster's key and certificate
 //!     endpoint.keys       so that edges notice a restart at once
 //!     orchestrator.db     the store
+//!     resumption.db       TLS sessions, sealed; a cache
 //!     artifacts/          components by digest
 //!     listen.toml         the ports that were taken where 0 was asked for
 //!     admin.hash          the operators' token, hashed
@@ -32,6 +33,7 @@ use crate::control::{Clock, Control};
 use crate::core::{Core, CoreConfig};
 use crate::http::{self, AdminToken, AdminTokenHash, ApiListener};
 use crate::operators::Operators;
+use crate::resumption;
 use crate::sessions::{self, OpenSessions, Shared};
 use crate::store::{SqliteStore, StoreError};
 
@@ -179,7 +181,8 @@ impl Orchestrator {
         let remembered = dir.remembered_ports();
         let timing = Timing::default();
         let listen = with_port(config.listen, remembered.0);
-        let server = Server::bind(listen, &identity, &keys, &timing)?;
+        let resumptions = resumption::open(&dir.file("resumption.db"), &keys, &timing)?;
+        let server = Server::bind(listen, &identity, &keys, &timing, &resumptions)?;
         let listener = TlsListener::bind(with_port(config.api, remembered.1), &identity).await?;
         let (edges, api) = (server.local_addr(), listener.local_addr());
         dir.remember_ports(edges.port(), api.port())?;
@@ -212,6 +215,7 @@ impl Orchestrator {
             addresses: addresses.iter().map(ToString::to_string).collect(),
             clock,
             open,
+            resumptions,
         };
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
         tasks.spawn(sessions::serve(server, shared, tasks.clone(), stop.clone()));

@@ -17,7 +17,7 @@ use sluice_protocol::{
 use sluice_transport::identity::{ClusterAuthority, IssuedCertificate, VerifiedKey};
 use sluice_transport::{
     CloseCode, ControlReceiver, ControlSender, Established, Incoming, JoinConn, Priority,
-    RequestAcceptor, Responder, Server, Session,
+    RequestAcceptor, Responder, Resumptions, Server, Session,
 };
 use tokio::io::AsyncReadExt as _;
 use tokio::sync::{Semaphore, mpsc};
@@ -61,6 +61,7 @@ pub(crate) struct Shared {
     pub(crate) addresses: Arc<[String]>,
     pub(crate) clock: Clock,
     pub(crate) open: OpenSessions,
+    pub(crate) resumptions: Resumptions,
 }
 
 /// The live QUIC sessions by the control thread's names, for asking an edge something. A read-mostly registry: an entry
@@ -169,8 +170,11 @@ async fn session(established: Established, shared: Shared, stop: CancellationTok
         receiver,
         requests,
         peer,
+        early,
     } = established;
     let Some(peer) = peer else { return };
+    // Early or not, it may be a replay until the core sees a Begin; and a resumed one checked no certificate.
+    debug!(event = "session.connected", address = %peer.remote_addr, ?early);
     let node = peer.node();
     let peer = Peer {
         node,
@@ -186,7 +190,7 @@ async fn session(established: Established, shared: Shared, stop: CancellationTok
     shared.open.insert(conn, session.clone());
     tokio::select! {
         () = read(receiver, conn, &shared.control) => {}
-        () = write(sender, queue, conn, &session, &shared) => {}
+        () = write(sender, queue, (conn, node), &session, &shared) => {}
         () = serve_requests(requests, node, &shared) => {}
         () = stop.cancelled() => {}
     }
@@ -216,7 +220,7 @@ async fn read(mut receiver: ControlReceiver, conn: ConnId, control: &Control) {
 async fn write(
     mut sender: ControlSender,
     mut queue: mpsc::Receiver<Outgoing>,
-    conn: ConnId,
+    (conn, node): (ConnId, NodeId),
     session: &Session,
     shared: &Shared,
 ) {
@@ -236,6 +240,10 @@ async fn write(
                 let _ = sender.finish();
                 let _ = tokio::time::timeout(LAST_WORDS, sender.taken()).await;
                 session.close(close_code(why), &reason);
+                if why == CloseWhy::Refused {
+                    // Every Hello is judged anew; that this one may not come so cheaply again is only tidy.
+                    shared.resumptions.forget(node);
+                }
                 return;
             }
         };

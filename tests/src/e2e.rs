@@ -10,6 +10,7 @@
 //! internals: what a test claims is read from the API, the CLI, the programs' logs, or files that records went to.
 
 mod api;
+mod bare;
 mod cluster;
 mod disk;
 pub mod link;
@@ -19,6 +20,7 @@ mod process;
 pub mod wait;
 
 pub use api::{Api, Refusal};
+pub use bare::{BareEdge, BareSession};
 pub use cluster::{Cluster, ClusterOptions, Ran, dir_text};
 pub use disk::SmallDisk;
 pub use link::{Conditions, Link, Rule};

@@ -54,6 +54,13 @@ pub(crate) const INCOMING_BYTES_TOTAL_MAX: u64 = 8 * 1024 * 1024;
 /// The next address is tried this long after the one before, without waiting for that one to fail.
 pub(crate) const ATTEMPT_STAGGER: Duration = Duration::from_millis(500);
 
+/// A second attempt beside the first starts after two round trips, but not before this: an answer from a busy
+/// orchestrator on a short way takes tens of milliseconds, and QUIC's own first repeat 300.
+pub(crate) const HEDGE_AFTER_MIN: Duration = Duration::from_millis(100);
+
+/// Nor later than this, whatever the last round trip was: QUIC repeats its first packets by itself, then.
+pub(crate) const HEDGE_AFTER_MAX: Duration = Duration::from_secs(2);
+
 /// Socket addresses tried in one `connect`: a name may resolve to any number.
 pub(crate) const ATTEMPTS_MAX: usize = 16;
 

@@ -1,23 +1,31 @@
 //! The edge's end: dialling the orchestrator, with or without a certificate.
 //!
-//! Every dial has a socket of its own, so that a new try also gets a new way through NATs and firewalls. Addresses
-//! are tried in order, each starting soon after the one before; the first that finishes its handshake wins.
+//! Every attempt has a socket of its own, so that a new try also gets a new way through NATs and firewalls. Addresses
+//! are tried in order, each starting soon after the one before; the first that finishes its handshake wins. When two
+//! round trips have passed, a packet was lost: the first address is tried a second time beside the first attempt, because
+//! QUIC itself, which knows no round trip yet, waits longer.
+//!
+//! A session that was open before is resumed: then the Hello travels with the first packets. An orchestrator that does not
+//! take it so gets it again after the handshake, on the same connection.
 
 use std::fmt;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use quinn::{Connection, Endpoint};
+use quinn::{Connecting, Connection, ConnectionError, Endpoint, RecvStream};
 use sluice_model::UnixMs;
+use sluice_protocol::FRAME_BYTES_MAX;
 use tokio::task::JoinSet;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::SERVER_NAME;
 use crate::address::Address;
 use crate::bounds::{
-    ATTEMPT_STAGGER, ATTEMPTS_MAX, FLUSH_TIMEOUT, JOIN_FRAME_BYTES_MAX, RESOLVE_TIMEOUT,
+    ATTEMPT_STAGGER, ATTEMPTS_MAX, FLUSH_TIMEOUT, HEDGE_AFTER_MAX, HEDGE_AFTER_MIN,
+    JOIN_FRAME_BYTES_MAX, RESOLVE_TIMEOUT,
 };
 use crate::config::{self, Timing};
 use crate::error::{
@@ -25,14 +33,17 @@ use crate::error::{
 };
 use crate::frame::{Reader, Writer};
 use crate::identity::{IdentityError, JoinToken, NodeIdentity};
-use crate::session::{Established, Session, peer_chain};
+use crate::session::{EarlyData, Established, Session, any_socket, peer_chain};
 use crate::verify::{TimeFloor, find_pinned};
 
 /// Dials the orchestrator as one node. Make it once and keep it: what it knows outlives single sessions.
 pub struct Client {
+    /// Made once: a session is resumed only by the very verifier and credentials that it was made by.
     config: quinn::ClientConfig,
     timing: Timing,
     floor: TimeFloor,
+    /// The last connection's round trip in microseconds; 0 before the first.
+    round_trip_us: AtomicU64,
 }
 
 impl Client {
@@ -52,6 +63,7 @@ impl Client {
             config,
             timing,
             floor,
+            round_trip_us: AtomicU64::new(0),
         })
     }
 
@@ -60,17 +72,51 @@ impl Client {
         self.floor.raise(to);
     }
 
-    /// Opens a session. The orchestrator learns of it with the first control frame, so send one (the Hello) at once.
+    /// Opens a session with its first frame, a Hello, which must change nothing: it may travel as early data, which can be
+    /// replayed, and on two connections when one seems lost.
     ///
-    /// That the orchestrator accepts this node's certificate shows only when something is received.
-    pub async fn connect(&self, addresses: &[Address]) -> Result<Established, ConnectError> {
-        let dialled = dial(addresses, &self.config, self.timing.connect_timeout).await?;
-        let control = dialled
-            .connection
-            .open_bi()
-            .await
-            .map_err(|error| dialled.failed(error))?;
-        Ok(Session::new(dialled.connection, Some(dialled.endpoint)).establish(control, None))
+    /// Returns when the handshake is done. That the orchestrator accepts this node's certificate shows only when
+    /// something is received.
+    pub async fn connect(
+        &self,
+        addresses: &[Address],
+        hello: Bytes,
+    ) -> Result<Established, ConnectError> {
+        let dialling = Dialling {
+            config: self.config.clone(),
+            within: self.timing.connect_timeout,
+            hello: Some(hello),
+        };
+        let dialled = dial(addresses, dialling, self.hedge_after()).await?;
+        let round_trip = dialled.connection.rtt().as_micros();
+        self.round_trip_us.store(
+            u64::try_from(round_trip).unwrap_or(u64::MAX),
+            Ordering::Relaxed,
+        );
+        let greeted = dialled
+            .greeted
+            .expect("an attempt with a Hello ends greeted");
+        let session = Session::new(dialled.connection, Some(dialled.endpoint));
+        Ok(session.establish((greeted.writer, greeted.recv), None, greeted.early))
+    }
+
+    /// When an attempt counts as lost. Without a round trip to go by, never.
+    fn hedge_after(&self) -> Option<Duration> {
+        match self.round_trip_us.load(Ordering::Relaxed) {
+            0 => None,
+            round_trip => {
+                let two = Duration::from_micros(round_trip).saturating_mul(2);
+                Some(two.clamp(HEDGE_AFTER_MIN, HEDGE_AFTER_MAX))
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+impl Client {
+    /// For a peer that keeps no rule.
+    pub(crate) fn config(&self) -> quinn::ClientConfig {
+        self.config.clone()
     }
 }
 
@@ -105,8 +151,13 @@ pub async fn join(
             detail: error.to_string(),
         }
     })?;
-    let dialled = dial(&token.addresses, &config, timing.connect_timeout).await?;
     let after = timing.connect_timeout;
+    let dialling = Dialling {
+        config,
+        within: after,
+        hello: None,
+    };
+    let dialled = dial(&token.addresses, dialling, None).await?;
     let outcome = match timeout(
         after,
         ask(&dialled.connection, request, &token.authority_sha256),
@@ -145,46 +196,71 @@ async fn ask(
     })
 }
 
+/// What every attempt of one dial is made with.
+#[derive(Clone)]
+struct Dialling {
+    config: quinn::ClientConfig,
+    /// How long one attempt may take.
+    within: Duration,
+    hello: Option<Bytes>,
+}
+
+/// A finished attempt.
 struct Dialled {
     endpoint: Endpoint,
     connection: Connection,
-    address: String,
+    /// When there was a Hello to say.
+    greeted: Option<Greeted>,
 }
 
-impl Dialled {
-    fn failed(&self, error: quinn::ConnectionError) -> ConnectError {
-        let error = AttemptError::from_connection(error, Duration::ZERO);
-        ConnectError::Failed {
-            failures: vec![AttemptFailure {
-                address: self.address.clone(),
-                error,
-            }],
-        }
-    }
+/// The control stream, the Hello said.
+struct Greeted {
+    writer: Writer,
+    recv: RecvStream,
+    early: EarlyData,
 }
 
-/// Tries every address; the first finished handshake wins and the other attempts are dropped.
+/// Tries every address, and after `hedge_after` the first one again; the first finished handshake wins and the other
+/// attempts are dropped, which closes them.
 async fn dial(
     addresses: &[Address],
-    config: &quinn::ClientConfig,
-    connect_timeout: Duration,
+    dialling: Dialling,
+    hedge_after: Option<Duration>,
 ) -> Result<Dialled, ConnectError> {
     let (targets, mut failures) = resolve(addresses).await;
+    let mut hedge = hedge_after.zip(targets.first().cloned());
+    let hedge_at = Instant::now() + hedge_after.unwrap_or_default();
     let mut targets = targets.into_iter().peekable();
+    let mut next_at = Instant::now();
     let mut attempts = JoinSet::new();
     loop {
-        if let Some((address, target)) = targets.next() {
-            attempts.spawn(attempt(address, target, config.clone(), connect_timeout));
+        if Instant::now() >= next_at
+            && let Some((address, target)) = targets.next()
+        {
+            attempts.spawn(attempt(address, target, dialling.clone()));
+            next_at = Instant::now() + ATTEMPT_STAGGER;
         }
         tokio::select! {
             finished = attempts.join_next() => match finished {
                 Some(Ok(Ok(dialled))) => return Ok(dialled),
-                Some(Ok(Err(failure))) => failures.push(failure),
+                Some(Ok(Err(failure))) => {
+                    // An answer, or silence for so long that a second attempt had its time.
+                    hedge = None;
+                    next_at = Instant::now();
+                    if !failures.contains(&failure) {
+                        failures.push(failure);
+                    }
+                }
                 // Only a panic, which is a defect and was reported by its hook.
                 Some(Err(_)) => {}
                 None => break,
             },
-            () = sleep(ATTEMPT_STAGGER), if targets.peek().is_some() => {}
+            () = sleep_until(next_at), if targets.peek().is_some() => {}
+            () = sleep_until(hedge_at), if hedge.is_some() => {
+                if let Some((_, (address, target))) = hedge.take() {
+                    attempts.spawn(attempt(address, target, dialling.clone()));
+                }
+            }
         }
     }
     if failures.is_empty() {
@@ -233,36 +309,82 @@ async fn resolve(addresses: &[Address]) -> (Vec<(String, SocketAddr)>, Vec<Attem
 async fn attempt(
     address: String,
     target: SocketAddr,
-    config: quinn::ClientConfig,
-    within: Duration,
+    dialling: Dialling,
 ) -> Result<Dialled, AttemptFailure> {
+    let Dialling {
+        config,
+        within,
+        hello,
+    } = dialling;
     let outcome = async {
         let local = |error: &dyn fmt::Display| AttemptError::Local {
             detail: error.to_string(),
         };
-        let any: SocketAddr = match target {
-            SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
-            SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
-        };
-        let socket = UdpSocket::bind(any).map_err(|error| local(&error))?;
+        let socket = any_socket(target).map_err(|error| local(&error))?;
         let runtime = Arc::new(quinn::TokioRuntime);
         let endpoint = Endpoint::new(quinn::EndpointConfig::default(), None, socket, runtime)
             .map_err(|error| local(&error))?;
         let connecting = endpoint
             .connect_with(config, target, SERVER_NAME)
             .map_err(|error| local(&error))?;
-        match timeout(within, connecting).await {
-            Ok(Ok(connection)) => Ok((endpoint, connection)),
-            Ok(Err(error)) => Err(AttemptError::from_connection(error, within)),
-            Err(_) => Err(AttemptError::NoAnswer { after: within }),
-        }
-    };
-    match outcome.await {
-        Ok((endpoint, connection)) => Ok(Dialled {
+        let (connection, greeted) = timeout(within, greet(connecting, hello))
+            .await
+            .map_err(|_| AttemptError::NoAnswer { after: within })?
+            .map_err(|error| AttemptError::from_connection(error, within))?;
+        Ok(Dialled {
             endpoint,
             connection,
-            address,
-        }),
-        Err(error) => Err(AttemptFailure { address, error }),
+            greeted,
+        })
+    };
+    outcome
+        .await
+        .map_err(|error| AttemptFailure { address, error })
+}
+
+/// Finishes the handshake and says the Hello, with the first packets where a session can be resumed.
+async fn greet(
+    connecting: Connecting,
+    hello: Option<Bytes>,
+) -> Result<(Connection, Option<Greeted>), ConnectionError> {
+    let Some(hello) = hello else {
+        return Ok((connecting.await?, None));
+    };
+    let (connection, early) = match connecting.into_0rtt() {
+        Ok((connection, accepted)) => {
+            let said = say(&connection, hello.clone(), EarlyData::Accepted).await?;
+            if accepted.await {
+                return Ok((connection, Some(said)));
+            }
+            if let Some(error) = connection.close_reason() {
+                return Err(error);
+            }
+            // The stream that was opened early never existed for the orchestrator.
+            (connection, EarlyData::Refused)
+        }
+        Err(connecting) => (connecting.await?, EarlyData::Unused),
+    };
+    let said = say(&connection, hello, early).await?;
+    Ok((connection, Some(said)))
+}
+
+async fn say(
+    connection: &Connection,
+    hello: Bytes,
+    early: EarlyData,
+) -> Result<Greeted, ConnectionError> {
+    let (send, recv) = connection.open_bi().await?;
+    let mut writer = Writer::new(send);
+    // A stream fails with its connection, which says why, or because early data was refused: then it is said again.
+    if let Err(error) = writer.send(hello, FRAME_BYTES_MAX).await {
+        tracing::debug!(%error, "transport.hello_unsaid");
+        if let Some(error) = connection.close_reason() {
+            return Err(error);
+        }
     }
+    Ok(Greeted {
+        writer,
+        recv,
+        early,
+    })
 }

@@ -7,8 +7,9 @@ use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use quinn::{IdleTimeout, TransportConfig, VarInt};
 use rustls::client::Resumption;
 use rustls::pki_types::CertificateDer;
-use rustls::server::NoServerSessionStorage;
+use rustls::server::StoresServerSessions;
 use rustls::version::TLS13;
+use sha2::{Digest as _, Sha256};
 use sluice_protocol::{ALPN_JOIN, ALPN_SESSION};
 
 use crate::bounds::{
@@ -18,6 +19,7 @@ use crate::bounds::{
 };
 use crate::error::TlsError;
 use crate::identity::{NodeIdentity, ServerIdentity};
+use crate::resumption::Tickets;
 use crate::verify::{
     AuthorityVerifier, NodeVerifier, PinnedAuthorityVerifier, TimeFloor, provider,
 };
@@ -72,9 +74,17 @@ fn transport(timing: &Timing, side: Side) -> Result<TransportConfig, TlsError> {
     Ok(config)
 }
 
+/// What an edge remembers of the server's limits, as one number: a session is good for as long as it is the same. The
+/// libraries' text names every limit; when only the text changes, edges pay one full handshake.
+pub(crate) fn limits_sha256(timing: &Timing) -> Result<[u8; 32], TlsError> {
+    let text = format!("{:?}", transport(timing, Side::Accepting)?);
+    Ok(Sha256::digest(text).into())
+}
+
 pub(crate) fn server(
     identity: &ServerIdentity,
     timing: &Timing,
+    sessions: Arc<dyn StoresServerSessions>,
 ) -> Result<quinn::ServerConfig, TlsError> {
     let authority = identity.chain[1].clone();
     let mut tls = rustls::ServerConfig::builder_with_provider(provider())
@@ -84,9 +94,11 @@ pub(crate) fn server(
         .with_single_cert(identity.chain.clone(), identity.key.clone_key())
         .map_err(TlsError::new)?;
     tls.alpn_protocols = vec![ALPN_SESSION.to_vec(), ALPN_JOIN.to_vec()];
-    tls.session_storage = Arc::new(NoServerSessionStorage {});
-    tls.send_tls13_tickets = 0;
-    tls.max_early_data_size = 0;
+    // No ticketer: early data is for stateful sessions only. One ticket: it is used once, and brings the next.
+    tls.session_storage = sessions;
+    tls.send_tls13_tickets = 1;
+    // QUIC knows two values: none, and as much as the limits of the transport let pass.
+    tls.max_early_data_size = u32::MAX;
     let tls = QuicServerConfig::try_from(tls).map_err(TlsError::new)?;
     let mut config = quinn::ServerConfig::with_crypto(Arc::new(tls));
     config
@@ -113,7 +125,7 @@ pub(crate) fn session_client(
         )?))
         .with_client_auth_cert(identity.chain(), identity.private_key())
         .map_err(TlsError::new)?;
-    client(tls, ALPN_SESSION, timing)
+    client(tls, ALPN_SESSION, timing, Some(Tickets::default()))
 }
 
 pub(crate) fn join_client(
@@ -126,17 +138,21 @@ pub(crate) fn join_client(
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(PinnedAuthorityVerifier::new(authority_sha256)))
         .with_no_client_auth();
-    client(tls, ALPN_JOIN, timing)
+    client(tls, ALPN_JOIN, timing, None)
 }
 
 fn client(
     mut tls: rustls::ClientConfig,
     alpn: &[u8],
     timing: &Timing,
+    tickets: Option<Tickets>,
 ) -> Result<quinn::ClientConfig, TlsError> {
     tls.alpn_protocols = vec![alpn.to_vec()];
-    tls.resumption = Resumption::disabled();
-    tls.enable_early_data = false;
+    tls.enable_early_data = tickets.is_some();
+    tls.resumption = match tickets {
+        Some(tickets) => Resumption::store(Arc::new(tickets)),
+        None => Resumption::disabled(),
+    };
     let tls = QuicClientConfig::try_from(tls).map_err(TlsError::new)?;
     let mut config = quinn::ClientConfig::new(Arc::new(tls));
     config.transport_config(Arc::new(transport(timing, Side::Dialling)?));

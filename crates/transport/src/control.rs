@@ -3,6 +3,7 @@
 use std::fmt;
 
 use bytes::Bytes;
+use quinn::{Connection, ZeroRttAccepted};
 use sluice_protocol::FRAME_BYTES_MAX;
 
 use crate::error::SessionError;
@@ -53,19 +54,69 @@ impl fmt::Debug for ControlSender {
     }
 }
 
+/// That the peer is really there. Its first packets alone may be a copy that somebody kept: only the end of the
+/// handshake needs its keys now.
+pub(crate) struct Proof {
+    connection: Connection,
+    complete: Option<ZeroRttAccepted>,
+}
+
+impl Proof {
+    pub(crate) fn new(connection: Connection, complete: ZeroRttAccepted) -> Self {
+        Self {
+            connection,
+            complete: Some(complete),
+        }
+    }
+
+    /// Waits for the end of the handshake. May be dropped and called again.
+    pub(crate) async fn wait(&mut self) -> Result<(), SessionError> {
+        if let Some(complete) = &mut self.complete {
+            // What it says is about the dialling side.
+            complete.await;
+            self.complete = None;
+            // It also ends when the connection fails.
+            if let Some(error) = self.connection.close_reason() {
+                return Err(error.into());
+            }
+        }
+        Ok(())
+    }
+}
+
 /// Receives control frames.
-pub struct ControlReceiver(Reader);
+///
+/// On the orchestrator's side the first frame may have come as early data, which can be a replay: it may be read and
+/// answered, and nothing may be committed for it. Every later frame is only handed out when the handshake is complete.
+pub struct ControlReceiver {
+    reader: Reader,
+    /// Of the accepting side.
+    proof: Option<Proof>,
+    greeted: bool,
+}
 
 impl ControlReceiver {
-    pub(crate) fn new(reader: Reader) -> Self {
-        Self(reader)
+    pub(crate) fn new(reader: Reader, proof: Option<Proof>) -> Self {
+        Self {
+            reader,
+            proof,
+            greeted: false,
+        }
     }
 
     /// The next frame; `None` when the peer has finished its side. May be dropped and called again without loss.
     ///
     /// Any error is the end of this stream.
     pub async fn recv(&mut self) -> Result<Option<Bytes>, SessionError> {
-        self.0.recv().await
+        if self.greeted
+            && let Some(proof) = &mut self.proof
+        {
+            proof.wait().await?;
+            self.proof = None;
+        }
+        let frame = self.reader.recv().await?;
+        self.greeted = true;
+        Ok(frame)
     }
 }
 

@@ -66,6 +66,14 @@ impl EndpointKeys {
         }
     }
 
+    /// What seals the sessions on disk: drawn from the reset key, so that it is as old as the connections it is for.
+    pub(crate) fn session_seal(&self) -> [u8; 32] {
+        let key = hmac::Key::new(hmac::HMAC_SHA256, &self.reset);
+        let mut seal = [0; 32];
+        seal.copy_from_slice(hmac::sign(&key, b"sluice: seal of TLS sessions").as_ref());
+        seal
+    }
+
     pub(crate) fn connection_ids(&self) -> KeyedConnectionIds {
         KeyedConnectionIds {
             key: hmac::Key::new(hmac::HMAC_SHA256, &self.connection_id),

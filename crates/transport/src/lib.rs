@@ -23,6 +23,7 @@ pub mod identity;
 mod keys;
 mod random;
 mod request;
+mod resumption;
 mod server;
 mod session;
 mod verify;
@@ -45,8 +46,9 @@ pub use error::{
 pub use https::{ApiStream, TlsListener, api_client_config};
 pub use keys::EndpointKeys;
 pub use request::{Priority, Reply, RequestAcceptor, Responder};
+pub use resumption::{Journal, KeptSession, Resumptions, SessionChange};
 pub use server::{Incoming, JoinConn, Server};
-pub use session::{Established, PeerIdentity, Session};
+pub use session::{EarlyData, Established, PeerIdentity, Session};
 pub use sluice_protocol::{ALPN_JOIN, ALPN_SESSION, FRAME_BYTES_MAX};
 
 /// The name that every orchestrator's certificate carries, wherever it runs: servers are verified by it, not by IP.

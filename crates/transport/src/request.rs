@@ -158,7 +158,13 @@ impl RequestAcceptor {
                     }
                 }
                 stream = self.connection.accept_bi(), if self.arriving.len() < STREAMS_MAX as usize => {
-                    let (send, recv) = stream?;
+                    let (send, mut recv) = stream?;
+                    if recv.is_0rtt() {
+                        // Early data is for a Hello: whatever else comes so may be a replay.
+                        // Fails only when the stream has ended already.
+                        let _ = recv.stop(CloseCode::PROTOCOL.to_var());
+                        continue;
+                    }
                     self.arriving.spawn(arrive(send, recv));
                 }
             }

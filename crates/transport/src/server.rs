@@ -17,11 +17,13 @@ use crate::bounds::{
     JOIN_FRAME_BYTES_MAX,
 };
 use crate::config::{self, Timing};
+use crate::control::Proof;
 use crate::error::{CloseCode, ServerError, SessionError};
 use crate::frame::{Reader, Writer};
 use crate::identity::{CertificateFacts, ServerIdentity};
 use crate::keys::EndpointKeys;
-use crate::session::{Established, PeerIdentity, Session, peer_chain};
+use crate::resumption::Resumptions;
+use crate::session::{EarlyData, Established, PeerIdentity, Session, peer_chain};
 
 /// Accepts sessions and join requests on one UDP port.
 pub struct Server {
@@ -39,21 +41,25 @@ pub struct Server {
 pub enum Incoming {
     /// A new machine with a token. Nothing about it is proven yet but that it knows the server.
     Join(JoinConn),
-    /// A node with a certificate of this cluster; its standing and its certificate's date are for the caller to check.
+    /// A node with a certificate of this cluster; its standing and its certificate's date are for the caller to check,
+    /// also because a resumed session's handshake checked nothing. Its first frame may be a replay: see
+    /// [`ControlReceiver`](crate::ControlReceiver).
     Session(Established),
 }
 
 impl Server {
     /// Binds the socket. Port 0 takes any free one: see [`Self::local_addr`].
     ///
-    /// Must be called inside a tokio runtime. `keys` must be the same at every start of this orchestrator.
+    /// Must be called inside a tokio runtime. `keys` must be the same at every start of this orchestrator, and
+    /// `resumptions` made with the same `keys` and `timing`.
     pub fn bind(
         listen: SocketAddr,
         identity: &ServerIdentity,
         keys: &EndpointKeys,
         timing: &Timing,
+        resumptions: &Resumptions,
     ) -> Result<Self, ServerError> {
-        let config = config::server(identity, timing)?;
+        let config = config::server(identity, timing, resumptions.storage())?;
         let bind = |source| ServerError::bind("UDP", listen, source);
         let socket = UdpSocket::bind(listen).map_err(bind)?;
         let local_addr = socket.local_addr().map_err(bind)?;
@@ -177,13 +183,25 @@ async fn welcome(incoming: quinn::Incoming) -> Option<Incoming> {
 }
 
 async fn handshake(incoming: quinn::Incoming) -> Result<Incoming, SessionError> {
-    let connection = incoming.accept()?.await?;
-    let protocol = connection
-        .handshake_data()
-        .and_then(|data| data.downcast::<HandshakeData>().ok())
+    let mut connecting = incoming.accept()?;
+    // Before it, a peer's identity may not be known though it comes with a session.
+    let greeting = connecting.handshake_data().await?;
+    let protocol = greeting
+        .downcast::<HandshakeData>()
+        .ok()
         .and_then(|data| data.protocol);
+    let (connection, complete) = connecting
+        .into_0rtt()
+        .map_err(|_| SessionError::Transport {
+            detail: "QUIC let an accepting side read nothing early".to_owned(),
+        })?;
+    let mut proof = Proof::new(connection.clone(), complete);
+    if peer_chain(&connection).is_none() {
+        // No session is resumed: who it is, shows the handshake.
+        proof.wait().await?;
+    }
     match protocol.as_deref() {
-        Some(ALPN_SESSION) => session(connection).await,
+        Some(ALPN_SESSION) => session(connection, proof).await,
         Some(ALPN_JOIN) => join(connection).await,
         _ => Err(refuse(
             &connection,
@@ -193,7 +211,7 @@ async fn handshake(incoming: quinn::Incoming) -> Result<Incoming, SessionError> 
     }
 }
 
-async fn session(connection: Connection) -> Result<Incoming, SessionError> {
+async fn session(connection: Connection, proof: Proof) -> Result<Incoming, SessionError> {
     let Some(chain) = peer_chain(&connection) else {
         let reason = "a session needs a node certificate; join first";
         return Err(refuse(&connection, CloseCode::NO_CERTIFICATE, reason));
@@ -209,14 +227,21 @@ async fn session(connection: Connection) -> Result<Incoming, SessionError> {
         }
     };
     // Streams arrive in the order in which the peer numbered them, so the first is the control stream.
-    let control = connection.accept_bi().await?;
+    let (send, recv) = connection.accept_bi().await?;
+    let early = if recv.is_0rtt() {
+        EarlyData::Accepted
+    } else {
+        EarlyData::Unused
+    };
     let peer = PeerIdentity {
         certificate,
         remote_addr: connection.remote_address(),
     };
-    Ok(Incoming::Session(
-        Session::new(connection, None).establish(control, Some(peer)),
-    ))
+    Ok(Incoming::Session(Session::new(connection, None).establish(
+        (Writer::new(send), recv),
+        Some((peer, proof)),
+        early,
+    )))
 }
 
 async fn join(connection: Connection) -> Result<Incoming, SessionError> {

@@ -1,7 +1,7 @@
 //! One QUIC connection between an edge and its orchestrator, as both sides see it.
 
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -11,7 +11,7 @@ use sluice_model::NodeId;
 use sluice_protocol::FRAME_BYTES_MAX;
 
 use crate::bounds::{CLOSE_REASON_BYTES_MAX, FLUSH_TIMEOUT, REQUEST_FRAME_BYTES_MAX};
-use crate::control::{CONTROL_PRIORITY, ControlReceiver, ControlSender};
+use crate::control::{CONTROL_PRIORITY, ControlReceiver, ControlSender, Proof};
 use crate::error::{CloseCode, SessionError};
 use crate::frame::{Reader, Writer};
 use crate::identity::CertificateFacts;
@@ -33,6 +33,17 @@ impl PeerIdentity {
     }
 }
 
+/// How the first frame of a session travelled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EarlyData {
+    /// With the first packets, one round trip before the handshake's end: the session before was resumed.
+    Accepted,
+    /// It was sent with the first packets, which the orchestrator did not take, and again after the handshake.
+    Refused,
+    /// After the handshake.
+    Unused,
+}
+
 /// A session that is up, with everything that exists once in it.
 #[derive(Debug)]
 pub struct Established {
@@ -46,6 +57,8 @@ pub struct Established {
     pub requests: RequestAcceptor,
     /// Who the peer is: on the orchestrator's side always, on the edge's side never (it knows its orchestrator).
     pub peer: Option<PeerIdentity>,
+    /// How the first frame travelled. The orchestrator cannot tell [`EarlyData::Refused`] from [`EarlyData::Unused`].
+    pub early: EarlyData,
 }
 
 /// A connection to the peer. Clones are the same session; when all of them and all streams are dropped, it closes.
@@ -66,15 +79,18 @@ impl Session {
 
     pub(crate) fn establish(
         self,
-        (send, recv): (quinn::SendStream, quinn::RecvStream),
-        peer: Option<PeerIdentity>,
+        (writer, recv): (Writer, quinn::RecvStream),
+        peer: Option<(PeerIdentity, Proof)>,
+        early: EarlyData,
     ) -> Established {
+        let (peer, proof) = peer.unzip();
         Established {
-            sender: ControlSender::new(Writer::new(send)),
-            receiver: ControlReceiver::new(Reader::new(recv, FRAME_BYTES_MAX)),
+            sender: ControlSender::new(writer),
+            receiver: ControlReceiver::new(Reader::new(recv, FRAME_BYTES_MAX), proof),
             requests: RequestAcceptor::new(self.connection.clone()),
             session: self,
             peer,
+            early,
         }
     }
 
@@ -99,6 +115,16 @@ impl Session {
     /// The current guess at the round trip.
     pub fn rtt(&self) -> Duration {
         self.connection.rtt()
+    }
+
+    /// On the dialling side: goes on from a new socket, so that the session finds a new way through NATs and after a change
+    /// of this machine's address. Takes two round trips; nothing is lost that QUIC can repeat. Does nothing on the accepting
+    /// side.
+    pub fn rebind(&self) -> std::io::Result<()> {
+        match &self.endpoint {
+            Some(endpoint) => endpoint.rebind(any_socket(self.remote_addr())?),
+            None => Ok(()),
+        }
     }
 
     /// Closes the session at once, both directions; what was sent and not yet taken may be lost.
@@ -144,6 +170,15 @@ impl fmt::Debug for Session {
             .field("remote_addr", &self.remote_addr())
             .finish_non_exhaustive()
     }
+}
+
+/// A new socket of this machine that can reach an address.
+pub(crate) fn any_socket(target: SocketAddr) -> std::io::Result<UdpSocket> {
+    let any: SocketAddr = match target {
+        SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
+        SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
+    };
+    UdpSocket::bind(any)
 }
 
 /// The certificates that the peer showed; `None` when it showed none.

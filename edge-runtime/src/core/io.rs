@@ -15,7 +15,7 @@ pub struct ConnectionId(pub u64);
 /// Something happened.
 #[derive(Clone, Debug)]
 pub enum Input {
-    /// A connection to the orchestrator is up; a newer one replaces an older.
+    /// A connection to the orchestrator is up, on which [`super::EdgeCore::hello`] was said; a newer one replaces an older.
     Connected {
         /// Which.
         connection: ConnectionId,
@@ -112,6 +112,8 @@ pub enum Output {
         connection: ConnectionId,
         /// The orchestrator's clock: the floor for checking certificates.
         server_time: UnixMs,
+        /// How often the two sides hear of each other.
+        heartbeat: std::time::Duration,
     },
     /// The certificate has expired, and the session is there to renew it: answer with [`Input::Renew`].
     RenewalWanted {

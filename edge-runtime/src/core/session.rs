@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use bytes::Bytes;
 use sluice_agent::Now;
 use sluice_ledger::{Ask, Outbox, Position, SetDigest};
 use sluice_model::{Epoch, ExecutionId, LifeNonce, MonotonicMs, Revision, SessionId, UnixMs};
@@ -141,6 +142,10 @@ impl State {
             connection,
             deadline,
         };
+    }
+
+    /// The first word of a connection, as of what is on disk now. It may be said on several, and early.
+    pub(super) fn hello(&self) -> Bytes {
         let (epoch, life) = self.meta.life.map_or((0, Vec::new()), |(epoch, nonce)| {
             (epoch.0, nonce.to_bytes().to_vec())
         });
@@ -158,7 +163,9 @@ impl State {
             labels: self.options.labels.clone(),
             capabilities: self.options.capabilities.clone(),
         };
-        self.send(Kind::Hello(hello));
+        sluice_protocol::encode(&EdgeMessage {
+            kind: Some(Kind::Hello(hello)),
+        })
     }
 
     pub(super) fn handle_disconnected(&mut self, connection: ConnectionId, why: String) {
@@ -310,6 +317,7 @@ impl State {
         self.outputs.push(Output::SessionBegun {
             connection,
             server_time,
+            heartbeat: Duration::from_millis(welcome.heartbeat_ms),
         });
         self.event(Event::SessionOpen {
             session: SessionId(welcome.session),

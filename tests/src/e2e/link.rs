@@ -1,4 +1,5 @@
-//! A UDP proxy between edges and orchestrator: the network of a test, which it can cut, delay, narrow or freeze.
+//! A UDP proxy between edges and orchestrator: the network of a test, which it can cut, delay, narrow or freeze, whose
+//! addresses it can change, and whose packets it can play again.
 //!
 //! ```text
 //!   edge A --+                    +-- socket for A --+
@@ -9,7 +10,7 @@
 //! Edges join at the front's address, which the orchestrator advertises. One task owns all state; conditions reach it
 //! through a channel, and it answers with what it counted, so that a test can prove that packets were really lost.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -79,13 +80,15 @@ pub struct Traffic {
     pub up: Counts,
     /// Orchestrator to edges.
     pub down: Counts,
+    /// Packets in answer to replayed ones.
+    pub to_replays: u64,
 }
 
 /// The proxy. Ends when dropped.
 #[derive(Debug)]
 pub struct Link {
     front: SocketAddr,
-    commands: mpsc::Sender<(Command, std::sync::mpsc::Sender<Traffic>)>,
+    commands: mpsc::Sender<(Command, std::sync::mpsc::Sender<Answer>)>,
 }
 
 /// Answered with the traffic once it is obeyed.
@@ -93,7 +96,20 @@ pub struct Link {
 enum Command {
     Upstream(SocketAddr),
     Conditions { up: Conditions, down: Conditions },
+    Rebind,
+    Strand,
+    Record,
+    Recorded,
+    Replay(Vec<Vec<u8>>),
     Count,
+}
+
+/// What comes back when a command is obeyed.
+#[derive(Debug)]
+struct Answer {
+    traffic: Traffic,
+    /// Of [`Command::Recorded`].
+    recorded: Vec<Vec<u8>>,
 }
 
 impl Link {
@@ -152,18 +168,45 @@ impl Link {
         self.set(Conditions::default(), Conditions::default());
     }
 
+    /// Gives every edge another address towards the orchestrator, as a router does that has forgotten its flows.
+    pub fn rebind(&self) {
+        self.send(Command::Rebind);
+    }
+
+    /// Loses all that comes from or goes to the sockets that edges have used until now: what a router does that took their
+    /// flows for dead. New sockets pass.
+    pub fn strand(&self) {
+        self.send(Command::Strand);
+    }
+
+    /// From now on, keeps a copy of what edges send: see [`Self::recorded`].
+    pub fn record(&self) {
+        self.send(Command::Record);
+    }
+
+    /// The packets that edges sent to the orchestrator since [`Self::record`].
+    pub fn recorded(&self) -> Vec<Vec<u8>> {
+        self.send(Command::Recorded).recorded
+    }
+
+    /// Sends packets to the orchestrator from an address of their own; answers to it are counted in
+    /// [`Traffic::to_replays`] and go nowhere.
+    pub fn replay(&self, packets: &[Vec<u8>]) {
+        self.send(Command::Replay(packets.to_vec()));
+    }
+
     /// What happened since it was opened.
     pub fn traffic(&self) -> Traffic {
-        self.send(Command::Count)
+        self.send(Command::Count).traffic
     }
 
     /// Returns when it is obeyed: what comes later meets the new conditions.
-    fn send(&self, command: Command) -> Traffic {
-        let (answer, traffic) = std::sync::mpsc::channel();
+    fn send(&self, command: Command) -> Answer {
+        let (answer, answered) = std::sync::mpsc::channel();
         self.commands
             .blocking_send((command, answer))
             .expect("the link's thread lives as long as the link");
-        traffic
+        answered
             .recv()
             .expect("the link's thread lives as long as the link")
     }
@@ -238,6 +281,10 @@ struct Task {
     arrivals: mpsc::Sender<(SocketAddr, Vec<u8>)>,
     arrived: mpsc::Receiver<(SocketAddr, Vec<u8>)>,
     last_used: u64,
+    stranded: BTreeSet<SocketAddr>,
+    recording: Option<Vec<Vec<u8>>>,
+    replays: Vec<UdpSocket>,
+    to_replays: u64,
 }
 
 struct Peer {
@@ -264,12 +311,16 @@ impl Task {
             arrivals,
             arrived,
             last_used: 0,
+            stranded: BTreeSet::new(),
+            recording: None,
+            replays: Vec::new(),
+            to_replays: 0,
         }
     }
 
     async fn run(
         mut self,
-        mut commands: mpsc::Receiver<(Command, std::sync::mpsc::Sender<Traffic>)>,
+        mut commands: mpsc::Receiver<(Command, std::sync::mpsc::Sender<Answer>)>,
     ) {
         let front = Arc::clone(&self.front);
         let mut buffer = vec![0; PACKET_BYTES_MAX];
@@ -279,15 +330,19 @@ impl Task {
             tokio::select! {
                 command = commands.recv() => match command {
                     Some((command, answer)) => {
-                        self.obey(command);
+                        let recorded = self.obey(command).await;
+                        let traffic = self.traffic();
                         // The asker may have panicked meanwhile.
-                        let _ = answer.send(self.traffic());
+                        let _ = answer.send(Answer { traffic, recorded });
                     }
                     // The link was dropped.
                     None => return,
                 },
                 // Errors here are echoes of packets to processes that died.
                 Ok((length, edge)) = front.recv_from(&mut buffer) => {
+                    if let Some(recording) = &mut self.recording {
+                        recording.push(buffer[..length].to_vec());
+                    }
                     self.up.take(edge, buffer[..length].to_vec());
                 }
                 Some((edge, bytes)) = self.arrived.recv() => self.down.take(edge, bytes),
@@ -298,8 +353,15 @@ impl Task {
         }
     }
 
-    fn obey(&mut self, command: Command) {
+    /// What was recorded, where that is asked for.
+    async fn obey(&mut self, command: Command) -> Vec<Vec<u8>> {
         match command {
+            // Sockets are opened anew with the next packets.
+            Command::Rebind => self.peers.clear(),
+            Command::Strand => self.stranded.extend(self.peers.keys()),
+            Command::Record => self.recording = Some(Vec::new()),
+            Command::Recorded => return self.recording.clone().unwrap_or_default(),
+            Command::Replay(packets) => self.replay(&packets).await,
             Command::Upstream(address) => self.orchestrator = Some(address),
             Command::Conditions { up, down } => {
                 self.up.conditions = up;
@@ -313,9 +375,33 @@ impl Task {
             }
             Command::Count => {}
         }
+        Vec::new()
     }
 
-    fn traffic(&self) -> Traffic {
+    async fn replay(&mut self, packets: &[Vec<u8>]) {
+        let (Some(orchestrator), Ok(socket)) =
+            (self.orchestrator, UdpSocket::bind("127.0.0.1:0").await)
+        else {
+            return;
+        };
+        for packet in packets {
+            // What cannot be sent is lost, as on any network.
+            let _ = socket.send_to(packet, orchestrator).await;
+        }
+        self.replays.push(socket);
+    }
+
+    fn count_replies(&mut self) {
+        let mut buffer = [0; 1];
+        for socket in &self.replays {
+            while socket.try_recv_from(&mut buffer).is_ok() {
+                self.to_replays += 1;
+            }
+        }
+    }
+
+    fn traffic(&mut self) -> Traffic {
+        self.count_replies();
         let counts = |direction: &Direction| Counts {
             waiting: direction.queue.len() as u64,
             ..direction.counts
@@ -323,6 +409,7 @@ impl Task {
         Traffic {
             up: counts(&self.up),
             down: counts(&self.down),
+            to_replays: self.to_replays,
         }
     }
 
@@ -338,6 +425,7 @@ impl Task {
             let packet = direction.queue.pop_front().expect("one is due");
             // What cannot be sent is lost, as on any network.
             let sent = match way {
+                _ if self.stranded.contains(&packet.edge) => false,
                 Way::Up => self.send_up(&packet).await,
                 Way::Down => {
                     let sent = self.front.send_to(&packet.bytes, packet.edge).await;
@@ -493,6 +581,27 @@ mod tests {
         link.mend();
         assert_eq!(echo(&orchestrator), b"a");
         assert_eq!(echo(&orchestrator), b"b");
+    }
+
+    #[test]
+    fn a_new_address_and_packets_played_again() {
+        let (link, edge, orchestrator) = pair();
+        let mut buffer = [0; 64];
+        link.record();
+        edge.send(b"one").unwrap();
+        let (_, first) = orchestrator.recv_from(&mut buffer).unwrap();
+        link.rebind();
+        edge.send(b"two").unwrap();
+        let (_, second) = orchestrator.recv_from(&mut buffer).unwrap();
+        assert_ne!(first, second);
+        assert_eq!(link.recorded(), [b"one", b"two"]);
+        link.replay(&link.recorded());
+        assert_eq!(echo(&orchestrator), b"one");
+        assert_eq!(echo(&orchestrator), b"two");
+        wait::until("the answers to be counted", || {
+            let traffic = link.traffic();
+            wait::check(traffic.to_replays == 2, || format!("{traffic:?}"))
+        });
     }
 
     #[test]

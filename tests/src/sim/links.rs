@@ -25,15 +25,18 @@ impl World {
             Mood::Calm => 10,
             Mood::Chaotic => self.random.delay(2, 1_500),
         };
+        let boot = self.edges[edge].boot;
+        let hello = self.process(edge, boot)?.core.hello();
         let connection = Connection {
             edge,
-            edge_boot: self.edges[edge].boot,
+            edge_boot: boot,
             host_boot: self.orchestrator.boot,
             edge_end: End::Dialling,
             host_end: End::Dialling,
             cut: false,
             latency_ms,
             begun: false,
+            hello,
             replayed: false,
             up: Lane::default(),
             down: Lane::default(),
@@ -85,6 +88,7 @@ impl World {
             return;
         }
         connection.edge_end = End::Open;
+        let hello = connection.hello.clone();
         if let Some(process) = self.process(edge, boot) {
             process.connection = process.connection.max(Some(id));
             process.dialling = false;
@@ -94,6 +98,7 @@ impl World {
                     connection: ConnectionId(id),
                 },
             );
+            self.send(id, Way::Up, hello);
         }
     }
 
@@ -433,6 +438,7 @@ impl World {
             cut: false,
             latency_ms: 10,
             begun: false,
+            hello: frame.clone(),
             replayed: true,
             up: Lane::default(),
             down: Lane::default(),

@@ -62,6 +62,8 @@ pub struct Connection {
     pub latency_ms: u64,
     /// The orchestrator has seen its Begin.
     pub begun: bool,
+    /// What the edge says first: it was written when it dialled.
+    pub hello: Bytes,
     /// Nobody is behind it: a recorded Hello is played again.
     pub replayed: bool,
     /// Up.

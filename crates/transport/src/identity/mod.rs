@@ -10,8 +10,8 @@ mod node;
 mod token;
 
 pub use authority::{ClusterAuthority, ClusterId, IssuedCertificate, ServerIdentity, VerifiedKey};
-pub(crate) use certificate::validity_seconds;
 pub use certificate::{CertificateFacts, Serial, spki_sha256};
+pub(crate) use certificate::{NODE_URI_PREFIX, validity_seconds};
 pub use node::{NodeIdentity, NodeKey};
 pub use token::{JoinToken, TOKEN_ADDRESSES_MAX, TokenError, TokenSecret};
 

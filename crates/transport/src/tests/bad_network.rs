@@ -7,7 +7,7 @@ use sluice_model::UnixMs;
 use tokio::runtime::Runtime;
 use tokio::sync::oneshot;
 
-use super::{Cluster, any_port, soon};
+use super::{Cluster, any_port, remembers_nothing, soon};
 use crate::{Client, EndpointKeys, Established, Incoming, Server, SessionError, Timing};
 
 /// A server in a runtime of its own, so that it can die without saying a word, as a killed process does.
@@ -27,8 +27,10 @@ impl Mortal {
         let (tell, told) = oneshot::channel();
         runtime.spawn(async move {
             // The port may take a moment to be free after the death of the one before.
+            let timing = Timing::default();
+            let resumptions = remembers_nothing(&keys, &timing);
             let mut server = loop {
-                match Server::bind(listen, &identity, &keys, &Timing::default()) {
+                match Server::bind(listen, &identity, &keys, &timing, &resumptions) {
                     Ok(server) => break server,
                     Err(_) => tokio::task::yield_now().await,
                 }
@@ -56,8 +58,10 @@ async fn connect(cluster: &Cluster, address: SocketAddr, idle_timeout: Duration)
         ..Timing::default()
     };
     let client = Client::new(&cluster.node(1), timing, UnixMs(0)).unwrap();
-    let mut edge = soon(client.connect(&[address.into()])).await.unwrap();
-    edge.sender.send("hello".into()).await.unwrap();
+    let hello = "hello".into();
+    let mut edge = soon(client.connect(&[address.into()], hello))
+        .await
+        .unwrap();
     assert_eq!(
         soon(edge.receiver.recv()).await.unwrap().unwrap(),
         "welcome"

@@ -87,8 +87,16 @@ async fn a_server_that_only_shows_the_right_authority_is_not_believed() {
     let (real, fake) = (Cluster::new(), Cluster::new());
     let mut identity = fake.server.clone();
     identity.chain[1] = real.server.chain[1].clone();
-    let mut server =
-        Server::bind(super::any_port(), &identity, &fake.keys, &Timing::default()).unwrap();
+    let timing = Timing::default();
+    let resumptions = super::remembers_nothing(&fake.keys, &timing);
+    let mut server = Server::bind(
+        super::any_port(),
+        &identity,
+        &fake.keys,
+        &timing,
+        &resumptions,
+    )
+    .unwrap();
     let token = token_for(&real, &server);
     let accepting = tokio::spawn(async move { server.accept().await.is_some() });
     let error = soon(join(&token, "secret".into(), &Timing::default()))

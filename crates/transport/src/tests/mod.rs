@@ -6,6 +6,7 @@ mod clock;
 mod https;
 mod identity;
 mod joining;
+mod resumption;
 mod sessions;
 mod streams;
 mod tokens;
@@ -17,7 +18,7 @@ use std::time::{Duration, SystemTime};
 use sluice_model::{NodeId, UnixMs};
 
 use crate::identity::{ClusterAuthority, NodeIdentity, NodeKey, ServerIdentity, VerifiedKey};
-use crate::{Address, Client, EndpointKeys, Established, Incoming, Server, Timing};
+use crate::{Address, Client, EndpointKeys, Established, Incoming, Resumptions, Server, Timing};
 
 /// Longer than anything here takes, so that a hang fails instead of hanging.
 const DEADLINE: Duration = Duration::from_secs(30);
@@ -82,8 +83,14 @@ impl Cluster {
     }
 
     pub(crate) fn serve_with(&self, listen: SocketAddr, timing: &Timing) -> Server {
-        Server::bind(listen, &self.server, &self.keys, timing).unwrap()
+        let resumptions = remembers_nothing(&self.keys, timing);
+        Server::bind(listen, &self.server, &self.keys, timing, &resumptions).unwrap()
     }
+}
+
+/// Sessions of a server that nobody comes back to after its end.
+pub(crate) fn remembers_nothing(keys: &EndpointKeys, timing: &Timing) -> Resumptions {
+    Resumptions::new(keys, timing, Vec::new(), Box::new(|_| {})).unwrap()
 }
 
 pub(crate) fn client(identity: &NodeIdentity) -> Client {
@@ -110,11 +117,16 @@ pub(crate) async fn open_at(
     server: &mut Server,
 ) -> (Established, Established) {
     let dialler = client(identity);
-    let dialling = async {
-        let mut edge = dialler.connect(addresses).await.unwrap();
-        edge.sender.send("hello".into()).await.unwrap();
-        edge
-    };
+    open_by(&dialler, addresses, server).await
+}
+
+/// As [`open`], by a client that may have been connected before.
+pub(crate) async fn open_by(
+    dialler: &Client,
+    addresses: &[Address],
+    server: &mut Server,
+) -> (Established, Established) {
+    let dialling = async { dialler.connect(addresses, "hello".into()).await.unwrap() };
     let (edge, incoming) = tokio::join!(soon(dialling), soon(server.accept()));
     let Incoming::Session(mut orchestrator) = incoming.unwrap() else {
         panic!("expected a session, got a join request")

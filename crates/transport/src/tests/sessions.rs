@@ -7,7 +7,9 @@ use quinn::crypto::rustls::QuicClientConfig;
 use rustls::version::TLS13;
 use sluice_model::UnixMs;
 
-use super::{Cluster, Pair, address_of, any_port, client, now, open, open_at, pair, soon};
+use super::{
+    Cluster, Pair, address_of, any_port, client, now, open, open_at, pair, remembers_nothing, soon,
+};
 use crate::identity::NodeIdentity;
 use crate::verify::{PinnedAuthorityVerifier, provider};
 use crate::{
@@ -67,6 +69,30 @@ async fn a_close_carries_who_and_why() {
             ..
         }
     ));
+}
+
+#[tokio::test]
+async fn a_session_goes_on_from_a_new_socket() {
+    let Pair {
+        server: _server,
+        mut edge,
+        mut orchestrator,
+    } = pair().await;
+    let mut seen = vec![orchestrator.session.remote_addr()];
+    for frame in ["one", "two"] {
+        edge.session.rebind().unwrap();
+        edge.sender.send(frame.into()).await.unwrap();
+        assert_eq!(
+            soon(orchestrator.receiver.recv()).await.unwrap().unwrap(),
+            frame
+        );
+        let address = orchestrator.session.remote_addr();
+        assert!(!seen.contains(&address), "{address} is in {seen:?}");
+        seen.push(address);
+        orchestrator.sender.send(frame.into()).await.unwrap();
+        assert_eq!(soon(edge.receiver.recv()).await.unwrap().unwrap(), frame);
+    }
+    orchestrator.session.rebind().unwrap();
 }
 
 #[tokio::test]
@@ -139,7 +165,7 @@ async fn an_edge_refuses_another_clusters_orchestrator() {
     let mut server = here.serve();
     let addresses = address_of(&server);
     let accepting = tokio::spawn(async move { server.accept().await.is_some() });
-    let error = soon(client(&elsewhere.node(1)).connect(&addresses))
+    let error = soon(client(&elsewhere.node(1)).connect(&addresses, "hello".into()))
         .await
         .unwrap_err();
     assert!(error.is_wrong_cluster(), "{error}");
@@ -161,9 +187,10 @@ async fn an_orchestrator_refuses_another_clusters_node() {
         here.authority.certificate_der().to_vec(),
     )
     .unwrap();
-    let mut edge = soon(client(&identity).connect(&addresses)).await.unwrap();
+    let mut edge = soon(client(&identity).connect(&addresses, "hello".into()))
+        .await
+        .unwrap();
     // The client's side of the handshake ends before the server has looked at its certificate.
-    let _ = edge.sender.send("hello".into()).await;
     let error = soon(edge.receiver.recv()).await.unwrap_err();
     assert!(
         matches!(&error, SessionError::CertificateRefused { .. }),
@@ -222,11 +249,13 @@ async fn a_stolen_node_certificate_makes_no_orchestrator() {
     let mut identity = cluster.server.clone();
     identity.chain[0] = thief.certificate_der().to_vec().into();
     identity.key = thief.private_key();
+    let timing = Timing::default();
+    let resumptions = remembers_nothing(&cluster.keys, &timing);
     let mut server =
-        Server::bind(any_port(), &identity, &cluster.keys, &Timing::default()).unwrap();
+        Server::bind(any_port(), &identity, &cluster.keys, &timing, &resumptions).unwrap();
     let addresses = address_of(&server);
     let accepting = tokio::spawn(async move { server.accept().await.is_some() });
-    let error = soon(client(&cluster.node(1)).connect(&addresses))
+    let error = soon(client(&cluster.node(1)).connect(&addresses, "hello".into()))
         .await
         .unwrap_err();
     assert!(
@@ -282,13 +311,17 @@ async fn every_address_that_fails_is_named() {
         ..Timing::default()
     };
     let dialler = Client::new(&cluster.node(1), timing, UnixMs(0)).unwrap();
-    let error = soon(dialler.connect(&addresses)).await.unwrap_err();
+    let error = soon(dialler.connect(&addresses, "hello".into()))
+        .await
+        .unwrap_err();
     assert!(error.is_unreachable());
     for address in &addresses {
         assert!(error.to_string().contains(&address.to_string()), "{error}");
     }
     assert_eq!(
-        soon(dialler.connect(&[])).await.unwrap_err(),
+        soon(dialler.connect(&[], "hello".into()))
+            .await
+            .unwrap_err(),
         ConnectError::NoAddress
     );
 }
@@ -297,11 +330,13 @@ async fn every_address_that_fails_is_named() {
 async fn a_port_in_use_is_said_plainly() {
     let cluster = Cluster::new();
     let first = cluster.serve();
+    let timing = Timing::default();
     let error = Server::bind(
         first.local_addr(),
         &cluster.server,
         &cluster.keys,
-        &Timing::default(),
+        &timing,
+        &remembers_nothing(&cluster.keys, &timing),
     )
     .unwrap_err();
     let expected = format!(

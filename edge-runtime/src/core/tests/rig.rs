@@ -497,7 +497,14 @@ impl Rig {
         self.connections += 1;
         let connection = ConnectionId(self.connections);
         self.connection = Some(connection);
-        self.try_input(Input::Connected { connection })
+        let hello = self.core().hello();
+        let output = Output::SendFrame {
+            connection,
+            frame: hello,
+        };
+        let mut inputs = VecDeque::from([Input::Connected { connection }]);
+        self.carry_out(vec![output], &mut inputs);
+        self.settle(Vec::new(), inputs)
     }
 
     pub(super) fn disconnect(&mut self) {
