@@ -144,6 +144,7 @@ impl EdgeHandle {
     /// Stops in steps: nothing new is started, what runs drains and saves its state within `within`, the session is
     /// closed, and what is left is cut.
     pub async fn shutdown(self, within: Duration) -> Result<(), EdgeError> {
+        tracing::info!(event = "edge.stopping", node = %self.name, "what runs drains");
         self.control.stop(within).await;
         let ended = self.ended.await;
         drop(self.stop);

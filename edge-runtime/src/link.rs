@@ -27,7 +27,7 @@ use crate::control::{Control, Outgoing};
 use crate::core::{ConnectionId, Input, Redial};
 use crate::error::EdgeError;
 use crate::join::IDENTITY_FILE;
-use crate::logs;
+use crate::logs::Answers;
 use crate::renewal;
 
 /// The first delay before dialling again.
@@ -54,9 +54,6 @@ const LAST_WORDS_WITHIN: Duration = Duration::from_millis(500);
 
 /// Frames waiting for one connection: a change in all its parts, and some acks. More means that the link is stuck.
 pub(crate) const OUTGOING_MAX: usize = 2048;
-
-/// Log requests answered at once: they are for people.
-const LOG_ANSWERS_MAX: usize = 4;
 
 /// A clock that is further off than this is worth a line in the log: records carry its times.
 const CLOCK_OFF_MAX: Duration = Duration::from_secs(300);
@@ -217,8 +214,7 @@ impl Link {
         }
         let mut tasks = JoinSet::new();
         tasks.spawn(write(sender, outgoing, session.clone(), notes));
-        let mut answers = JoinSet::new();
-        let executions: Arc<std::path::Path> = self.state_dir.join("executions").into();
+        let mut answers = Answers::new(self.state_dir.join("executions").into());
         let mut clock = None;
         let mut renewal_at = None;
         let mut race: Option<Race> = None;
@@ -236,18 +232,12 @@ impl Link {
                     }
                     Err(why) => break why,
                 },
-                request = next_request(&mut requests), if answers.len() < LOG_ANSWERS_MAX => match request {
-                    Ok((Some(request), responder)) => {
-                        let executions = Arc::clone(&executions);
-                        answers.spawn(async move {
-                            // An asker that went away is no news.
-                            let _ = logs::answer(&executions, &request, responder).await;
-                        });
-                    }
+                request = next_request(&mut requests) => match request {
+                    Ok((Some(request), responder)) => answers.begin(request, responder),
                     Ok((None, responder)) => responder.abort(CloseCode::PROTOCOL),
                     Err(why) => break why,
                 },
-                Some(_) = answers.join_next() => {}
+                () = answers.ended() => {}
                 Some(note) = noted.recv() => match note {
                     Note::Begun { server_time, heartbeat } => {
                         ended.succeeded = true;

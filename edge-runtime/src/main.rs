@@ -50,6 +50,14 @@ fn main() -> ExitCode {
                 _ = terminate.recv() => {}
                 _ = interrupt.recv() => {}
             }
+            // What drains may take its time; who asks twice does not want to wait for it.
+            tokio::spawn(async move {
+                tokio::select! {
+                    _ = terminate.recv() => {}
+                    _ = interrupt.recv() => {}
+                }
+                std::process::exit(1);
+            });
         };
         run(command.edge, stop).await
     });

@@ -19,6 +19,7 @@ mod halves;
 mod lane;
 mod local;
 mod log;
+mod log_reader;
 mod output_task;
 mod prepare;
 mod stages;
@@ -40,6 +41,7 @@ pub use counters::Counters;
 pub use dead_letters::{DeadLetterLine, dead_letters_tail};
 pub use local::run_local;
 pub use log::{LogLevel, LogLine, log_tail};
+pub use log_reader::{LogPiece, LogReader};
 pub use prepare::{Prepared, prepare};
 pub use supervise::RunningExecution;
 

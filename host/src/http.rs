@@ -12,10 +12,11 @@ use std::future::Future;
 
 use sluice_api::{
     DeployReply, DeployRequest, ErrorBody, Execution, ExecutionFilter, Explain, Job, JobDetail,
-    JobVersion, Logs, LogsQuery, Node, NodeDetail, NodeOrder, Plugin, RollbackRequest, Rollout,
-    RolloutOrder, Status, Token, TokenCreate, TokenCreated,
+    JobVersion, LogEvent, Logs, LogsQuery, Node, NodeDetail, NodeOrder, Plugin, RollbackRequest,
+    Rollout, RolloutOrder, Status, Token, TokenCreate, TokenCreated,
 };
 use sluice_model::{ExecutionId, JobName, NodeName, TokenId};
+use tokio::sync::mpsc;
 
 mod answer;
 mod auth;
@@ -79,6 +80,13 @@ pub trait ControlApi: Clone + Send + Sync + 'static {
         name: JobName,
         order: RolloutOrder,
     ) -> impl Future<Output = Answer<Rollout>> + Send;
+    /// Lines from the edges as they come, in a bounded queue, until an `End`; `not-found` without the job or the node,
+    /// `unavailable` when too many follow already. A reader that does not take them costs the edges nothing.
+    fn follow_logs(
+        &self,
+        job: JobName,
+        query: LogsQuery,
+    ) -> impl Future<Output = Answer<mpsc::Receiver<Vec<LogEvent>>>> + Send;
     /// Makes, changes or starts a job.
     fn deploy(&self, request: DeployRequest) -> impl Future<Output = Answer<DeployReply>> + Send;
     /// Starts a stopped job; one that is not stopped stays as it is.

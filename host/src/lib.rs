@@ -12,6 +12,7 @@
 pub mod artifacts;
 mod control;
 pub mod core;
+mod follow;
 pub mod http;
 mod operators;
 mod orchestrator;

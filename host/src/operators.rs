@@ -7,20 +7,24 @@ use std::time::Duration;
 
 use sluice_api::{
     AbsentNode, DeployReply, DeployRequest, ErrorBody, ErrorCode, Execution, ExecutionFilter,
-    Explain, Job, JobDetail, JobVersion, LOG_TAIL_DEFAULT, LogLevel, LogLine, Logs, LogsQuery,
-    Node, NodeDetail, NodeOrder, Plugin, RollbackRequest, Rollout, RolloutOrder, Status,
+    Explain, Job, JobDetail, JobVersion, LOG_TAIL_DEFAULT, LogEvent, Logs, LogsQuery, Node,
+    NodeDetail, NodeOrder, Plugin, RollbackRequest, Rollout, RolloutOrder, Status,
     TOKEN_TTL_MS_MAX, Token, TokenCreate, TokenCreated,
 };
 use sluice_model::pipeline::{self, PluginRef};
 use sluice_model::{Digest, ExecutionId, JobName, NodeName, TokenId, UnixMs};
-use sluice_protocol::COUNTER_MAX;
+use sluice_protocol::{COUNTER_MAX, LogRequest};
 use sluice_transport::Address;
 use sluice_transport::identity::{JoinToken, TokenSecret};
+use tokio::sync::mpsc;
 use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use crate::artifacts::Artifacts;
 use crate::control::{Ask, Clock, Control};
 use crate::core::{ApiCall, LogTarget, Reply};
+use crate::follow::{Follow, Readers, line_of};
 use crate::http::{Answer, ControlApi};
 use crate::sessions::OpenSessions;
 use crate::store::TokenRecord;
@@ -37,6 +41,10 @@ pub(crate) struct Operators {
     pub(crate) authority_sha256: [u8; 32],
     pub(crate) addresses: Arc<[Address]>,
     pub(crate) clock: Clock,
+    pub(crate) readers: Readers,
+    /// What outlives a request ends when the first is cancelled, and is waited for in the second.
+    pub(crate) stop: CancellationToken,
+    pub(crate) tasks: TaskTracker,
 }
 
 /// Asks, and takes the one sort of reply that belongs to the question.
@@ -107,11 +115,30 @@ impl ControlApi for Operators {
     }
 
     async fn logs(&self, job: JobName, query: LogsQuery) -> Answer<Logs> {
-        let call = ApiCall::LogTargets(job, query.node);
+        let call = ApiCall::LogTargets(job, query.node.clone());
         let targets: Vec<LogTarget> = ask!(self, call, Reply::LogTargets(targets) => targets)?;
-        Ok(self
-            .read_logs(targets, query.tail.unwrap_or(LOG_TAIL_DEFAULT))
-            .await)
+        Ok(self.read_logs(targets, &query).await)
+    }
+
+    async fn follow_logs(
+        &self,
+        job: JobName,
+        query: LogsQuery,
+    ) -> Answer<mpsc::Receiver<Vec<LogEvent>>> {
+        let permit = self.readers.admit()?;
+        let call = ApiCall::LogTargets(job.clone(), query.node.clone());
+        let targets: Vec<LogTarget> = ask!(self, call, Reply::LogTargets(targets) => targets)?;
+        let follow = Follow {
+            control: self.control.clone(),
+            open: self.open.clone(),
+            stop: self.stop.clone(),
+            job,
+            query,
+            _permit: permit,
+        };
+        let (events, work) = follow.begin(targets);
+        self.tasks.spawn(work);
+        Ok(events)
     }
 
     async fn deploy(&self, request: DeployRequest) -> Answer<DeployReply> {
@@ -250,7 +277,14 @@ impl Operators {
             .await?)
     }
 
-    async fn read_logs(&self, targets: Vec<LogTarget>, tail: u32) -> Logs {
+    async fn read_logs(&self, targets: Vec<LogTarget>, query: &LogsQuery) -> Logs {
+        let stage = query.stage.as_ref().map(ToString::to_string);
+        let request = LogRequest {
+            tail: query.tail.unwrap_or(LOG_TAIL_DEFAULT),
+            age_ms_max: query.age_ms_max,
+            stage: stage.unwrap_or_default(),
+            ..LogRequest::default()
+        };
         let mut logs = Logs::default();
         let mut reads = JoinSet::new();
         let mut targets = targets.into_iter();
@@ -259,9 +293,13 @@ impl Operators {
                 && let Some(target) = targets.next()
             {
                 let open = self.open.clone();
+                let request = LogRequest {
+                    execution: target.execution.to_bytes().to_vec(),
+                    ..request.clone()
+                };
                 reads.spawn(async move {
                     let read = match target.conn {
-                        Some(conn) => open.logs(conn, target.execution, tail).await,
+                        Some(conn) => open.logs(conn, request).await,
                         None => Err("it is not connected".to_owned()),
                     };
                     (target, read)
@@ -270,14 +308,8 @@ impl Operators {
             match reads.join_next().await {
                 None => break,
                 Some(Ok((target, Ok(lines)))) => {
-                    logs.lines.extend(lines.into_iter().map(|line| LogLine {
-                        at: UnixMs(line.at_ms),
-                        node: target.node.clone(),
-                        execution: target.execution,
-                        level: LogLevel::from_text(&line.level),
-                        stage: line.stage.parse().ok(),
-                        message: line.message,
-                    }));
+                    let lines = lines.into_iter().map(|line| line_of(&target, line));
+                    logs.lines.extend(lines);
                 }
                 Some(Ok((target, Err(why)))) => logs.absent.push(AbsentNode {
                     node: target.node,

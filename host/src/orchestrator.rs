@@ -31,6 +31,7 @@ use tracing::{info, warn};
 use crate::artifacts::{ArtifactError, Artifacts};
 use crate::control::{Clock, Control};
 use crate::core::{Core, CoreConfig};
+use crate::follow::Readers;
 use crate::http::{self, AdminToken, AdminTokenHash, ApiListener};
 use crate::operators::Operators;
 use crate::resumption;
@@ -199,6 +200,7 @@ impl Orchestrator {
             source,
         })?;
         let open = OpenSessions::default();
+        let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
         let operators = Operators {
             control: control.clone(),
             artifacts: artifacts.clone(),
@@ -206,6 +208,9 @@ impl Orchestrator {
             authority_sha256: authority.certificate_sha256(),
             addresses: Arc::clone(&addresses),
             clock,
+            readers: Readers::new(),
+            stop: stop.clone(),
+            tasks: tasks.clone(),
         };
         let shared = Shared {
             control: control.clone(),
@@ -217,7 +222,6 @@ impl Orchestrator {
             open,
             resumptions,
         };
-        let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
         tasks.spawn(sessions::serve(server, shared, tasks.clone(), stop.clone()));
         tasks.spawn(tick(control, config.heartbeat / 2, stop.clone()));
         tasks.spawn(sweep(operators.clone(), stop.clone()));

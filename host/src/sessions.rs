@@ -96,24 +96,12 @@ impl OpenSessions {
     pub(crate) async fn logs(
         &self,
         conn: ConnId,
-        execution: sluice_model::ExecutionId,
-        tail: u32,
+        request: LogRequest,
     ) -> Result<Vec<sluice_protocol::LogLine>, String> {
-        let session = self.get(conn).ok_or("it has just disconnected")?;
-        let request = StreamRequest {
-            kind: Some(stream_request::Kind::Logs(LogRequest {
-                execution: execution.to_bytes().to_vec(),
-                tail,
-            })),
-        };
         let ask = async {
-            let mut reply = session
-                .open_request(encode(&request))
-                .await
-                .map_err(|error| error.to_string())?;
+            let mut replies = self.open_logs(conn, request).await?;
             let mut lines = Vec::new();
-            while let Some(frame) = reply.recv().await.map_err(|error| error.to_string())? {
-                let part: LogReply = decode(&frame).map_err(|error| error.to_string())?;
+            while let Some(part) = replies.next().await? {
                 lines.extend(part.lines);
                 if lines.len() > LOG_LINES_MAX {
                     lines.drain(..lines.len() - LOG_LINES_MAX);
@@ -124,6 +112,39 @@ impl OpenSessions {
         tokio::time::timeout(LOGS_TIMEOUT, ask)
             .await
             .unwrap_or_else(|_| Err(format!("it did not answer within {LOGS_TIMEOUT:?}")))
+    }
+
+    /// An execution's log as it grows, from its edge.
+    pub(crate) async fn follow(
+        &self,
+        conn: ConnId,
+        request: LogRequest,
+    ) -> Result<LogReplies, String> {
+        tokio::time::timeout(LOGS_TIMEOUT, self.open_logs(conn, request))
+            .await
+            .unwrap_or_else(|_| Err("too many logs of it are read already".to_owned()))
+    }
+
+    async fn open_logs(&self, conn: ConnId, request: LogRequest) -> Result<LogReplies, String> {
+        let session = self.get(conn).ok_or("it has just disconnected")?;
+        let request = StreamRequest {
+            kind: Some(stream_request::Kind::Logs(request)),
+        };
+        let reply = session.open_request(encode(&request)).await;
+        reply.map(LogReplies).map_err(|error| error.to_string())
+    }
+}
+
+/// What an edge answers to a log request. Dropping it tells the edge to stop.
+pub(crate) struct LogReplies(sluice_transport::Reply);
+
+impl LogReplies {
+    /// The next part; `None` when there are no more.
+    pub(crate) async fn next(&mut self) -> Result<Option<LogReply>, String> {
+        let frame = self.0.recv().await.map_err(|error| error.to_string())?;
+        frame
+            .map(|frame| decode(&frame).map_err(|error| error.to_string()))
+            .transpose()
     }
 }
 

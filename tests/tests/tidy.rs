@@ -57,6 +57,19 @@ fn manifest(name: &str, dependencies: &str, words: &str) -> Vec<Problem> {
 }
 
 #[test]
+fn an_edge_is_built_without_orchestrator_and_command_line() {
+    let edge = manifests::within_reach("edge-runtime");
+    assert!(
+        edge.contains("sandbox") && edge.contains("model"),
+        "{edge:?}"
+    );
+    for other in ["host", "cli", "api", "scheduler"] {
+        assert!(!edge.contains(other), "the edge may have {other} in it");
+    }
+    assert!(manifests::within_reach("cli").contains("scheduler"));
+}
+
+#[test]
 fn a_forbidden_arrow_is_named_with_its_line() {
     for (name, other, is_allowed) in [
         ("sluice-ledger", "model", true),

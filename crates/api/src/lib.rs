@@ -29,7 +29,9 @@ pub use explain::{Explain, ExplainNode};
 pub use job::{
     Job, JobComponent, JobDetail, JobKind, JobVersion, RollbackRequest, Unplaced, VersionSource,
 };
-pub use logs::{AbsentNode, LOG_TAIL_DEFAULT, LOG_TAIL_MAX, LogLevel, LogLine, Logs, LogsQuery};
+pub use logs::{
+    AbsentNode, LOG_TAIL_DEFAULT, LOG_TAIL_MAX, LogEvent, LogLevel, LogLine, Logs, LogsQuery,
+};
 pub use node::{Node, NodeDetail, NodeLabels, NodeOrder};
 pub use rollout::{
     Rollout, RolloutEvent, RolloutFailure, RolloutNodes, RolloutOrder, RolloutSummary,

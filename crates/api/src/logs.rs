@@ -9,7 +9,7 @@ pub const LOG_TAIL_DEFAULT: u32 = 100;
 /// Most lines for each execution: one answer stays within a few MiB.
 pub const LOG_TAIL_MAX: u32 = 10_000;
 
-/// Query of `GET` [`crate::routes::JOB_LOGS`].
+/// Query of `GET` [`crate::routes::JOB_LOGS`] and [`crate::routes::JOB_LOGS_FOLLOW`].
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LogsQuery {
@@ -19,6 +19,42 @@ pub struct LogsQuery {
     /// The newest lines of each execution; [`LOG_TAIL_DEFAULT`] when absent, at most [`LOG_TAIL_MAX`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tail: Option<u32>,
+    /// Only lines that are no older than this, by each edge's own clock.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub age_ms_max: Option<u64>,
+    /// Only lines of this stage: not the runner's own, and no records.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stage: Option<StageName>,
+}
+
+/// One line of what `GET` [`crate::routes::JOB_LOGS_FOLLOW`] answers: JSON objects, one a line, for as long as the job
+/// exists. A blank line only says that the connection lives.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "kebab-case")]
+pub enum LogEvent {
+    /// A line of an execution's log. Those of one execution come in order, those of several as they arrive.
+    Line(LogLine),
+    /// Lines that nobody will see: the log or the reader had no room for them.
+    Dropped {
+        /// Where.
+        node: NodeName,
+        /// Of which execution.
+        execution: ExecutionId,
+        /// How many.
+        lines: u64,
+    },
+    /// A node whose lines do not come now. They follow when it is back.
+    Absent(AbsentNode),
+    /// Lines of a node that was absent come again.
+    Back {
+        /// The node.
+        node: NodeName,
+    },
+    /// Nothing follows.
+    End {
+        /// Why, in words.
+        why: String,
+    },
 }
 
 /// What the edges in reach had, and who was not in reach.

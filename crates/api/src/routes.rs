@@ -38,6 +38,8 @@ pub const JOB_ROLLOUT: &str = "/v1/jobs/{name}/rollout";
 pub const JOB_ROLLOUT_ORDER: &str = "/v1/jobs/{name}/rollout/{order}";
 /// `GET`, query [`crate::LogsQuery`] -> [`crate::Logs`].
 pub const JOB_LOGS: &str = "/v1/jobs/{name}/logs";
+/// `GET`, query [`crate::LogsQuery`] -> [`crate::LogEvent`]s, one a line, without an end.
+pub const JOB_LOGS_FOLLOW: &str = "/v1/jobs/{name}/logs/follow";
 /// `GET` -> [`crate::Execution`], of a job's name and a node's name.
 pub const JOB_NODE_EXECUTION: &str = "/v1/jobs/{name}/executions/{node}";
 /// `GET`, query [`crate::ExecutionFilter`] -> `[`[`crate::Execution`]`]`.

@@ -8,7 +8,7 @@ use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum, ValueHint};
 use clap_complete::Shell;
 use sluice_edge_runtime::args::EdgeArgs;
 use sluice_model::pipeline::parse_duration;
-use sluice_model::{JobName, NodeName, TokenId, check_label_key, check_label_value};
+use sluice_model::{JobName, NodeName, StageName, TokenId, check_label_key, check_label_value};
 
 /// Runs WebAssembly stages in data pipelines on fleets of edge machines
 #[derive(Debug, Parser)]
@@ -121,9 +121,14 @@ pub(crate) enum Command {
         /// The job
         job: JobName,
     },
-    /// The newest log lines of a job, read from its edges
+    /// The log of a job, read from its edges: its newest lines, and what comes after them
+    ///
+    /// It holds what stages say, what the runner did, and the records of `[output.stdout]`. Lines that were lost for want of
+    /// room are shown as a number. Following ends by Ctrl-C, or when the job is deleted.
     #[command(
-        after_help = "Examples:\n  sluice logs field-temps --tail 20\n  sluice logs field-temps --node e1"
+        after_help = "Examples:\n  sluice logs field-temps --tail 20\n  sluice logs field-temps --node e1 --since 10m\n  \
+        sluice logs field-temps --follow --stage drop-debug\n  \
+        sluice logs field-temps --follow --output json | jq -r .message   # one object a line"
     )]
     Logs(LogsArgs),
     /// Components
@@ -476,6 +481,15 @@ pub(crate) struct LogsArgs {
     #[arg(long, value_name = "N", default_value_t = sluice_api::LOG_TAIL_DEFAULT,
           value_parser = clap::value_parser!(u32).range(0..=i64::from(sluice_api::LOG_TAIL_MAX)))]
     pub(crate) tail: u32,
+    /// Only lines that are no older than this, by each edge's clock
+    #[arg(long, value_name = "DURATION", value_parser = positive_duration)]
+    pub(crate) since: Option<Duration>,
+    /// Only lines of this stage: none of the runner, no records
+    #[arg(long, value_name = "NAME")]
+    pub(crate) stage: Option<StageName>,
+    /// Go on with every line that comes
+    #[arg(long, short)]
+    pub(crate) follow: bool,
 }
 
 #[derive(Debug, Subcommand)]

@@ -159,6 +159,29 @@ impl Client {
         self.answer(request).await
     }
 
+    /// `GET` with a query of an answer that comes line by line and has no end of its own.
+    pub(crate) async fn stream<'a>(
+        &'a self,
+        path: &str,
+        query: &impl Serialize,
+    ) -> Result<LineStream<'a>, Failure> {
+        let request = self.request(Method::GET, path).query(query);
+        let response = request
+            .send()
+            .await
+            .map_err(|error| self.unreachable(&error))?;
+        let status = response.status();
+        if status.is_success() {
+            return Ok(LineStream {
+                client: self,
+                response,
+                begun: Vec::new(),
+            });
+        }
+        let bytes = self.body(response).await?;
+        Err(self.refusal(status, &bytes))
+    }
+
     fn request(&self, method: Method, path: &str) -> RequestBuilder {
         self.http
             .request(method, format!("{}{path}", self.base))
@@ -175,7 +198,11 @@ impl Client {
         if status.is_success() {
             return serde_json::from_slice(&bytes).map_err(|error| self.not_sluice(&error));
         }
-        match serde_json::from_slice::<ErrorBody>(&bytes) {
+        Err(self.refusal(status, &bytes))
+    }
+
+    fn refusal(&self, status: reqwest::StatusCode, bytes: &[u8]) -> Failure {
+        match serde_json::from_slice::<ErrorBody>(bytes) {
             Ok(body) => {
                 let mut failure = Failure::from(body);
                 if status == reqwest::StatusCode::UNAUTHORIZED {
@@ -189,9 +216,9 @@ impl Client {
                             .to_owned(),
                     );
                 }
-                Err(failure)
+                failure
             }
-            Err(_) => Err(self.not_sluice(&format!("HTTP status {status}"))),
+            Err(_) => self.not_sluice(&format!("HTTP status {status}")),
         }
     }
 
@@ -235,7 +262,8 @@ impl Client {
         Failure::new(Exit::Unreachable, format!("{what}: {cause}")).with_help(help)
     }
 
-    fn not_sluice(&self, problem: &dyn std::fmt::Display) -> Failure {
+    /// The failure for an answer that no orchestrator of this version gives.
+    pub(crate) fn not_sluice(&self, problem: &dyn std::fmt::Display) -> Failure {
         Failure::new(
             Exit::Failed,
             format!(
@@ -244,6 +272,36 @@ impl Client {
             ),
         )
         .with_help("compare `sluice --version` on both sides: the orchestrator is upgraded first")
+    }
+}
+
+/// An answer that comes line by line.
+pub(crate) struct LineStream<'a> {
+    client: &'a Client,
+    response: Response,
+    /// A line whose end has not come.
+    begun: Vec<u8>,
+}
+
+impl LineStream<'_> {
+    /// The next lines, without their ends; empty ones only say that the connection lives. `None` when it is over.
+    pub(crate) async fn lines(&mut self) -> Result<Option<Vec<Vec<u8>>>, Failure> {
+        let chunk = self.response.chunk().await;
+        let Some(chunk) = chunk.map_err(|error| self.client.unreachable(&error))? else {
+            return Ok(None);
+        };
+        if self.begun.len() + chunk.len() > ANSWER_BYTES_MAX {
+            return Err(self.client.not_sluice(&"a line does not end"));
+        }
+        self.begun.extend_from_slice(&chunk);
+        let Some(end) = self.begun.iter().rposition(|&byte| byte == b'\n') else {
+            return Ok(Some(Vec::new()));
+        };
+        let rest = self.begun.split_off(end + 1);
+        let whole = std::mem::replace(&mut self.begun, rest);
+        let lines = whole.split(|&byte| byte == b'\n');
+        let lines = lines.filter(|line| !line.is_empty()).map(<[u8]>::to_vec);
+        Ok(Some(lines.collect()))
     }
 }
 

@@ -15,6 +15,7 @@ use crate::out::Out;
 mod cluster;
 mod deploy;
 mod local;
+mod logs;
 mod nodes;
 
 pub(crate) use deploy::deploy_file;
@@ -96,7 +97,7 @@ pub(crate) async fn execute(args: Args, out: &Out) -> Result<(), Failure> {
             cluster::delete_node(&connect().await?, out, &node).await
         }
         Command::Explain { job } => cluster::explain(&connect().await?, out, &job).await,
-        Command::Logs(args) => cluster::logs(&connect().await?, out, args).await,
+        Command::Logs(args) => logs::logs(&connect().await?, out, args).await,
         Command::Plugin(PluginCommand::List) => cluster::plugins(&connect().await?, out).await,
         Command::Plugin(PluginCommand::Inspect { file }) => local::inspect(&file, out),
         Command::Pipeline(PipelineCommand::Validate { file }) => local::validate(&file, out),

@@ -23,6 +23,15 @@ pub(crate) struct Out {
     progress: bool,
 }
 
+/// Whoever reads standard output.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Reader {
+    /// Still reads.
+    There,
+    /// Went away (`| head`).
+    Gone,
+}
+
 impl Out {
     /// The process's streams, as they are connected now.
     pub(crate) fn of_process(global: &Global) -> Self {
@@ -64,16 +73,22 @@ impl Out {
 
     /// Writes text as it is to standard output. A reader that went away (`| head`) is no failure.
     pub(crate) fn text(&self, text: &str) -> Result<(), Failure> {
+        self.piece(text).map(drop)
+    }
+
+    /// Writes a part of a result that has no end, and tells whether anybody still reads it.
+    pub(crate) fn piece(&self, text: &str) -> Result<Reader, Failure> {
         let mut stdout = io::stdout().lock();
         match stdout
             .write_all(text.as_bytes())
             .and_then(|()| stdout.flush())
         {
-            Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Failure::new(
+            Ok(()) => Ok(Reader::There),
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(Reader::Gone),
+            Err(error) => Err(Failure::new(
                 Exit::Failed,
                 format!("cannot write to standard output: {error}"),
             )),
-            _ => Ok(()),
         }
     }
 

@@ -483,6 +483,18 @@ pub struct LogRequest {
     /// How many lines at most; the edge has its own bound.
     #[prost(uint32, tag = "2")]
     pub tail: u32,
+    /// After those, every line that comes, until the asker stops the stream.
+    #[prost(bool, tag = "3")]
+    pub follow: bool,
+    /// Only with `follow`: go on at this line, the last [`LogReply::next`]; `tail` does not count then.
+    #[prost(uint64, optional, tag = "4")]
+    pub from: Option<u64>,
+    /// Only lines that are no older than this by the edge's own clock.
+    #[prost(uint64, optional, tag = "5")]
+    pub age_ms_max: Option<u64>,
+    /// Only lines of this stage; empty: all.
+    #[prost(string, tag = "6")]
+    pub stage: String,
 }
 
 /// One frame of lines; the stream ends after the last.
@@ -491,6 +503,15 @@ pub struct LogReply {
     /// Oldest first.
     #[prost(message, repeated, tag = "1")]
     pub lines: Vec<LogLine>,
+    /// The number of the line after these: where to go on after a cut.
+    #[prost(uint64, tag = "2")]
+    pub next: u64,
+    /// Lines before these that are gone: the log had no room for them, or has them no more.
+    #[prost(uint64, tag = "3")]
+    pub dropped: u64,
+    /// Set when refused: `followers`.
+    #[prost(message, optional, tag = "4")]
+    pub reject: Option<Reject>,
 }
 
 /// One line of an execution's log.

@@ -13,8 +13,8 @@ use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
-const CURRENT: &str = "current.jsonl";
-const PREVIOUS: &str = "previous.jsonl";
+pub(super) const CURRENT: &str = "current.jsonl";
+pub(super) const PREVIOUS: &str = "previous.jsonl";
 
 /// The writing end.
 #[derive(Debug)]
@@ -59,6 +59,22 @@ impl Halves {
             }
         }
         Ok(dropped)
+    }
+
+    /// Whether a piece of so many bytes would be the first of its half.
+    pub(super) fn would_begin(&self, bytes: usize) -> bool {
+        self.bytes == 0 || self.bytes + bytes as u64 > self.half_bytes_max
+    }
+
+    /// Whether nobody else has appended, renamed or deleted since.
+    pub(super) fn is_as_left(&self) -> bool {
+        let Ok(there) = std::fs::metadata(self.directory.join(CURRENT)) else {
+            return false;
+        };
+        let Ok(ours) = self.file.metadata() else {
+            return false;
+        };
+        (there.dev(), there.ino(), there.len()) == (ours.dev(), ours.ino(), self.bytes)
     }
 
     /// Makes everything appended survive a power cut.
@@ -112,7 +128,7 @@ fn append_to(path: &Path) -> io::Result<File> {
         .open(path)
 }
 
-fn open_existing(path: &Path) -> io::Result<Option<File>> {
+pub(super) fn open_existing(path: &Path) -> io::Result<Option<File>> {
     match File::open(path) {
         Ok(file) => Ok(Some(file)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),

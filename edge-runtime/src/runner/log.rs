@@ -3,11 +3,21 @@
 //! Lines are queued by whoever has one, which never blocks, and written by one task into two files of 8 MiB
 //! (`STATE_DIR/executions/ID/log`), one JSON object a line. The log is diagnostic: a line that finds no room is dropped
 //! and counted, and an error here never ends an execution.
+//!
+//! ```text
+//! {"next":1}                       a mark: the number of the line after it; each file begins with one
+//! {"at":...,"message":"..."}       line 1
+//! {"next":9}                       lines 2 to 8 found no room
+//! {"at":...,"message":"..."}       line 9
+//! ```
+//!
+//! Numbers count from 1 for as long as the log is kept, so a reader ([`super::log_reader`]) can be told where to go on and
+//! sees what it missed.
 
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
@@ -17,9 +27,10 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::counters::{Tally, count};
-use super::halves::{Halves, newest_first};
+use super::halves::{CURRENT, Halves, PREVIOUS, open_existing};
+use super::log_reader::LogReader;
 
-const DIRECTORY: &str = "log";
+pub(super) const DIRECTORY: &str = "log";
 /// One of the two files: a few hours of a talkative stage.
 const HALF_BYTES_MAX: u64 = 8 * 1024 * 1024;
 /// Bytes that may wait for the disk: a second of a fast `[output.stdout]`.
@@ -28,8 +39,10 @@ const QUEUED_BYTES_MAX: usize = 4 * 1024 * 1024;
 const QUEUED_PIECES_MAX: usize = 1024;
 /// Longest message; the rest of a stdout record is cut, lines of stages were cut before.
 const MESSAGE_BYTES_MAX: usize = 64 * 1024;
-/// Most lines that [`log_tail`] gives.
-const TAIL_LINES_MAX: usize = 10_000;
+/// How a mark begins; no line does.
+const MARK: &[u8] = b"{\"next\":";
+/// Room that a mark takes at most.
+const MARK_BYTES_MAX: usize = 32;
 
 /// One line of an execution's log.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -69,6 +82,7 @@ pub(super) type Listener = Arc<dyn Fn(&LogLine) + Send + Sync>;
 pub(super) struct Log {
     pieces: mpsc::Sender<Piece>,
     queued_bytes: Arc<AtomicUsize>,
+    missed: Arc<AtomicU64>,
     tally: Arc<Tally>,
     listener: Option<Listener>,
 }
@@ -77,8 +91,22 @@ pub(super) struct Log {
 pub(super) struct LogWriter {
     pieces: mpsc::Receiver<Piece>,
     queued_bytes: Arc<AtomicUsize>,
-    tally: Arc<Tally>,
+    file: LogFile,
+}
+
+/// The log on the disk. Everything here blocks.
+struct LogFile {
     directory: PathBuf,
+    tally: Arc<Tally>,
+    /// Lines that found no room since the last one that did.
+    missed: Arc<AtomicU64>,
+    open: Option<Open>,
+}
+
+struct Open {
+    halves: Halves,
+    /// The number of the next line.
+    next: u64,
 }
 
 /// Encoded lines.
@@ -95,35 +123,32 @@ pub(super) fn open(
 ) -> (Log, LogWriter) {
     let (sender, receiver) = mpsc::channel(QUEUED_PIECES_MAX);
     let queued_bytes = Arc::new(AtomicUsize::new(0));
+    let missed = Arc::new(AtomicU64::new(0));
     let log = Log {
         pieces: sender,
         queued_bytes: Arc::clone(&queued_bytes),
+        missed: Arc::clone(&missed),
         tally: Arc::clone(tally),
         listener,
     };
     let writer = LogWriter {
         pieces: receiver,
         queued_bytes,
-        tally: Arc::clone(tally),
-        directory: state_dir.join(DIRECTORY),
+        file: LogFile {
+            directory: state_dir.join(DIRECTORY),
+            tally: Arc::clone(tally),
+            missed,
+            open: None,
+        },
     };
     (log, writer)
 }
 
-/// The last `lines_max` lines (10,000 at most) of the log in an execution's state directory, oldest first. Blocking; no
-/// log is no line.
+/// The last `lines_max` lines of the log in an execution's state directory, oldest first. Blocking; no log is no line.
 pub fn log_tail(state_dir: &Path, lines_max: usize) -> io::Result<Vec<LogLine>> {
-    let lines_max = lines_max.min(TAIL_LINES_MAX);
-    let mut lines = Vec::new();
-    newest_first(&state_dir.join(DIRECTORY), |line| {
-        if lines.len() < lines_max {
-            // A line torn by a crash is not worth an error.
-            lines.extend(serde_json::from_str::<LogLine>(line));
-        }
-        lines.len() < lines_max
-    })?;
-    lines.reverse();
-    Ok(lines)
+    Ok(LogReader::open(state_dir, None)
+        .tail(lines_max, |_| true)?
+        .lines)
 }
 
 impl Log {
@@ -155,6 +180,7 @@ impl Log {
         if !fits || self.pieces.try_send(piece).is_err() {
             self.queued_bytes.fetch_sub(bytes, Ordering::Relaxed);
             count(&self.tally.log_lines_dropped, lines);
+            count(&self.missed, lines);
         }
     }
 }
@@ -198,28 +224,31 @@ impl sluice_sandbox::LogSink for Log {
 
 impl LogWriter {
     /// Writes until `done`, then what is still queued.
-    pub(super) async fn run(mut self, done: CancellationToken) {
-        let mut halves = None;
+    pub(super) async fn run(self, done: CancellationToken) {
+        let Self {
+            pieces: mut queue,
+            queued_bytes,
+            mut file,
+        } = self;
         let mut pieces = Vec::new();
         loop {
             let ended = tokio::select! {
                 biased;
-                received = self.pieces.recv_many(&mut pieces, QUEUED_PIECES_MAX) => received == 0,
+                received = queue.recv_many(&mut pieces, QUEUED_PIECES_MAX) => received == 0,
                 () = done.cancelled() => true,
             };
-            let (directory, tally) = (self.directory.clone(), Arc::clone(&self.tally));
             let written: usize = pieces.iter().map(|piece| piece.bytes.len()).sum();
             let work = move || {
-                write(&mut halves, &directory, &pieces, &tally);
+                file.write(&pieces);
                 pieces.clear();
-                (halves, pieces)
+                (file, pieces)
             };
             match tokio::task::spawn_blocking(work).await {
-                Ok(back) => (halves, pieces) = back,
+                Ok(back) => (file, pieces) = back,
                 // Only a runtime that shuts down or a bug gets here: the log ends, the execution does not.
                 Err(_) => return,
             }
-            self.queued_bytes.fetch_sub(written, Ordering::Relaxed);
+            queued_bytes.fetch_sub(written, Ordering::Relaxed);
             if ended {
                 return;
             }
@@ -229,28 +258,87 @@ impl LogWriter {
     /// Writes what is queued, here and now, for an execution that never starts. Blocking.
     pub(super) fn write_now(mut self) {
         let pieces: Vec<_> = std::iter::from_fn(|| self.pieces.try_recv().ok()).collect();
-        write(&mut None, &self.directory, &pieces, &self.tally);
+        self.file.write(&pieces);
     }
 }
 
-fn write(halves: &mut Option<Halves>, directory: &Path, pieces: &[Piece], tally: &Tally) {
-    let lines: u64 = pieces.iter().map(|piece| piece.lines).sum();
-    if lines == 0 {
-        return;
+impl LogFile {
+    fn write(&mut self, pieces: &[Piece]) {
+        let lines: u64 = pieces.iter().map(|piece| piece.lines).sum();
+        if lines > 0 && self.append(pieces, lines).is_err() {
+            // The next lines open the files anew.
+            self.open = None;
+            count(&self.tally.log_lines_dropped, lines);
+            count(&self.missed, lines);
+        }
     }
-    let written = (|| -> io::Result<()> {
-        let halves = match halves {
-            Some(halves) => halves,
-            None => halves.insert(Halves::open(directory.to_path_buf(), HALF_BYTES_MAX)?),
+
+    fn append(&mut self, pieces: &[Piece], lines: u64) -> io::Result<()> {
+        // A version that could not start has its say in the log of the one that runs.
+        if self
+            .open
+            .as_ref()
+            .is_some_and(|open| !open.halves.is_as_left())
+        {
+            self.open = None;
+        }
+        let open = match &mut self.open {
+            Some(open) => open,
+            None => {
+                let halves = Halves::open(self.directory.clone(), HALF_BYTES_MAX)?;
+                let next = next_number(&self.directory)?;
+                self.open.insert(Open { halves, next })
+            }
         };
-        let bytes: Vec<&[u8]> = pieces.iter().map(|piece| piece.bytes.as_slice()).collect();
-        halves.append(&bytes.concat()).map(drop)
-    })();
-    if written.is_err() {
-        // The next lines open the files anew.
-        *halves = None;
-        count(&tally.log_lines_dropped, lines);
+        let missed = self.missed.swap(0, Ordering::Relaxed);
+        let bytes = pieces.iter().map(|piece| piece.bytes.len()).sum::<usize>() + MARK_BYTES_MAX;
+        let mut text = Vec::with_capacity(bytes);
+        let first = open.next + missed;
+        if missed > 0 || open.halves.would_begin(bytes) {
+            push_mark(&mut text, first);
+        }
+        pieces
+            .iter()
+            .for_each(|piece| text.extend_from_slice(&piece.bytes));
+        let appended = open.halves.append(&text);
+        match appended {
+            Ok(_) => open.next = first + lines,
+            Err(_) => count(&self.missed, missed),
+        }
+        appended.map(drop)
     }
+}
+
+fn push_mark(text: &mut Vec<u8>, next: u64) {
+    text.extend_from_slice(MARK);
+    text.extend_from_slice(next.to_string().as_bytes());
+    text.extend_from_slice(b"}\n");
+}
+
+/// The number in a mark; `None` for any other line. Neither has its newline.
+pub(super) fn mark_of(line: &[u8]) -> Option<u64> {
+    let number = line.strip_prefix(MARK)?.strip_suffix(b"}")?;
+    std::str::from_utf8(number).ok()?.parse().ok()
+}
+
+/// The number of the line that comes next in the log in `directory`.
+fn next_number(directory: &Path) -> io::Result<u64> {
+    for name in [CURRENT, PREVIOUS] {
+        let Some(mut file) = open_existing(&directory.join(name))? else {
+            continue;
+        };
+        let mut bytes = Vec::new();
+        io::Read::read_to_end(&mut file, &mut bytes)?;
+        let mut next = None;
+        for line in bytes.split_inclusive(|&byte| byte == b'\n') {
+            let line = line.strip_suffix(b"\n").unwrap_or(line);
+            next = mark_of(line).or(Some(next.unwrap_or(1) + 1));
+        }
+        if let Some(next) = next {
+            return Ok(next);
+        }
+    }
+    Ok(1)
 }
 
 fn encode(bytes: &mut Vec<u8>, line: &LogLine) {

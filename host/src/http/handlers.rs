@@ -6,16 +6,17 @@ use axum::Router;
 use axum::body::Body as RawBody;
 use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::http::HeaderMap;
-use axum::http::header::CONTENT_LENGTH;
+use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{delete, get, post, put};
 use futures_util::StreamExt as _;
 use sluice_api::{
     ARTIFACT_BYTES_MAX, ArtifactInfo, DeployReply, DeployRequest, ErrorBody, ErrorCode, Execution,
-    ExecutionFilter, Explain, Job, JobDetail, JobVersion, Logs, LogsQuery, MISSING_DIGESTS_MAX,
-    MissingArtifacts, MissingReply, Node, NodeDetail, NodeLabels, NodeOrder, Plugin,
-    RollbackRequest, Rollout, RolloutOrder, Status, Token, TokenCreate, TokenCreated, routes,
+    ExecutionFilter, Explain, Job, JobDetail, JobVersion, LogEvent, Logs, LogsQuery,
+    MISSING_DIGESTS_MAX, MissingArtifacts, MissingReply, Node, NodeDetail, NodeLabels, NodeOrder,
+    Plugin, RollbackRequest, Rollout, RolloutOrder, Status, Token, TokenCreate, TokenCreated,
+    routes,
 };
 use sluice_model::{Digest, ExecutionId, JobName, NodeName, TokenId};
 
@@ -29,6 +30,9 @@ pub(super) const BODY_BYTES_MAX: usize = 2 << 20;
 
 /// How long an operation may take: reading logs waits for edges a few seconds, everything else is far below.
 const OPERATION_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// A reader that follows logs gets a blank line when nothing came for this long: silence would end the connection.
+const FOLLOW_SILENCE_MAX: Duration = Duration::from_secs(15);
 
 /// Longest silence within an upload.
 const UPLOAD_SILENCE_MAX: Duration = Duration::from_secs(30);
@@ -72,6 +76,7 @@ pub fn router<C: ControlApi>(control: C, artifacts: Artifacts, token: AdminToken
         .layer(middleware::from_fn(within_time));
     Router::new()
         .route(routes::ARTIFACT, put(upload::<C>))
+        .route(routes::JOB_LOGS_FOLLOW, get(follow_logs::<C>))
         .merge(timed)
         .fallback(no_route)
         .method_not_allowed_fallback(no_method)
@@ -235,12 +240,45 @@ async fn logs<C: ControlApi>(
     Segments(name): Segments<JobName>,
     Filter(query): Filter<LogsQuery>,
 ) -> Reply<Logs> {
+    check_tail(&query)?;
+    Ok(axum::Json(shared.control.logs(name, query).await?))
+}
+
+async fn follow_logs<C: ControlApi>(
+    State(shared): Held<C>,
+    Segments(name): Segments<JobName>,
+    Filter(query): Filter<LogsQuery>,
+) -> Result<Response, Failure> {
+    check_tail(&query)?;
+    let events = shared.control.follow_logs(name, query).await?;
+    let chunks = futures_util::stream::unfold(events, async |mut events| {
+        let chunk = match tokio::time::timeout(FOLLOW_SILENCE_MAX, events.recv()).await {
+            Ok(Some(piece)) => json_lines(&piece),
+            Ok(None) => return None,
+            Err(_) => b"\n".to_vec(),
+        };
+        Some((Ok::<_, std::convert::Infallible>(chunk), events))
+    });
+    let head = [(CONTENT_TYPE, "application/x-ndjson")];
+    Ok((head, RawBody::from_stream(chunks)).into_response())
+}
+
+fn json_lines(events: &[LogEvent]) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(events.len() * 256);
+    for event in events {
+        serde_json::to_writer(&mut bytes, event).expect("an event has nothing JSON cannot say");
+        bytes.push(b'\n');
+    }
+    bytes
+}
+
+fn check_tail(query: &LogsQuery) -> Result<(), ErrorBody> {
     let tail_max = sluice_api::LOG_TAIL_MAX;
     if query.tail.is_some_and(|tail| tail > tail_max) {
         let message = format!("`tail` is more than {tail_max}");
-        return Err(ErrorBody::new(ErrorCode::Invalid, message).into());
+        return Err(ErrorBody::new(ErrorCode::Invalid, message));
     }
-    Ok(axum::Json(shared.control.logs(name, query).await?))
+    Ok(())
 }
 
 async fn execution_at<C: ControlApi>(

@@ -112,6 +112,22 @@ impl ControlApi for Fake {
         std::future::ready(Ok(Logs::default()))
     }
 
+    fn follow_logs(
+        &self,
+        job: JobName,
+        query: LogsQuery,
+    ) -> impl Future<Output = Answer<mpsc::Receiver<Vec<LogEvent>>>> + Send {
+        self.note(format!("follow {job} {:?}", query.node));
+        let (to, events) = mpsc::channel(2);
+        let node: NodeName = "e1".parse().unwrap();
+        let why = "it is not connected".to_owned();
+        let absent = LogEvent::Absent(sluice_api::AbsentNode { node, why });
+        to.try_send(vec![absent]).unwrap();
+        let why = "the job is deleted".to_owned();
+        to.try_send(vec![LogEvent::End { why }]).unwrap();
+        std::future::ready(Ok(events))
+    }
+
     fn deploy(&self, request: DeployRequest) -> impl Future<Output = Answer<DeployReply>> + Send {
         self.note(format!("deploy {}", request.pipeline.len()));
         std::future::ready(Ok(DeployReply {
@@ -265,6 +281,7 @@ fn every_route() -> Vec<(&'static str, String)> {
         ("POST", routes::fill(routes::JOB_STOP, &["j"])),
         ("GET", routes::fill(routes::JOB_EXPLAIN, &["j"])),
         ("GET", routes::fill(routes::JOB_LOGS, &["j"])),
+        ("GET", routes::fill(routes::JOB_LOGS_FOLLOW, &["j"])),
         (
             "GET",
             routes::fill(routes::JOB_NODE_EXECUTION, &["j", "e1"]),
@@ -340,6 +357,7 @@ async fn every_route_reaches_its_operation() {
             "stop j",
             "explain j",
             "logs j None None",
+            "follow j None",
             "execution of j on e1",
             "executions ExecutionFilter { job: None, node: None, all: false }",
             &format!("execution {EXECUTION}"),
@@ -366,6 +384,24 @@ async fn queries_reach_the_operation() {
             "logs j Some(NodeName(\"e1\")) Some(5)"
         ]
     );
+}
+
+#[tokio::test]
+async fn what_is_followed_comes_as_one_json_object_a_line() {
+    let served = Served::start().await;
+    let path = "/v1/jobs/j/logs/follow?node=e1&tail=5&stage=s&age_ms_max=1000";
+    let (status, body) = served.ask("GET", path, b"").await;
+    assert_eq!(status, 200);
+    let lines: Vec<&str> = body.lines().filter(|line| line.starts_with('{')).collect();
+    assert_eq!(
+        lines,
+        [
+            r#"{"event":"absent","node":"e1","why":"it is not connected"}"#,
+            r#"{"event":"end","why":"the job is deleted"}"#
+        ]
+    );
+    let too_much = "/v1/jobs/j/logs/follow?tail=10001";
+    assert_eq!(served.ask("GET", too_much, b"").await.0, 422);
 }
 
 #[tokio::test]

@@ -492,12 +492,17 @@ impl Cluster {
     /// Runs the CLI against this cluster.
     #[track_caller]
     pub fn sluice(&self, args: &[&str]) -> Ran {
+        run(&mut self.sluice_command(args))
+    }
+
+    /// The CLI against this cluster, not run yet.
+    pub fn sluice_command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(sluice_program());
         self.environment(&mut command);
         command
             .env("SLUICE_CONTEXT", self.context_file())
             .args(args);
-        run(&mut command)
+        command
     }
 
     /// Runs a command of this cluster's to its end.

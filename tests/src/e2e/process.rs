@@ -125,12 +125,17 @@ impl Process {
     /// When it does not end.
     #[track_caller]
     pub fn terminate(&mut self) -> ExitStatus {
+        self.ask_to_end();
+        self.wait_end(wait::LONG)
+    }
+
+    /// Asks it to end (SIGTERM), and waits for nothing.
+    pub fn ask_to_end(&mut self) {
         if self.ended().is_none() {
             let pid = rustix::process::Pid::from_child(&self.child);
             rustix::process::kill_process(pid, rustix::process::Signal::TERM)
                 .expect("a live child can be signalled");
         }
-        self.wait_end(wait::LONG)
     }
 
     /// Waits until it ends by itself.

@@ -119,6 +119,21 @@ const TEST_FEATURES: [(&str, &str); 1] = [("tokio", "test-util")];
 /// What every crate takes from its workspace.
 const FROM_WORKSPACE: [&str; 5] = ["version", "edition", "rust-version", "license", "publish"];
 
+/// Our crates that a crate may have in it, by whatever way; itself not counted.
+pub fn within_reach(of: &str) -> BTreeSet<&'static str> {
+    let mut found = BTreeSet::new();
+    let mut open = vec![of];
+    while let Some(from) = open.pop() {
+        let arrows = ARROWS.iter().filter(|(name, _)| *name == from);
+        for &to in arrows.flat_map(|(_, to)| to.iter()) {
+            if found.insert(to) {
+                open.push(to);
+            }
+        }
+    }
+    found
+}
+
 /// Every problem of the manifests.
 pub fn check(project: &Project) -> Vec<Problem> {
     let mut problems = Vec::new();

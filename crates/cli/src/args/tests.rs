@@ -109,7 +109,8 @@ fn what_is_wrong_is_usage_and_says_what_would_be_right() {
         ("sluice token create --uses -1", "unexpected argument"),
         ("sluice token create --ttl 1y", "is not a duration"),
         ("sluice logs a --tail 10001", "10001"),
-        ("sluice logs a --follow", "unexpected argument"),
+        ("sluice logs a --follow --since 5", "is not a duration"),
+        ("sluice logs a --stage A_b", "--stage"),
         ("sluice completions tcsh", "possible values"),
     ] {
         let error = parsed(line).unwrap_err();

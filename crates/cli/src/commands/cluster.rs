@@ -1,12 +1,12 @@
 //! Commands that ask the orchestrator one thing and show the answer.
 
 use sluice_api::{
-    Execution, ExecutionFilter, Explain, Job, JobDetail, JobVersion, Logs, LogsQuery, Node,
-    NodeDetail, Plugin, Rollout, RolloutOrder, Status, Token, TokenCreate, TokenCreated, routes,
+    Execution, ExecutionFilter, Explain, Job, JobDetail, JobVersion, Node, NodeDetail, Plugin,
+    Rollout, RolloutOrder, Status, Token, TokenCreate, TokenCreated, routes,
 };
 use sluice_model::{ExecutionId, JobName, NodeName, TokenId};
 
-use crate::args::{Format, LogsArgs, TokenCreateArgs};
+use crate::args::{Format, TokenCreateArgs};
 use crate::client::Client;
 use crate::failure::Failure;
 use crate::out::Out;
@@ -163,42 +163,6 @@ pub(super) async fn execution(client: &Client, out: &Out, path: &str) -> Result<
 pub(super) async fn explain(client: &Client, out: &Out, name: &JobName) -> Result<(), Failure> {
     let answer: Explain = client.get(&job_path(routes::JOB_EXPLAIN, name)).await?;
     out.show(&answer, |style| render::explain(style, &answer))
-}
-
-pub(super) async fn logs(client: &Client, out: &Out, args: LogsArgs) -> Result<(), Failure> {
-    let query = LogsQuery {
-        node: args.node,
-        tail: Some(args.tail),
-    };
-    let logs: Logs = client
-        .get_with(&job_path(routes::JOB_LOGS, &args.job), &query)
-        .await?;
-    let lines = |_| {
-        let mut text = String::new();
-        for line in &logs.lines {
-            let stage = match &line.stage {
-                Some(stage) => format!(" {stage}:"),
-                None => String::new(),
-            };
-            text.push_str(&format!(
-                "{} {} {}{stage} {}\n",
-                line.at,
-                line.node,
-                line.level.as_str(),
-                render::clean(&line.message)
-            ));
-        }
-        text
-    };
-    out.show(&logs.lines, lines)?;
-    for absent in &logs.absent {
-        out.say(&format!(
-            "nothing from {}: {}",
-            absent.node,
-            render::clean(&absent.why)
-        ));
-    }
-    Ok(())
 }
 
 pub(super) async fn plugins(client: &Client, out: &Out) -> Result<(), Failure> {

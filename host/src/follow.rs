@@ -1,0 +1,395 @@
+//! Follows the logs of a job's executions across nodes, for one reader.
+//!
+//! ```text
+//!   edge --stream, low priority--> one task for each execution --+
+//!   edge --stream, low priority--> one task for each execution --+--> bounded queue --> the reader
+//!                                  Follow: looks every second who is there, and starts tasks
+//! ```
+//!
+//! A reader that stalls fills the queue; then the tasks read no more, the streams' windows fill, and the edges wait: what
+//! their logs drop meanwhile comes as a number. Each task remembers where its execution's log stood, so that after a cut it
+//! goes on at the next line. Nothing here touches the control thread but one question a second.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use sluice_api::{
+    AbsentNode, ErrorBody, ErrorCode, LOG_TAIL_DEFAULT, LOG_TAIL_MAX, LogEvent, LogLevel, LogLine,
+    LogsQuery,
+};
+use sluice_model::{ExecutionId, JobName, NodeName, UnixMs};
+use sluice_protocol::{LogReply, LogRequest};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, MissedTickBehavior};
+use tokio_util::sync::CancellationToken;
+
+use crate::control::{Ask, Control};
+use crate::core::{ApiCall, ConnId, LogTarget, Reply};
+use crate::sessions::OpenSessions;
+
+/// Readers at once: people in front of terminals. Each may hold some MiB that wait for it.
+const READERS_MAX: usize = 32;
+
+/// Executions that one reader follows: each holds a stream of its edge, and a terminal shows no more anyway.
+const EXECUTIONS_MAX: usize = 256;
+
+/// Answers of edges that wait for a reader; each has at most 256 KiB.
+const QUEUED_MAX: usize = 16;
+
+/// How often it is looked who is there.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// How long after an edge refused it is asked again.
+const REFUSED_PAUSE: Duration = Duration::from_secs(5);
+
+/// Bounds how many readers follow at once.
+#[derive(Clone, Debug)]
+pub(crate) struct Readers(Arc<Semaphore>);
+
+impl Readers {
+    pub(crate) fn new() -> Self {
+        Self(Arc::new(Semaphore::new(READERS_MAX)))
+    }
+
+    pub(crate) fn admit(&self) -> Result<OwnedSemaphorePermit, ErrorBody> {
+        Arc::clone(&self.0).try_acquire_owned().map_err(|_| {
+            let message = format!("{READERS_MAX} readers follow logs already");
+            ErrorBody::new(ErrorCode::Unavailable, message).with_help("end one of them first")
+        })
+    }
+}
+
+/// What is needed to follow a job for one reader.
+pub(crate) struct Follow {
+    pub(crate) control: Control,
+    pub(crate) open: OpenSessions,
+    pub(crate) stop: CancellationToken,
+    pub(crate) job: JobName,
+    pub(crate) query: LogsQuery,
+    /// Held for as long as the reader is served.
+    pub(crate) _permit: OwnedSemaphorePermit,
+}
+
+/// One execution that is followed.
+struct Followed {
+    node: NodeName,
+    /// Where its log stood.
+    from: Option<u64>,
+    /// Its lines that count as new when `from` is not known.
+    tail: u32,
+    /// A task reads it.
+    reading: bool,
+    /// What the reader was told of its absence.
+    absent: Option<String>,
+    /// Not asked before.
+    pause_until: Instant,
+}
+
+/// How a task ended.
+struct Ended {
+    execution: ExecutionId,
+    from: Option<u64>,
+    why: String,
+    refused: bool,
+}
+
+impl Follow {
+    /// Begins with these targets; the receiver gets everything until it is dropped or an `End` came.
+    pub(crate) fn begin(
+        self,
+        targets: Vec<LogTarget>,
+    ) -> (
+        mpsc::Receiver<Vec<LogEvent>>,
+        impl Future<Output = ()> + Send,
+    ) {
+        let (to, events) = mpsc::channel(QUEUED_MAX);
+        (events, self.run(targets, to))
+    }
+
+    async fn run(self, targets: Vec<LogTarget>, to: mpsc::Sender<Vec<LogEvent>>) {
+        let stop = self.stop.clone();
+        let gone = to.clone();
+        // What waits for a reader that stalls is dropped with it.
+        tokio::select! {
+            () = self.follow(targets, to) => {}
+            () = stop.cancelled() => {
+                let why = "the orchestrator is stopping".to_owned();
+                // A full queue: the reader sees the connection end.
+                let _ = gone.try_send(vec![LogEvent::End { why }]);
+            }
+            () = gone.closed() => {}
+        }
+    }
+
+    async fn follow(&self, targets: Vec<LogTarget>, to: mpsc::Sender<Vec<LogEvent>>) {
+        let mut followed = BTreeMap::new();
+        let mut tasks = JoinSet::new();
+        let mut look = tokio::time::interval(LOOK_EVERY);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let tail = self.query.tail.unwrap_or(LOG_TAIL_DEFAULT);
+        let mut events = self.look(targets, tail, &mut followed, &mut tasks, &to);
+        look.reset();
+        loop {
+            if !events.is_empty() && to.send(std::mem::take(&mut events)).await.is_err() {
+                return;
+            }
+            tokio::select! {
+                _ = look.tick() => {
+                    match self.targets().await {
+                        Ok(targets) => {
+                            events = self.look(targets, LOG_TAIL_MAX, &mut followed, &mut tasks, &to);
+                        }
+                        Err(error) if error.code == ErrorCode::NotFound => {
+                            let why = format!("{} is deleted", self.job);
+                            events.push(LogEvent::End { why });
+                        }
+                        Err(error) => events.push(LogEvent::End { why: error.message }),
+                    }
+                }
+                Some(Ok(ended)) = tasks.join_next() => {
+                    events.extend(note_end(&mut followed, ended));
+                }
+            }
+            if matches!(events.last(), Some(LogEvent::End { .. })) {
+                // Nobody listens any more, or hears it: the same to us.
+                let _ = to.send(events).await;
+                return;
+            }
+        }
+    }
+
+    async fn targets(&self) -> Result<Vec<LogTarget>, ErrorBody> {
+        let call = ApiCall::LogTargets(self.job.clone(), self.query.node.clone());
+        match self.control.ask(Ask::Api(Box::new(call))).await? {
+            Reply::LogTargets(targets) => Ok(targets),
+            _ => Err(ErrorBody::new(
+                ErrorCode::Internal,
+                "an answer of another kind",
+            )),
+        }
+    }
+
+    /// Starts a task for each execution that can be read and is not, and says who is absent and who is back.
+    fn look(
+        &self,
+        targets: Vec<LogTarget>,
+        tail: u32,
+        followed: &mut BTreeMap<ExecutionId, Followed>,
+        tasks: &mut JoinSet<Ended>,
+        to: &mpsc::Sender<Vec<LogEvent>>,
+    ) -> Vec<LogEvent> {
+        let now = Instant::now();
+        let mut events = Vec::new();
+        followed.retain(|id, it| it.reading || targets.iter().any(|at| at.execution == *id));
+        for target in targets {
+            let full =
+                followed.len() >= EXECUTIONS_MAX && !followed.contains_key(&target.execution);
+            let known = followed.entry(target.execution);
+            let it = known.or_insert_with(|| Followed {
+                node: target.node.clone(),
+                from: None,
+                tail,
+                reading: false,
+                absent: None,
+                pause_until: now,
+            });
+            if it.reading || now < it.pause_until {
+                continue;
+            }
+            let why = match target.conn {
+                None => "it is not connected",
+                Some(_) if full => "more executions than 256 are not followed at once",
+                Some(conn) => {
+                    it.reading = true;
+                    if it.absent.take().is_some() {
+                        let node = it.node.clone();
+                        events.push(LogEvent::Back { node });
+                    }
+                    let request = self.request(&target, it);
+                    let (open, to) = (self.open.clone(), to.clone());
+                    tasks.spawn(async move { read(open, conn, target, request, to).await });
+                    continue;
+                }
+            };
+            events.extend(it.tell_absent(why.to_owned()));
+            if full {
+                followed.remove(&target.execution);
+            }
+        }
+        events
+    }
+
+    fn request(&self, target: &LogTarget, it: &Followed) -> LogRequest {
+        let stage = self.query.stage.as_ref().map(ToString::to_string);
+        LogRequest {
+            execution: target.execution.to_bytes().to_vec(),
+            tail: it.tail,
+            follow: true,
+            from: it.from,
+            // What a node said while it was away is wanted however old it is.
+            age_ms_max: self.query.age_ms_max.filter(|_| it.from.is_none()),
+            stage: stage.unwrap_or_default(),
+        }
+    }
+}
+
+impl Followed {
+    /// The event for the reader, unless it knows.
+    fn tell_absent(&mut self, why: String) -> Option<LogEvent> {
+        let known = self.absent.replace(why.clone());
+        (known.as_ref() != Some(&why)).then(|| {
+            let node = self.node.clone();
+            LogEvent::Absent(AbsentNode { node, why })
+        })
+    }
+}
+
+fn note_end(followed: &mut BTreeMap<ExecutionId, Followed>, ended: Ended) -> Option<LogEvent> {
+    let it = followed.get_mut(&ended.execution)?;
+    it.reading = false;
+    it.from = ended.from;
+    if ended.refused {
+        it.pause_until = Instant::now() + REFUSED_PAUSE;
+    }
+    it.tell_absent(ended.why)
+}
+
+/// Reads one execution's log until its stream ends.
+async fn read(
+    open: OpenSessions,
+    conn: ConnId,
+    target: LogTarget,
+    request: LogRequest,
+    to: mpsc::Sender<Vec<LogEvent>>,
+) -> Ended {
+    let mut ended = Ended {
+        execution: target.execution,
+        from: request.from,
+        why: String::new(),
+        refused: false,
+    };
+    let mut replies = match open.follow(conn, request).await {
+        Ok(replies) => replies,
+        Err(why) => return Ended { why, ..ended },
+    };
+    loop {
+        let reply = match replies.next().await {
+            Ok(Some(reply)) => reply,
+            Ok(None) => {
+                ended.refused = true;
+                let why = "it ended the answer; does its program know how to follow?";
+                let why = why.to_owned();
+                return Ended { why, ..ended };
+            }
+            Err(why) => return Ended { why, ..ended },
+        };
+        if let Some(reject) = reply.reject {
+            ended.refused = true;
+            let why = reject.message;
+            return Ended { why, ..ended };
+        }
+        let next = reply.next;
+        let events = events_of(&target, reply);
+        if !events.is_empty() && to.send(events).await.is_err() {
+            return ended;
+        }
+        if next > 0 {
+            ended.from = Some(next);
+        }
+    }
+}
+
+fn events_of(target: &LogTarget, reply: LogReply) -> Vec<LogEvent> {
+    let mut events = Vec::with_capacity(reply.lines.len() + 1);
+    if reply.dropped > 0 {
+        events.push(LogEvent::Dropped {
+            node: target.node.clone(),
+            execution: target.execution,
+            lines: reply.dropped,
+        });
+    }
+    let lines = reply.lines.into_iter();
+    events.extend(lines.map(|line| LogEvent::Line(line_of(target, line))));
+    events
+}
+
+/// A line of an edge as people see it.
+pub(crate) fn line_of(target: &LogTarget, line: sluice_protocol::LogLine) -> LogLine {
+    LogLine {
+        at: UnixMs(line.at_ms),
+        node: target.node.clone(),
+        execution: target.execution,
+        level: LogLevel::from_text(&line.level),
+        stage: line.stage.parse().ok(),
+        message: line.message,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    fn followed() -> Followed {
+        Followed {
+            node: "e1".parse().unwrap(),
+            from: None,
+            tail: 0,
+            reading: true,
+            absent: None,
+            pause_until: Instant::now(),
+        }
+    }
+
+    #[tokio::test]
+    async fn an_absent_node_is_named_once_and_its_log_goes_on_where_it_was_cut() {
+        let execution = ExecutionId::from_random([7; 16]);
+        let mut all = BTreeMap::from([(execution, followed())]);
+        let ended = |from| Ended {
+            execution,
+            from,
+            why: "the session is over".to_owned(),
+            refused: false,
+        };
+        let told = note_end(&mut all, ended(Some(12)));
+        let node: NodeName = "e1".parse().unwrap();
+        let why = "the session is over".to_owned();
+        assert_eq!(told, Some(LogEvent::Absent(AbsentNode { node, why })));
+        assert_eq!(note_end(&mut all, ended(Some(12))), None);
+        let it = &all[&execution];
+        assert_eq!((it.from, it.reading), (Some(12), false));
+        assert!(it.pause_until <= Instant::now(), "asked again at once");
+    }
+
+    #[tokio::test]
+    async fn an_edge_that_refuses_is_left_alone_for_a_while() {
+        let execution = ExecutionId::from_random([7; 16]);
+        let mut all = BTreeMap::from([(execution, followed())]);
+        let refused = Ended {
+            execution,
+            from: None,
+            why: "6 are followed already".to_owned(),
+            refused: true,
+        };
+        assert!(note_end(&mut all, refused).is_some());
+        assert!(all[&execution].pause_until > Instant::now());
+    }
+
+    #[test]
+    fn readers_are_bounded_and_the_next_one_is_told() {
+        let readers = Readers::new();
+        let all: Vec<_> = (0..READERS_MAX).map(|_| readers.admit().unwrap()).collect();
+        let refused = readers.admit().unwrap_err();
+        assert_eq!(refused.code, ErrorCode::Unavailable);
+        assert!(
+            refused.message.contains("32 readers"),
+            "{}",
+            refused.message
+        );
+        drop(all);
+        assert!(readers.admit().is_ok());
+    }
+}

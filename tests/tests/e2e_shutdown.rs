@@ -1,0 +1,78 @@
+//! Programs that are asked to end: they take no more in, drain, save, and are gone; and those that are asked twice.
+
+#![allow(clippy::unwrap_used)]
+
+use sluice_tests::e2e::pipelines::{PipelineText, plugin, seqs};
+use sluice_tests::e2e::{Cluster, wait};
+
+fn assert_each_once(numbers: &[u64]) {
+    let expected: Vec<u64> = (0..numbers.len() as u64).collect();
+    assert_eq!(numbers, expected, "records were lost or came twice");
+}
+
+#[test]
+fn an_edge_that_is_asked_to_end_drains_and_repeats_nothing_afterwards() {
+    let mut cluster = Cluster::start(&["e1"]);
+    let busy = PipelineText::steady("busy").generate("1ms", 0);
+    cluster.deploy(&busy.stage("same", &plugin("identity"), "{}"));
+    for _ in 0..3 {
+        cluster.wait_more_lines("e1", "busy.out", 200);
+        let status = cluster.edge("e1").terminate();
+        assert_eq!(status.code(), Some(0), "{status}");
+        let lines = cluster.lines("e1", "busy.out");
+        assert_each_once(&seqs("busy", &lines));
+        cluster.start_edge("e1");
+    }
+    cluster.wait_more_lines("e1", "busy.out", 200);
+    let lines = cluster.lines("e1", "busy.out");
+    assert_each_once(&seqs("busy", &lines));
+}
+
+#[test]
+fn an_orchestrator_that_is_asked_to_end_disturbs_no_edge() {
+    let mut cluster = Cluster::start(&["e1"]);
+    cluster.deploy(&PipelineText::steady("ticks"));
+    let before = cluster.wait_running("ticks", "e1");
+    // A reader that follows must not keep it.
+    let mut follow = cluster.sluice_command(&["logs", "ticks", "--follow"]);
+    let mut follow = follow
+        .stdout(std::process::Stdio::null())
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    let status = cluster.orchestrator().terminate();
+    assert_eq!(status.code(), Some(0), "{status}");
+    wait::until("the reader to end", || {
+        let ended = follow.try_wait().unwrap();
+        ended.ok_or_else(|| "it still follows".to_owned())
+    });
+    cluster.wait_more_lines("e1", "ticks.out", 10);
+    cluster.start_orchestrator();
+    let after = cluster.wait_running("ticks", "e1");
+    assert_eq!(
+        (after.attempt, after.restarts),
+        (before.attempt, before.restarts)
+    );
+    assert_each_once(&seqs("ticks", &cluster.lines("e1", "ticks.out")));
+}
+
+#[test]
+fn an_edge_that_is_asked_twice_does_not_wait_for_what_drains() {
+    let mut cluster = Cluster::start(&["e1"]);
+    let spinning = PipelineText::steady("spins").generate("1ms", 0);
+    let config = "{ do = \"spin\", when = \"always\" }\nlimits.deadline = \"1s\"";
+    cluster.deploy(&spinning.stage("spinner", &plugin("hostile"), config));
+    wait::until("records to be in the stage", || {
+        let taken = cluster.execution("spins", "e1").records_in;
+        wait::check(taken > 0, || format!("{taken} records"))
+    });
+    let mark = cluster.edge_log("e1").mark();
+    cluster.edge("e1").ask_to_end();
+    wait::until("the session to be closed or the end to have begun", || {
+        let log = cluster.edge_log("e1");
+        let begun = !log.events_since(mark, "edge.stopping").is_empty();
+        wait::check(begun, || log.tail())
+    });
+    let status = cluster.edge("e1").terminate();
+    assert_eq!(status.code(), Some(1), "it drained: {status}");
+}
