@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use sluice_api::{ErrorBody, ErrorCode, Node, Token};
+use sluice_api::{ErrorBody, ErrorCode, Token};
 use sluice_model::{MonotonicMs, NodeId, NodeName, TokenId};
 use sluice_protocol::admission::RejectCode;
 use tracing::{info, warn};

@@ -155,7 +155,7 @@ impl Session {
     pub(super) fn take_missed(&mut self) -> Option<Revision> {
         match &mut self.state {
             State::Live(live) => std::mem::take(&mut live.missed).then(|| live.inbox.rev()),
-            State::Opening | State::Welcomed(_) => None,
+            State::Opening | State::Welcomed(_) | State::Renewing { .. } => None,
         }
     }
 

@@ -1,6 +1,7 @@
 //! What the API shows: records and live sessions turned into its types.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 
 use sluice_api::{Execution, Job, JobComponent, JobDetail, Node, NodeDetail, ReasonCode, Status};
 use sluice_model::pipeline::{Kind, Pipeline, Select};
@@ -163,12 +164,11 @@ impl<S: Store> Core<S> {
         // A handful of versions at most, however many nodes.
         let mut pipelines: BTreeMap<Digest, Option<Pipeline>> = BTreeMap::new();
         for record in records {
-            if !pipelines.contains_key(&record.spec) {
-                let pipeline = self.readable_pipeline(record.spec)?;
-                pipelines.insert(record.spec, pipeline);
-            }
-            let pipeline = pipelines.get(&record.spec).and_then(Option::as_ref);
-            views.push(self.view(record, pipeline, nodes)?);
+            let pipeline = match pipelines.entry(record.spec) {
+                Entry::Occupied(known) => known.into_mut(),
+                Entry::Vacant(unknown) => unknown.insert(self.readable_pipeline(record.spec)?),
+            };
+            views.push(self.view(record, pipeline.as_ref(), nodes)?);
         }
         views.sort_by(|a, b| nodes[&a.record.node].name.cmp(&nodes[&b.record.node].name));
         Ok(views)

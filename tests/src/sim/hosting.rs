@@ -352,7 +352,7 @@ impl World {
             (Order::Delete, Err(error)) if error.code == ErrorCode::NotFound => {
                 self.operators.jobs.remove(name);
             }
-            (Order::Node { edge, order }, Ok(Reply::Ordered(node))) => {
+            (Order::Node { edge, order }, Ok(Reply::NodeLine(node))) => {
                 self.note("operator", format_args!("{name}: {order:?} done"));
                 let orders = (node.cordoned, node.draining);
                 self.operators.nodes.insert(edge, orders);

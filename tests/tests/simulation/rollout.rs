@@ -81,13 +81,9 @@ fn case_82_a_bad_version_on_fifty_edges_stops_at_the_canary_and_is_undone() {
         assert_eq!(most, 1, "one node had the bad version");
         assert_eq!(rows(world, "job"), BTreeMap::from([(1, 49), (3, 1)]));
         world.await_running(0, "job", OLD);
-        for edge in 1..50 {
+        for (edge, &sent) in sent.iter().enumerate().skip(1) {
             assert_eq!(world.starts(edge, "job"), 1, "e{edge:02} ran on");
-            assert_eq!(
-                world.rows_sent(edge),
-                sent[edge],
-                "e{edge:02} was told nothing"
-            );
+            assert_eq!(world.rows_sent(edge), sent, "e{edge:02} was told nothing");
         }
 
         // The report is one screen, and says where, why, and what came of it.
