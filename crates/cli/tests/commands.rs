@@ -188,7 +188,7 @@ impl Cluster {
 fn wrong_usage_and_input_end_with_2() {
     run(&mut sluice()).ends(2, "Usage");
     run(sluice().arg("jobs")).ends(2, "unrecognized subcommand");
-    run(sluice().args(["node", "drain", "e1"])).ends(2, "unrecognized subcommand");
+    run(sluice().args(["node", "banish", "e1"])).ends(2, "unrecognized subcommand");
     run(sluice().arg("--version")).ends(0, "sluice 0.1.0");
     run(sluice().arg("status"))
         .ends(2, "no context")

@@ -147,8 +147,21 @@ impl<S: Store> Core<S> {
         nodes: &Nodes,
     ) -> Result<Vec<Viewed>, StoreError> {
         let records = self.store.executions_of_job(job.id)?;
+        self.explained_views(job, records, nodes)
+    }
+
+    /// Views that say of an older version why it is there.
+    fn explained_views(
+        &mut self,
+        job: &JobRecord,
+        records: Vec<ExecutionRecord>,
+        nodes: &Nodes,
+    ) -> Result<Vec<Viewed>, StoreError> {
         let mut views = self.views(records, nodes)?;
-        if let Some(record) = self.store.rollout(job.id)? {
+        let is_old = |viewed: &Viewed| viewed.record.version < job.version;
+        if views.iter().any(is_old)
+            && let Some(record) = self.store.rollout(job.id)?
+        {
             rollout::explain_old(job, &record, &mut views);
         }
         Ok(views)
@@ -350,7 +363,7 @@ impl<S: Store> Core<S> {
                 Of::All | Of::Job(_) => self.store.executions_of_job(job.id)?,
             };
             records.retain(|record| keep(&job, record));
-            for viewed in self.views(records, &nodes)? {
+            for viewed in self.explained_views(&job, records, &nodes)? {
                 shown.push(self.show_execution(&job.name, &viewed, &nodes));
             }
         }
@@ -370,7 +383,7 @@ impl<S: Store> Core<S> {
         };
         let node = self.store.node(record.node)?;
         let nodes: Nodes = node.into_iter().map(|node| (node.id, node)).collect();
-        let viewed = self.views(vec![record], &nodes)?.pop();
+        let viewed = self.explained_views(&job, vec![record], &nodes)?.pop();
         Ok(viewed.map(|viewed| self.show_execution(&job.name, &viewed, &nodes)))
     }
 

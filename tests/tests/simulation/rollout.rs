@@ -270,6 +270,8 @@ fn a_newer_version_takes_over_and_the_proven_one_stays_the_good_one() {
         await_phase(world, "job", RolloutPhase::Done);
         world.deploy("job", NEW, &canary());
         world.await_running(0, "job", NEW);
+        // Until it has said so it is not known to be better than the others.
+        world.run_for(1_000);
         world.deploy("job", Content::Misconfigured(3), &canary());
         await_phase(world, "job", RolloutPhase::RolledBack);
         // Nothing has proven version 2: all go back to version 1's content.

@@ -35,7 +35,7 @@ fn square(side: u8) -> World {
 
 #[test]
 fn one_execution_is_found_without_looking_at_the_others() {
-    let (mut small, mut large) = (square(2), square(12));
+    let (mut small, mut large) = (square(2), square(10));
     let mut costs = Vec::new();
     for world in [&mut small, &mut large] {
         let (job, node) = ("job1".parse().unwrap(), "e1".parse().unwrap());
