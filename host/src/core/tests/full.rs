@@ -114,7 +114,10 @@ fn case_43_reports_and_acks_that_found_no_room_are_had_again() {
         sent,
         "what was not acknowledged comes again"
     );
-    assert_eq!(world.apply(&mut edge, conn, &outputs), std::slice::from_ref(&row));
+    assert_eq!(
+        world.apply(&mut edge, conn, &outputs),
+        std::slice::from_ref(&row)
+    );
     let outputs = world.report(conn, &edge, 0, &report, false);
     assert_eq!(received(&outputs), Some(1));
     let shown = world.executions().remove(0);
