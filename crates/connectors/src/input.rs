@@ -27,6 +27,11 @@ mod stdin;
 /// How much of a record that is too large goes with its rejection: enough to recognise it, no more.
 pub const REJECT_PREFIX_BYTES_MAX: usize = 4096;
 /// Most rejected records in one batch, so that a file of nothing but monsters still moves its position.
+#[cfg(any(
+    feature = "input-generate",
+    feature = "input-file",
+    feature = "input-stdin"
+))]
 const BATCH_REJECTS_MAX: usize = 16;
 
 /// Records, what was refused among them, and the position behind both. Reused: an input clears it first.
@@ -65,6 +70,11 @@ impl InputBatch {
     }
 
     /// Whether a record of `bytes` still fits; one alone always does.
+    #[cfg(any(
+        feature = "input-generate",
+        feature = "input-file",
+        feature = "input-stdin"
+    ))]
     fn has_room(&self, bytes: usize) -> bool {
         self.rejects.len() < BATCH_REJECTS_MAX && self.batch.has_room(bytes)
     }
@@ -262,6 +272,12 @@ impl Input {
             Self::File(input) => input.next(into).await,
             #[cfg(feature = "input-stdin")]
             Self::Stdin(input) => input.next(into).await,
+            #[cfg(not(any(
+                feature = "input-generate",
+                feature = "input-file",
+                feature = "input-stdin"
+            )))]
+            _ => match *self {},
         }
     }
 }

@@ -131,6 +131,7 @@ pub enum OutputError {
     },
 }
 
+#[cfg(any(feature = "output-file", feature = "output-stdout"))]
 impl OutputError {
     fn write(action: &'static str, to: &str, source: io::Error) -> Self {
         let to = to.to_owned();
@@ -215,6 +216,15 @@ impl Output {
                 output.write(records);
                 Ok(())
             }
+            #[cfg(not(any(
+                feature = "output-stdout",
+                feature = "output-file",
+                feature = "output-discard"
+            )))]
+            _ => {
+                let _ = records;
+                match *self {}
+            }
         }
     }
 
@@ -227,6 +237,12 @@ impl Output {
             Self::File(_) => Ok(()),
             #[cfg(feature = "output-discard")]
             Self::Discard(_) => Ok(()),
+            #[cfg(not(any(
+                feature = "output-stdout",
+                feature = "output-file",
+                feature = "output-discard"
+            )))]
+            _ => match *self {},
         }
     }
 
@@ -239,6 +255,12 @@ impl Output {
             Self::File(output) => output.sync().await,
             #[cfg(feature = "output-discard")]
             Self::Discard(_) => Ok(()),
+            #[cfg(not(any(
+                feature = "output-stdout",
+                feature = "output-file",
+                feature = "output-discard"
+            )))]
+            _ => match *self {},
         }
     }
 
@@ -249,6 +271,12 @@ impl Output {
             Self::File(output) => output.sync_at(),
             #[cfg(any(feature = "output-stdout", feature = "output-discard"))]
             _ => None,
+            #[cfg(not(any(
+                feature = "output-stdout",
+                feature = "output-file",
+                feature = "output-discard"
+            )))]
+            _ => match *self {},
         }
     }
 
@@ -261,6 +289,12 @@ impl Output {
             Self::File(output) => output.acked(),
             #[cfg(feature = "output-discard")]
             Self::Discard(output) => output.acked(),
+            #[cfg(not(any(
+                feature = "output-stdout",
+                feature = "output-file",
+                feature = "output-discard"
+            )))]
+            _ => match *self {},
         }
     }
 
@@ -271,11 +305,22 @@ impl Output {
             Self::File(output) => Some(output.position()),
             #[cfg(any(feature = "output-stdout", feature = "output-discard"))]
             _ => None,
+            #[cfg(not(any(
+                feature = "output-stdout",
+                feature = "output-file",
+                feature = "output-discard"
+            )))]
+            _ => match *self {},
         }
     }
 }
 
 /// Runs blocking `work` on the blocking threads; a panic in it goes on here.
+#[cfg(any(
+    feature = "input-file",
+    feature = "output-file",
+    feature = "output-stdout"
+))]
 pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
     match tokio::task::spawn_blocking(work).await {
         Ok(done) => done,
