@@ -183,10 +183,13 @@ impl World {
                     );
                 }
                 Some(Kind::Reject(reject)) if !replayed => {
-                    // A machine that was wiped has a new key; what its old process still says is refused.
-                    assert_eq!(
-                        reject.code, "revoked",
-                        "a node is refused: {}",
+                    // A machine that was wiped has a new key; what its old process still says is refused. And a new
+                    // session needs room on the orchestrator's disk.
+                    let no_room = self.orchestrator.faults.hits() > 0;
+                    assert!(
+                        reject.code == "revoked" || (no_room && reject.code == "unavailable"),
+                        "a node is refused: {}: {}",
+                        reject.code,
                         reject.message
                     );
                 }
@@ -454,6 +457,9 @@ impl World {
     /// I4.
     pub(super) fn check_agreement(&mut self) {
         let now_ms = self.now_ms;
+        if self.orchestrator.faults.is_full() {
+            self.checks.disturb(now_ms);
+        }
         for edge in 0..self.edges.len() {
             let Some(compared) = self.compare(edge) else {
                 self.checks.edges[edge].agreement = None;

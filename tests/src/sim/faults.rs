@@ -66,6 +66,12 @@ impl Faults {
         state.no_room = false;
     }
 
+    /// Whether there is no room on the disk now.
+    pub fn is_full(&self) -> bool {
+        let state = self.state();
+        state.no_room || state.full_left > 0
+    }
+
     /// Lets the simulator read without being counted or failed.
     pub fn inspect(&self, inspecting: bool) {
         self.state().inspecting = inspecting;

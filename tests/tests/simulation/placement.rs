@@ -20,6 +20,8 @@ fn replicas(world: &mut World, count: u32, on_lost: OnLost) -> Vec<usize> {
     for &edge in &placed {
         world.await_running(edge, "job", STEADY);
     }
+    // The orchestrator hears of it, too.
+    world.run_for(1_000);
     placed
 }
 
@@ -381,6 +383,7 @@ fn case_75_a_node_that_lacks_a_connector_is_refused_by_name_and_the_others_run()
         }
         world.deploy_placed("pair", STEADY, "", Placing::Replicas(2, OnLost::Replace));
         world.await_running(1, "pair", STEADY);
+        world.run_for(1_000);
         assert_eq!(world.placed("pair"), [1]);
         assert_eq!(world.job("pair").waiting, 1);
         world.send_away(0);
