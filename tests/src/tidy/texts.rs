@@ -14,7 +14,7 @@ const ARCHITECTURE_LINES_MAX: usize = 250;
 /// Sources that may be longer, up to a bound of their own.
 const LONGER: [(&str, usize, &str); 1] = [(
     "host/src/store/sqlite.rs",
-    1300,
+    1500,
     "one statement or two for each verb of the store, in the order of the trait",
 )];
 
