@@ -214,6 +214,24 @@ fn case_66_a_revoked_node_is_cut_at_once_and_refused_until_it_joins_again() {
 }
 
 #[test]
+fn case_66_what_can_run_elsewhere_does_not_wait_for_a_revoked_node() {
+    let mut world = World::new();
+    let mut first = world.edge("e1", 1);
+    world.begin(&mut first);
+    let replicas = format!("kind = \"replicas\"\ncount = 1\n{PIPELINE}");
+    world.deploy(&replicas);
+    let mut second = world.edge("e2", 2);
+    world.begin(&mut second);
+    let on = |world: &mut World, node: &str| {
+        let executions = world.executions();
+        executions.iter().any(|it| it.node.as_str() == node)
+    };
+    assert!(on(&mut world, "e1") && !on(&mut world, "e2"));
+    world.order(ApiCall::RevokeNode(name())).0.unwrap();
+    assert!(on(&mut world, "e2"));
+}
+
+#[test]
 fn case_71_a_deleted_node_is_told_so_for_as_long_as_its_certificate_could_be_renewed() {
     let mut world = World::new();
     world.deploy(PIPELINE);
