@@ -16,7 +16,7 @@
 //!
 //! What has ended keeps its place on a drained node too, so that it is not done again elsewhere.
 //!
-//! A lost node's replica is left in place with `on_lost = "replace"`, without being counted. When its node is back it is
+//! A lost (or revoked) node's replica is left in place with `on_lost = "replace"`, without being counted. When its node is back it is
 //! one of those that have a place: adopted while its replacement does not run, else stopped.
 
 use std::collections::BTreeMap;
@@ -71,6 +71,8 @@ pub fn refusal(on_replicas: bool, node: &NodeFacts) -> Option<String> {
         )
     } else if !on_replicas {
         None
+    } else if node.revoked {
+        Some("it was revoked".to_owned())
     } else if node.lost {
         Some("it is lost".to_owned())
     } else {
@@ -121,7 +123,7 @@ fn grade(job: &JobFacts, node: &NodeFacts, execution: &ExecutionFacts) -> Grade 
         Grade::Ended
     } else if node.lacks.is_some() {
         Grade::Misfit
-    } else if node.lost {
+    } else if node.is_gone() {
         Grade::Lost
     } else if execution.replaced {
         if current {
@@ -151,7 +153,7 @@ fn replicas(
         if let Some(want) = settled(job, node, ended) {
             wants[index] = want;
             // What a held node runs counts; nobody knows better.
-            placed += usize::from(node.held && !node.lost && runs(execution).is_some());
+            placed += usize::from(node.held && !node.is_gone() && runs(execution).is_some());
             continue;
         }
         match runs(execution) {
@@ -159,7 +161,9 @@ fn replicas(
                 Grade::Ended => {
                     there.push(((Grade::Ended, execution.created_at, execution.id), index));
                 }
-                _ if node.lost && job.on_lost == OnLost::Replace => wants[index] = Want::Replace,
+                _ if node.is_gone() && job.on_lost == OnLost::Replace => {
+                    wants[index] = Want::Replace
+                }
                 grade => there.push(((grade, execution.created_at, execution.id), index)),
             },
             None if refusal(true, node).is_none() => {

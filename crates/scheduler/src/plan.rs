@@ -82,10 +82,19 @@ pub struct NodeFacts {
     pub draining: bool,
     /// It was away for longer than `lost_after` and is not back.
     pub lost: bool,
+    /// It may not speak until it joins again: for replicas it is as good as lost.
+    pub revoked: bool,
     /// Executions of all jobs that are desired to run there.
     pub executions: u64,
     /// What it lacks to run the job's version, in words.
     pub lacks: Option<String>,
+}
+
+impl NodeFacts {
+    /// Nothing is expected of it.
+    pub(crate) fn is_gone(&self) -> bool {
+        self.lost || self.revoked
+    }
 }
 
 /// An execution as the planner sees it.

@@ -229,8 +229,8 @@ impl<S: Store> Core<S> {
             held: state == NodeState::Held,
             cordoned: node.orders.cordoned,
             draining: node.orders.draining,
-            // A person keeps it out: what can run elsewhere does not wait for it.
-            lost: state == NodeState::Lost || node.revoked_at.is_some(),
+            lost: state == NodeState::Lost,
+            revoked: node.revoked_at.is_some(),
             executions: node.executions,
             lacks: pipeline.and_then(|pipeline| lacking(pipeline, &node.capabilities)),
         }

@@ -15,7 +15,7 @@ const OBSTACLES: [&str; 7] = [
     "outside its selector",
     "held",
     "cordoned or being drained",
-    "lost",
+    "lost or revoked",
     "without something that it needs",
     "free",
 ];
@@ -76,7 +76,7 @@ fn obstacle(select: &Select, node: &NodeFacts, taken: bool) -> usize {
         2
     } else if node.cordoned || node.draining {
         3
-    } else if node.lost {
+    } else if node.lost || node.revoked {
         4
     } else if node.lacks.is_some() {
         5

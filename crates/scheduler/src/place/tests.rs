@@ -158,6 +158,19 @@ fn case_05_without_another_node_the_place_stays_empty_and_is_its_own_again() {
 }
 
 #[test]
+fn case_66_a_revoked_nodes_replica_goes_to_another_node() {
+    let mut world = snapshot(1, 1);
+    settle(&mut world);
+    world.nodes.push(node(2, "a"));
+    world.nodes[0].revoked = true;
+    settle(&mut world);
+    assert_eq!(placed(&world), [2]);
+    world.job.kind = Kind::Replicas { count: 2 };
+    settle(&mut world);
+    assert_eq!(placed(&world), [2], "nothing new goes there");
+}
+
+#[test]
 fn case_16_who_returns_is_adopted_until_its_replacement_runs() {
     for replacement_runs in [false, true] {
         let mut world = snapshot(1, 1);

@@ -21,6 +21,7 @@ pub(crate) fn node(byte: u8, site: &str) -> NodeFacts {
         cordoned: false,
         draining: false,
         lost: false,
+        revoked: false,
         executions: 0,
         lacks: None,
     }
