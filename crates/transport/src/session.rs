@@ -57,7 +57,8 @@ pub struct Established {
     pub requests: RequestAcceptor,
     /// Who the peer is: on the orchestrator's side always, on the edge's side never (it knows its orchestrator).
     pub peer: Option<PeerIdentity>,
-    /// How the first frame travelled. The orchestrator cannot tell [`EarlyData::Refused`] from [`EarlyData::Unused`].
+    /// How the first frame travelled. The orchestrator only knows whether it saw it before the handshake's end: for it,
+    /// [`EarlyData::Unused`] is everything else.
     pub early: EarlyData,
 }
 
