@@ -253,8 +253,11 @@ impl Link {
                         self.control.input(Input::Renew { csr }).await;
                     }
                     Note::Certificate(der) => {
-                        ended.succeeded |= self.renewed(der, client)?;
-                        renewal_at = renewal_at.map(|_| Instant::now());
+                        // One that could not be kept is asked for again in a while, not at once.
+                        if self.renewed(der, client)? {
+                            ended.succeeded = true;
+                            renewal_at = renewal_at.map(|_| Instant::now());
+                        }
                     }
                     Note::Closed(redial) => {
                         ended.redial = redial;

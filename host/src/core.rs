@@ -329,10 +329,6 @@ impl<S: Store> Core<S> {
         };
         let nodes = store.nodes()?;
         store.commit()?;
-        let away = Absent {
-            since: now.mono,
-            lost: false,
-        };
         info!(
             event = "orchestrator.life",
             epoch = epoch.0,
@@ -346,13 +342,7 @@ impl<S: Store> Core<S> {
             random,
             sessions: BTreeMap::new(),
             live: BTreeMap::new(),
-            absent: nodes
-                .into_iter()
-                .map(|node| {
-                    let lost = node.lost_at.is_some();
-                    (node.id, Absent { lost, ..away })
-                })
-                .collect(),
+            absent: all_absent(nodes, now.mono),
             counters: BTreeMap::new(),
             rivals: BTreeMap::new(),
             next_session: 1,
@@ -699,6 +689,15 @@ impl<S: Store> Core<S> {
             NodeState::Disconnected
         }
     }
+}
+
+/// Every node, away from now on.
+fn all_absent(nodes: Vec<NodeRecord>, since: MonotonicMs) -> BTreeMap<NodeId, Absent> {
+    let absent = |node: NodeRecord| {
+        let lost = node.lost_at.is_some();
+        (node.id, Absent { since, lost })
+    };
+    nodes.into_iter().map(absent).collect()
 }
 
 impl Input {

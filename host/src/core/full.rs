@@ -17,7 +17,7 @@ use tracing::{info, warn};
 
 use super::session::send;
 use super::{CloseWhy, ConnId, Core, Input, Now, Output, RequestId, Step, store_error};
-use crate::store::{Store, StoreError};
+use crate::store::{NodeRecord, Store, StoreError};
 
 /// Who is concerned when a round is undone.
 pub(super) struct Concerned {
@@ -103,18 +103,21 @@ impl<S: Store> Core<S> {
 
     /// Looks whether there is room again, and goes on where everything stopped.
     fn probe(&mut self, now: Now) -> Vec<Output> {
-        match self.try_probe() {
-            Ok(()) => {}
+        let nodes = match self.try_probe() {
+            Ok(nodes) => nodes,
             Err(StoreError::Full) => {
                 self.store.rollback();
                 return Vec::new();
             }
             Err(error) => return self.fail(&[], &error, now),
-        }
+        };
         info!(event = "store.room", "there is room on the disk again");
         self.full = false;
         // The jobs that could not be looked at are, with the next tick.
         self.last_sweep = None;
+        // Who is away is what the disk says, and the time in which nobody could come back is no absence.
+        self.absent = super::all_absent(nodes, now.mono);
+        self.absent.retain(|node, _| !self.live.contains_key(node));
         let mut step = Step::new(now);
         let mut nodes = BTreeSet::new();
         for (&node, &conn) in &self.live {
@@ -133,9 +136,11 @@ impl<S: Store> Core<S> {
         step.out
     }
 
-    fn try_probe(&mut self) -> Result<(), StoreError> {
+    fn try_probe(&mut self) -> Result<Vec<NodeRecord>, StoreError> {
         self.store.begin()?;
         self.store.probe()?;
-        self.store.commit()
+        let nodes = self.store.nodes()?;
+        self.store.commit()?;
+        Ok(nodes)
     }
 }

@@ -439,6 +439,7 @@ impl<S: Store> Core<S> {
         } else {
             self.store.record_seen(node.id, step.now.unix)?;
         }
+        step.begun.insert(conn);
         if let Some(old) = self.live.insert(node.id, conn)
             && old != conn
         {
@@ -489,7 +490,6 @@ impl<S: Store> Core<S> {
         if let Some(session) = self.sessions.get_mut(&conn) {
             session.state = State::Live(Box::new(live));
         }
-        step.begun.insert(conn);
         info!(
             event = "session.open",
             node = %node.name,

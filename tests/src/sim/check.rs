@@ -139,6 +139,8 @@ impl World {
                 continue;
             };
             let (edge, replayed) = (connection.edge, connection.replayed);
+            let of_a_dead_process =
+                self.edges[edge].process.is_none() || self.edges[edge].boot != connection.edge_boot;
             let Some(node) = self.checks.nodes.get(&edge).copied() else {
                 continue;
             };
@@ -183,14 +185,19 @@ impl World {
                     );
                 }
                 Some(Kind::Reject(reject)) if !replayed => {
-                    // A machine that was wiped has a new key; what its old process still says is refused. And a new
-                    // session needs room on the orchestrator's disk.
-                    let no_room = self.orchestrator.faults.hits() > 0;
+                    let expected = match reject.code.as_str() {
+                        // A machine that was wiped has a new key; what its old process still says is refused.
+                        "revoked" => true,
+                        // A new session needs room on the orchestrator's disk.
+                        "unavailable" => self.orchestrator.faults.hits() > 0,
+                        // A first flight that was under way when its process died, behind its successor's.
+                        "duplicate-identity" => of_a_dead_process,
+                        _ => false,
+                    };
                     assert!(
-                        reject.code == "revoked" || (no_room && reject.code == "unavailable"),
+                        expected,
                         "a node is refused: {}: {}",
-                        reject.code,
-                        reject.message
+                        reject.code, reject.message
                     );
                 }
                 _ => {}

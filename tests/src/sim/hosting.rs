@@ -112,6 +112,9 @@ impl World {
 
     /// The orchestrator does nothing for a while; what comes waits.
     pub fn stall_host(&mut self, for_ms: u64) {
+        if self.orchestrator.core.is_none() {
+            return;
+        }
         self.note("O", format_args!("stalls for {for_ms} ms"));
         self.checks.faults.stalls += 1;
         self.orchestrator.stalled_until = self.now_ms + for_ms;
