@@ -220,9 +220,24 @@ impl World {
                 return Err(format!("{} forgot what was ordered", record.name));
             }
             let labels = record.labels_in_force();
-            let may =
-                !job.stopped && !draining && selects(name, job, record.name.as_str(), &labels);
             let execution = at.get(&node);
+            // A replica that has ended by itself keeps its place on a drained node: it is not done again elsewhere.
+            let ended = match (execution, job.placing) {
+                (Some(it), Placing::Replicas(..)) if it.desired == Desired::Run => {
+                    let key = OutcomeKey {
+                        execution: it.id,
+                        version: it.version,
+                        attempt: it.attempt,
+                    };
+                    self.orchestrator
+                        .look(|store| store.outcome(key))?
+                        .is_some()
+                }
+                _ => false,
+            };
+            let may = !job.stopped
+                && (!draining || ended)
+                && selects(name, job, record.name.as_str(), &labels);
             if execution.is_some_and(|it| it.replaced) {
                 return Err(format!("on {} it counts as replaced", record.name));
             }
