@@ -152,8 +152,9 @@ fn replicas(
         let ended = runs(execution).is_some_and(|it| it.ended && it.version == job.version);
         if let Some(want) = settled(job, node, ended) {
             wants[index] = want;
-            // What a held node runs counts; nobody knows better.
-            placed += usize::from(node.held && !node.is_gone() && runs(execution).is_some());
+            // What a held node runs counts, lost or not, unless its place was given away before: nobody knows better.
+            let counts = runs(execution).is_some_and(|it| !it.replaced);
+            placed += usize::from(node.held && counts);
             continue;
         }
         match runs(execution) {

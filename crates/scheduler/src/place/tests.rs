@@ -281,6 +281,20 @@ fn what_has_ended_keeps_its_place_wherever_its_node_is() {
     assert_eq!(settle(&mut world), [], "nothing is left to stop");
 }
 
+#[test]
+fn a_held_node_whose_place_was_given_away_takes_none_from_the_others() {
+    let mut world = snapshot(2, 3);
+    for (node, replaced) in [(1, true), (2, false)] {
+        world.executions.push(ExecutionFacts {
+            replaced,
+            ..execution(node, 2, 1, Desired::Run)
+        });
+    }
+    world.nodes[0].held = true;
+    settle(&mut world);
+    assert_eq!(placed(&world), [2, 3]);
+}
+
 /// One node: does it match, and cordoned, draining, lost, held, misfit; and its execution.
 type Drawn = ([bool; 6], Option<(u64, u64, usize, bool, bool, bool)>, u64);
 
