@@ -22,6 +22,7 @@ use tracing::{info, warn};
 
 use crate::store::{NodeRecord, Store, StoreError};
 
+mod audit;
 mod evaluate;
 mod explain;
 mod full;
@@ -35,6 +36,7 @@ mod unplaced;
 mod versions;
 mod view;
 
+pub use audit::{Asker, Caller};
 pub use join::Joined;
 pub use operator::{ApiCall, LogTarget, Reply};
 
@@ -585,6 +587,7 @@ impl<S: Store> Core<S> {
             self.last_sweep = Some(now);
             self.evaluate_all_jobs(step.now.unix)?;
             self.store.sweep_tokens(step.now.unix)?;
+            self.store.sweep_audit()?;
             self.store.sweep_deleted_nodes(step.now.unix)?;
         }
         self.evaluate_due_rollouts(step)?;

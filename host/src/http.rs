@@ -1,7 +1,7 @@
 //! The operators' API: HTTPS and JSON over a [`ControlApi`].
 //!
 //! ```text
-//!   TlsListener -> bounded connections -> token -> time limit -> route -> ControlApi | Artifacts
+//!   TlsListener -> bounded connections -> token -> rate -> route: role, time limit -> ControlApi | Artifacts
 //! ```
 //!
 //! This layer reads requests, checks the token and their size, and writes answers; what they mean is decided behind
@@ -9,20 +9,26 @@
 //! The paths and types are those of `sluice_api`.
 
 use std::future::Future;
+use std::sync::Arc;
 
 use sluice_api::{
-    DeployReply, DeployRequest, ErrorBody, Execution, ExecutionFilter, Explain, Job, JobDetail,
-    JobVersion, LogEvent, Logs, LogsQuery, Node, NodeDetail, NodeOrder, Plugin, RollbackRequest,
-    Rollout, RolloutOrder, Status, Token, TokenCreate, TokenCreated,
+    AuditEntry, AuditQuery, DeployReply, DeployRequest, ErrorBody, Execution, ExecutionFilter,
+    Explain, Job, JobDetail, JobVersion, LogEvent, Logs, LogsQuery, Node, NodeDetail, NodeOrder,
+    Plugin, RollbackRequest, Rollout, RolloutOrder, Status, Token, TokenCreate, TokenCreated,
 };
 use sluice_model::{ExecutionId, JobName, NodeName, TokenId};
 use tokio::sync::mpsc;
+
+use crate::core::{Asker, Caller};
 
 mod answer;
 mod auth;
 mod handlers;
 mod listener;
+mod rate;
+mod table;
 
+pub(crate) use auth::draw_api_token;
 pub use auth::{AdminToken, AdminTokenHash};
 pub use handlers::router;
 pub use listener::{ApiListener, CONNECTIONS_MAX, serve};
@@ -35,6 +41,18 @@ pub type Answer<T> = Result<T, ErrorBody>;
 /// What the API needs of the orchestrator. A handle: cheap to clone, all operations may run at once. An operation that
 /// changes something has committed it when it returns; dropping its future may or may not undo it.
 pub trait ControlApi: Clone + Send + Sync + 'static {
+    /// The same, on behalf of whoever asked: what they change is recorded as theirs.
+    fn by(&self, asker: Arc<Asker>) -> Self;
+    /// Who presents the token with this hash; `None` when it is not known or has ended.
+    fn authenticate(&self, hash: [u8; 32]) -> impl Future<Output = Answer<Option<Caller>>> + Send;
+    /// Records what was refused, or done outside the store.
+    fn record(
+        &self,
+        asker: Arc<Asker>,
+        outcome: Result<(), ErrorBody>,
+    ) -> impl Future<Output = Answer<()>> + Send;
+    /// Entries of the audit log, newest first.
+    fn audit(&self, query: AuditQuery) -> impl Future<Output = Answer<Vec<AuditEntry>>> + Send;
     /// Everything on one screen.
     fn status(&self) -> impl Future<Output = Answer<Status>> + Send;
     /// Every node, by name.

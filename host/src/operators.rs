@@ -6,13 +6,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sluice_api::{
-    AbsentNode, DeployReply, DeployRequest, ErrorBody, ErrorCode, Execution, ExecutionFilter,
-    Explain, Job, JobDetail, JobVersion, LOG_TAIL_DEFAULT, LogEvent, Logs, LogsQuery, Node,
-    NodeDetail, NodeOrder, Plugin, RollbackRequest, Rollout, RolloutOrder, Status,
-    TOKEN_TTL_MS_MAX, Token, TokenCreate, TokenCreated,
+    API_TOKEN_TTL_MS_MAX, AbsentNode, AuditEntry, AuditQuery, DeployReply, DeployRequest,
+    ErrorBody, ErrorCode, Execution, ExecutionFilter, Explain, Job, JobDetail, JobVersion,
+    LOG_TAIL_DEFAULT, LogEvent, Logs, LogsQuery, Node, NodeDetail, NodeOrder, Plugin,
+    RollbackRequest, Rollout, RolloutOrder, Status, TOKEN_NAME_BYTES_MAX, TOKEN_TTL_MS_MAX, Token,
+    TokenCreate, TokenCreated,
 };
 use sluice_model::pipeline::{self, PluginRef};
-use sluice_model::{Digest, ExecutionId, JobName, NodeName, TokenId, UnixMs};
+use sluice_model::{Digest, ExecutionId, JobName, NodeName, Role, TokenId, UnixMs};
 use sluice_protocol::{COUNTER_MAX, LogRequest};
 use sluice_transport::Address;
 use sluice_transport::identity::{JoinToken, TokenSecret};
@@ -23,11 +24,11 @@ use tokio_util::task::TaskTracker;
 
 use crate::artifacts::Artifacts;
 use crate::control::{Ask, Clock, Control};
-use crate::core::{ApiCall, LogTarget, Reply};
+use crate::core::{ApiCall, Asker, Caller, LogTarget, Reply};
 use crate::follow::{Follow, Readers, line_of};
-use crate::http::{Answer, ControlApi};
+use crate::http::{Answer, ControlApi, draw_api_token};
 use crate::sessions::OpenSessions;
-use crate::store::TokenRecord;
+use crate::store::{ApiTokenRecord, TokenRecord};
 
 /// Edges asked for logs at the same time.
 const LOG_READS_MAX: usize = 32;
@@ -36,6 +37,8 @@ const LOG_READS_MAX: usize = 32;
 #[derive(Clone, Debug)]
 pub(crate) struct Operators {
     pub(crate) control: Control,
+    /// On whose behalf; `None` is the program itself.
+    pub(crate) asker: Option<Arc<Asker>>,
     pub(crate) artifacts: Artifacts,
     pub(crate) open: OpenSessions,
     pub(crate) authority_sha256: [u8; 32],
@@ -50,7 +53,11 @@ pub(crate) struct Operators {
 /// Asks, and takes the one sort of reply that belongs to the question.
 macro_rules! ask {
     ($self:expr, $call:expr, $pattern:pat => $reply:expr) => {
-        match $self.control.ask(Ask::Api(Box::new($call))).await? {
+        match $self
+            .control
+            .ask(Ask::Api(Box::new($self.asked($call))))
+            .await?
+        {
             $pattern => Ok($reply),
             other => Err(foreign(&other)),
         }
@@ -66,6 +73,25 @@ fn foreign(reply: &Reply) -> ErrorBody {
 }
 
 impl ControlApi for Operators {
+    fn by(&self, asker: Arc<Asker>) -> Self {
+        Self {
+            asker: Some(asker),
+            ..self.clone()
+        }
+    }
+
+    async fn authenticate(&self, hash: [u8; 32]) -> Answer<Option<Caller>> {
+        ask!(self, ApiCall::Authenticate(hash), Reply::Caller(caller) => caller)
+    }
+
+    async fn record(&self, asker: Arc<Asker>, outcome: Result<(), ErrorBody>) -> Answer<()> {
+        ask!(self, ApiCall::Record(asker, outcome), Reply::Done => ())
+    }
+
+    async fn audit(&self, query: AuditQuery) -> Answer<Vec<AuditEntry>> {
+        ask!(self, ApiCall::Audit(query), Reply::Audit(entries) => entries)
+    }
+
     async fn status(&self) -> Answer<Status> {
         ask!(self, ApiCall::Status, Reply::Status(status) => *status)
     }
@@ -179,6 +205,14 @@ impl ControlApi for Operators {
     }
 
     async fn create_token(&self, request: TokenCreate) -> Answer<TokenCreated> {
+        if let Some(role) = request.role {
+            return self.create_api_token(role, request).await;
+        }
+        if request.name.is_some() {
+            let message = "only a token of the API has a name";
+            return Err(ErrorBody::new(ErrorCode::Invalid, message)
+                .with_help("add --role, or leave --name out"));
+        }
         if request.ttl_ms == 0 || request.ttl_ms > TOKEN_TTL_MS_MAX {
             let message = format!(
                 "a token lives for 1 ms to {} days",
@@ -244,6 +278,52 @@ impl ControlApi for Operators {
 }
 
 impl Operators {
+    /// The call, in the name of whoever asks.
+    fn asked(&self, call: ApiCall) -> ApiCall {
+        match &self.asker {
+            Some(asker) => ApiCall::By(Arc::clone(asker), Box::new(call)),
+            None => call,
+        }
+    }
+
+    async fn create_api_token(&self, role: Role, request: TokenCreate) -> Answer<TokenCreated> {
+        let invalid = |message: String, help: &str| {
+            Err(ErrorBody::new(ErrorCode::Invalid, message).with_help(help))
+        };
+        if request.ttl_ms == 0 || request.ttl_ms > API_TOKEN_TTL_MS_MAX {
+            let days = API_TOKEN_TTL_MS_MAX / 86_400_000;
+            let message = format!("a token of the API lives for 1 ms to {days} days");
+            return invalid(message, "choose another --ttl");
+        }
+        if request.node.is_some() || request.rejoin {
+            let message = "a token of the API lets no node join".to_owned();
+            return invalid(message, "leave --role out, or --node and --rejoin");
+        }
+        let is_fit = |name: &String| {
+            !name.is_empty()
+                && name.len() <= TOKEN_NAME_BYTES_MAX
+                && !name.chars().any(char::is_control)
+        };
+        if !request.name.as_ref().is_none_or(is_fit) {
+            let message = format!("a token's name has 1 to {TOKEN_NAME_BYTES_MAX} bytes of text");
+            return invalid(message, "choose another --name");
+        }
+        let (token, hash) = draw_api_token(role).map_err(internal)?;
+        let mut id = [0; 16];
+        getrandom::fill(&mut id).map_err(internal)?;
+        let id = TokenId::from_random(id);
+        let life = Duration::from_millis(request.ttl_ms);
+        let expires_at = self.clock.now().unix.plus(life);
+        let record = ApiTokenRecord {
+            id,
+            hash,
+            role,
+            name: request.name,
+            expires_at,
+        };
+        ask!(self, ApiCall::CreateApiToken(record), Reply::Done => TokenCreated { token, id, expires_at })
+    }
+
     /// The sizes of the components that a deploy names, as far as they are here. A pipeline with problems names none:
     /// the core tells its author.
     async fn sizes(&self, request: &DeployRequest) -> Answer<BTreeMap<Digest, u64>> {

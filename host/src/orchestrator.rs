@@ -203,6 +203,7 @@ impl Orchestrator {
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
         let operators = Operators {
             control: control.clone(),
+            asker: None,
             artifacts: artifacts.clone(),
             open: open.clone(),
             authority_sha256: authority.certificate_sha256(),

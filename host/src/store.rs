@@ -5,11 +5,12 @@
 
 use std::collections::BTreeMap;
 
+use sluice_api::AuditEntry;
 use sluice_ledger::{Position, SetDigest};
 use sluice_model::{
     Attempt, BootCounter, BootNonce, Desired, Digest, Epoch, EvaluationId, ExecutionId, Fence,
-    Incarnation, JobId, JobName, Labels, LifeNonce, NodeId, NodeName, Revision, Slot, TokenId,
-    UnixMs, Version,
+    Incarnation, JobId, JobName, Labels, LifeNonce, NodeId, NodeName, Revision, Role, Slot,
+    TokenId, UnixMs, Version,
 };
 use sluice_protocol::{ObservedRow, OutcomeKey, Row};
 use sluice_scheduler::RolloutRecord;
@@ -270,6 +271,21 @@ pub struct TokenRecord {
     pub rejoin: bool,
 }
 
+/// A token of the API. The text itself is never stored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ApiTokenRecord {
+    /// Its public name.
+    pub id: TokenId,
+    /// SHA-256 of its text.
+    pub hash: [u8; 32],
+    /// What it may do.
+    pub role: Role,
+    /// Who or what it is for.
+    pub name: Option<String>,
+    /// When it ends.
+    pub expires_at: UnixMs,
+}
+
 /// What the store knows of an orchestrator life that an edge names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LifeRecord {
@@ -481,8 +497,23 @@ pub trait Store {
     fn delete_token(&mut self, id: TokenId) -> Result<(), StoreError>;
     /// Takes one use of a token.
     fn use_token(&mut self, id: TokenId) -> Result<(), StoreError>;
-    /// Forgets tokens that ended before `now`.
+    /// Forgets tokens of both sorts that ended before `now`.
     fn sweep_tokens(&mut self, now: UnixMs) -> Result<(), StoreError>;
+    /// Keeps a token of the API.
+    fn insert_api_token(&mut self, token: &ApiTokenRecord) -> Result<(), StoreError>;
+    /// The token of the API whose text has this hash, one that has ended too.
+    fn api_token(&mut self, hash: [u8; 32]) -> Result<Option<ApiTokenRecord>, StoreError>;
+    /// Every token of the API, the ones that end first at the front.
+    fn api_tokens(&mut self) -> Result<Vec<ApiTokenRecord>, StoreError>;
+    /// Forgets a token of the API.
+    fn delete_api_token(&mut self, id: TokenId) -> Result<(), StoreError>;
+    /// Keeps an entry of the audit log; its `id` is ignored.
+    fn insert_audit(&mut self, entry: &AuditEntry) -> Result<(), StoreError>;
+    /// Forgets the oldest entries of the audit log where there are too many of their sort.
+    fn sweep_audit(&mut self) -> Result<(), StoreError>;
+    /// Entries of the audit log before one, newest first.
+    fn audit(&mut self, before: Option<u64>, count: u32) -> Result<Vec<AuditEntry>, StoreError>;
+
     /// Whether this key joined with this token before: an answer that got lost may be asked for again.
     fn joined_with(&mut self, token: TokenId, key: [u8; 32]) -> Result<Option<NodeId>, StoreError>;
     /// This key joined with this token.

@@ -317,7 +317,7 @@ fn tokens_that_are_expired_used_up_foreign_or_damaged_let_nobody_in() {
             ttl_ms: 1,
             uses: 1,
             node: None,
-            rejoin: false,
+            ..TokenCreate::default()
         })
         .unwrap();
     wait::until("the token to expire", || {

@@ -49,6 +49,10 @@ impl ErrorBody {
 pub enum ErrorCode {
     /// The request, or what it carries, is wrong: repeating it does not help.
     Invalid,
+    /// The body cannot be read at all.
+    Malformed,
+    /// The body is of a sort that the route does not take.
+    UnsupportedMediaType,
     /// No token, or not a known one.
     Unauthorized,
     /// This token may not.
@@ -59,10 +63,14 @@ pub enum ErrorCode {
     MethodNotAllowed,
     /// It does not fit what is there now.
     Conflict,
+    /// What the request was made for has changed since: look again.
+    Stale,
     /// More bytes than allowed.
     TooLarge,
     /// It took too long.
     Timeout,
+    /// Too many requests; try again in a second.
+    RateLimited,
     /// Not now; try again.
     Unavailable,
     /// The orchestrator's disk is full.
@@ -73,9 +81,31 @@ pub enum ErrorCode {
 }
 
 impl ErrorCode {
+    /// The fixed spelling, as in JSON.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Invalid => "invalid",
+            Self::Malformed => "malformed",
+            Self::UnsupportedMediaType => "unsupported-media-type",
+            Self::Unauthorized => "unauthorized",
+            Self::Forbidden => "forbidden",
+            Self::NotFound => "not-found",
+            Self::MethodNotAllowed => "method-not-allowed",
+            Self::Conflict => "conflict",
+            Self::Stale => "stale",
+            Self::TooLarge => "too-large",
+            Self::Timeout => "timeout",
+            Self::RateLimited => "rate-limited",
+            Self::Unavailable => "unavailable",
+            Self::DiskFull => "disk-full",
+            Self::Internal => "internal",
+        }
+    }
+
     /// The HTTP status that carries it.
     pub fn http_status(self) -> u16 {
         match self {
+            Self::Malformed => 400,
             Self::Invalid => 422,
             Self::Unauthorized => 401,
             Self::Forbidden => 403,
@@ -83,7 +113,10 @@ impl ErrorCode {
             Self::MethodNotAllowed => 405,
             Self::Timeout => 408,
             Self::Conflict => 409,
+            Self::Stale => 412,
             Self::TooLarge => 413,
+            Self::UnsupportedMediaType => 415,
+            Self::RateLimited => 429,
             Self::Internal => 500,
             Self::Unavailable => 503,
             Self::DiskFull => 507,

@@ -5,6 +5,7 @@
 //! none is renamed; readers ignore what they do not know.
 
 mod artifact;
+mod audit;
 mod context;
 mod deploy;
 mod error;
@@ -21,6 +22,7 @@ mod token;
 pub use artifact::{
     ARTIFACT_BYTES_MAX, ArtifactInfo, MISSING_DIGESTS_MAX, MissingArtifacts, MissingReply, Plugin,
 };
+pub use audit::{AUDIT_LIMIT_DEFAULT, AUDIT_LIMIT_MAX, AuditEntry, AuditQuery};
 pub use context::OperatorContext;
 pub use deploy::{DeployOutcome, DeployReply, DeployRequest};
 pub use error::{ErrorBody, ErrorCode};
@@ -37,4 +39,7 @@ pub use rollout::{
     Rollout, RolloutEvent, RolloutFailure, RolloutNodes, RolloutOrder, RolloutSummary,
 };
 pub use status::Status;
-pub use token::{TOKEN_TTL_MS_DEFAULT, TOKEN_TTL_MS_MAX, Token, TokenCreate, TokenCreated};
+pub use token::{
+    API_TOKEN_TTL_MS_DEFAULT, API_TOKEN_TTL_MS_MAX, API_TOKENS_MAX, TOKEN_NAME_BYTES_MAX,
+    TOKEN_TTL_MS_DEFAULT, TOKEN_TTL_MS_MAX, Token, TokenCreate, TokenCreated,
+};

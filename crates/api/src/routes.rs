@@ -52,6 +52,8 @@ pub const DEPLOY: &str = "/v1/deploy";
 pub const TOKENS: &str = "/v1/tokens";
 /// `DELETE` -> [`crate::Token`] as it was.
 pub const TOKEN: &str = "/v1/tokens/{id}";
+/// `GET`, query [`crate::AuditQuery`] -> `[`[`crate::AuditEntry`]`]`, newest first.
+pub const AUDIT: &str = "/v1/audit";
 /// `GET` -> `[`[`crate::Plugin`]`]`.
 pub const PLUGINS: &str = "/v1/plugins";
 /// `POST` [`crate::MissingArtifacts`] -> [`crate::MissingReply`].

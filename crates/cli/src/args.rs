@@ -8,7 +8,9 @@ use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum, ValueHint};
 use clap_complete::Shell;
 use sluice_edge_runtime::args::EdgeArgs;
 use sluice_model::pipeline::parse_duration;
-use sluice_model::{JobName, NodeName, StageName, TokenId, check_label_key, check_label_value};
+use sluice_model::{
+    JobName, NodeName, Role, StageName, TokenId, check_label_key, check_label_value,
+};
 
 /// Runs WebAssembly stages in data pipelines on fleets of edge machines
 #[derive(Debug, Parser)]
@@ -96,6 +98,14 @@ pub(crate) enum Command {
         sluice deploy pipeline.toml --wait=30s"
     )]
     Deploy(DeployArgs),
+    /// Who changed what through the API, and what was refused; newest first
+    #[command(after_help = "Examples:\n  sluice audit\n  sluice audit --limit 1000 --output json")]
+    Audit {
+        /// The newest so many
+        #[arg(long, value_name = "N", default_value_t = sluice_api::AUDIT_LIMIT_DEFAULT,
+              value_parser = clap::value_parser!(u32).range(1..=100_000))]
+        limit: u32,
+    },
     /// Nodes, jobs, and what waits and why, on one screen
     #[command(
         after_help = "Examples:\n  sluice status\n  sluice status --output json | jq '.waiting[].reason'"
@@ -203,9 +213,12 @@ pub(crate) struct EdgeCommand {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum TokenCommand {
-    /// Make a token with which edges join, and print it
+    /// Make a token, and print it: one with which edges join, or with --role one for the API
+    ///
+    /// A token for the API stands in a copy of operator.toml in the place of the token there: whoever has that file may
+    /// do what the role may, until the token ends or is revoked.
     #[command(
-        after_help = "Examples:\n  sluice token create > token.txt\n  sluice token create --uses 0 --ttl 24h\n  \
+        after_help = "Examples:\n  sluice token create > token.txt\n  sluice token create --role deployer --name ci --ttl 90d\n  sluice token create --uses 0 --ttl 24h\n  \
         sluice token create --node e1      # e1 lost its disk and comes back to its work"
     )]
     Create(TokenCreateArgs),
@@ -222,9 +235,15 @@ pub(crate) enum TokenCommand {
 
 #[derive(Debug, ClapArgs)]
 pub(crate) struct TokenCreateArgs {
-    /// How long it can be used
-    #[arg(long, value_name = "DURATION", default_value = "1h", value_parser = positive_duration)]
-    pub(crate) ttl: Duration,
+    /// How long it can be used [default: 1h; with --role 30d]
+    #[arg(long, value_name = "DURATION", value_parser = positive_duration)]
+    pub(crate) ttl: Option<Duration>,
+    /// For the API, to do what this role may: reader looks, deployer deploys and orders jobs, admin does everything
+    #[arg(long, value_parser = role, value_name = "reader|deployer|admin", conflicts_with_all = ["uses", "node", "rejoin"])]
+    pub(crate) role: Option<Role>,
+    /// Who or what a token for the API is for; the audit log shows it
+    #[arg(long, value_name = "NAME", requires = "role")]
+    pub(crate) name: Option<String>,
     /// How many edges may join with it; 0 = any number until it expires
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub(crate) uses: u64,
@@ -529,6 +548,11 @@ pub(crate) enum PipelineCommand {
         #[arg(value_hint = ValueHint::FilePath)]
         file: PathBuf,
     },
+}
+
+fn role(text: &str) -> Result<Role, String> {
+    text.parse()
+        .map_err(|_| "one of reader, deployer, admin".to_owned())
 }
 
 fn positive_duration(text: &str) -> Result<Duration, String> {

@@ -42,6 +42,7 @@ pub(crate) async fn execute(args: Args, out: &Out) -> Result<(), Failure> {
         }
         // Checks the file first: what is wrong with it shows without an orchestrator too.
         Command::Deploy(args) => deploy::deploy(args, out, connect).await,
+        Command::Audit { limit } => cluster::audit(&connect().await?, out, limit).await,
         Command::Status => cluster::status(&connect().await?, out).await,
         Command::Job(command) => {
             let client = connect().await?;

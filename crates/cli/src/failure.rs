@@ -72,12 +72,17 @@ impl Failure {
 impl From<ErrorBody> for Failure {
     fn from(body: ErrorBody) -> Self {
         let exit = match body.code {
-            ErrorCode::Invalid | ErrorCode::TooLarge => Exit::Invalid,
+            ErrorCode::Invalid
+            | ErrorCode::Malformed
+            | ErrorCode::UnsupportedMediaType
+            | ErrorCode::TooLarge => Exit::Invalid,
             ErrorCode::NotFound => Exit::NotFound,
             ErrorCode::Unauthorized
             | ErrorCode::Forbidden
             | ErrorCode::MethodNotAllowed
             | ErrorCode::Conflict
+            | ErrorCode::Stale
+            | ErrorCode::RateLimited
             | ErrorCode::Timeout
             | ErrorCode::Unavailable
             | ErrorCode::DiskFull

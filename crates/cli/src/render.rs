@@ -30,7 +30,7 @@ pub(crate) use node::{node_detail, nodes};
 pub(crate) use plugin::{Inspected, inspected, plugins};
 pub(crate) use rollout::rollout;
 pub(crate) use status::status;
-pub(crate) use token::tokens;
+pub(crate) use token::{audit, tokens};
 
 /// Columns that hold sentences and may be wrapped.
 const SENTENCES: &[&str] = &[

@@ -20,6 +20,6 @@ pub use names::{
 };
 pub use state::{
     Desired, ExecutionState, FailReason, JobState, NextAction, NodeState, ObservedPhase, OnLost,
-    PendingReason, RolloutPhase,
+    PendingReason, Role, RolloutPhase,
 };
 pub use time::{MonotonicMs, UnixMs};

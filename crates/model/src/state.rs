@@ -40,6 +40,16 @@ macro_rules! spelled {
 }
 
 spelled! {
+    /// What a token of the API may do; each may do what those before it may.
+    Role {
+        /// Look at everything but tokens and the audit log.
+        Reader = "reader",
+        /// Deploy and order jobs.
+        Deployer = "deployer",
+        /// Everything.
+        Admin = "admin",
+    }
+
     /// What a row orders.
     Desired {
         /// Keep it running.

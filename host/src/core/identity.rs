@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use sluice_api::{ErrorBody, ErrorCode, Token};
+use sluice_api::{API_TOKENS_MAX, ErrorBody, ErrorCode, Token};
 use sluice_model::{MonotonicMs, NodeId, NodeName, TokenId};
 use sluice_protocol::admission::RejectCode;
 use tracing::{info, warn};
@@ -11,7 +11,7 @@ use tracing::{info, warn};
 use super::operator::no_node;
 use super::session::RENEWAL_GRACE;
 use super::{ConnId, Core, Reply, Step};
-use crate::store::{NodeRecord, Store, StoreError, TokenRecord};
+use crate::store::{ApiTokenRecord, NodeRecord, Store, StoreError, TokenRecord};
 
 /// How long after its last call a rival is shown: one that is turned away calls every 10 to 40 s.
 const RIVAL_SHOWN_FOR: Duration = Duration::from_secs(120);
@@ -104,25 +104,47 @@ impl<S: Store> Core<S> {
         self.rivals.remove(&node.id);
     }
 
-    /// The tokens that can still be looked at, without their secrets.
+    /// The tokens that have not expired, without their secrets; those of the API last.
     pub(super) fn show_tokens(&mut self, step: &Step) -> Result<Vec<Token>, StoreError> {
-        let tokens = self.store.tokens()?;
-        let alive = |token: &TokenRecord| token.expires_at >= step.now.unix;
-        Ok(tokens.iter().filter(|it| alive(it)).map(show).collect())
+        let now = step.now.unix;
+        let mut shown: Vec<Token> = self.store.tokens()?.iter().map(show).collect();
+        shown.extend(self.store.api_tokens()?.iter().map(show_api_token));
+        shown.retain(|token| token.expires_at >= now);
+        Ok(shown)
     }
 
-    /// Makes a token worthless. Who joined with it stays.
+    /// Keeps a token of the API, unless there are too many.
+    pub(super) fn create_api_token(
+        &mut self,
+        token: &ApiTokenRecord,
+    ) -> Result<Called, StoreError> {
+        let count = u64::try_from(self.store.api_tokens()?.len()).unwrap_or(u64::MAX);
+        if count >= API_TOKENS_MAX {
+            let message = format!("there are {API_TOKENS_MAX} tokens of the API already");
+            return Ok(Err(ErrorBody::new(ErrorCode::Conflict, message)
+                .with_help("revoke some with `sluice token revoke`")));
+        }
+        self.store.insert_api_token(token)?;
+        Ok(Ok(Reply::Done))
+    }
+
+    /// Makes a token of either sort worthless. Who joined with it stays.
     pub(super) fn revoke_token(&mut self, id: TokenId) -> Result<Called, StoreError> {
-        let Some(token) = self.store.token(id)? else {
+        let shown = if let Some(token) = self.store.token(id)? {
+            self.store.delete_token(id)?;
+            show(&token)
+        } else if let Some(token) = self.store.api_tokens()?.iter().find(|token| token.id == id) {
+            self.store.delete_api_token(id)?;
+            show_api_token(token)
+        } else {
             return Ok(Err(ErrorBody::new(
                 ErrorCode::NotFound,
                 format!("no token {id}"),
             )
             .with_help("`sluice token list` lists those that have not expired")));
         };
-        self.store.delete_token(id)?;
         info!(event = "token.revoke", token = %id);
-        Ok(Ok(Reply::Token(show(&token))))
+        Ok(Ok(Reply::Token(shown)))
     }
 
     /// Another process speaks as this node, and this one was turned away.
@@ -151,5 +173,19 @@ fn show(token: &TokenRecord) -> Token {
         rejoin: token.rejoin,
         uses_left: token.uses_left,
         expires_at: token.expires_at,
+        role: None,
+        name: None,
+    }
+}
+
+fn show_api_token(token: &ApiTokenRecord) -> Token {
+    Token {
+        id: token.id,
+        node: None,
+        rejoin: false,
+        uses_left: None,
+        expires_at: token.expires_at,
+        role: Some(token.role),
+        name: token.name.clone(),
     }
 }

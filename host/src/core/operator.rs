@@ -1,11 +1,12 @@
 //! What operators ask and order.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use sluice_api::{
-    DeployOutcome, DeployReply, DeployRequest, ErrorBody, ErrorCode, Execution, ExecutionFilter,
-    Explain, Job, JobDetail, JobVersion, Node, NodeDetail, NodeOrder, Rollout, RolloutOrder,
-    Status, Token,
+    AuditEntry, AuditQuery, DeployOutcome, DeployReply, DeployRequest, ErrorBody, ErrorCode,
+    Execution, ExecutionFilter, Explain, Job, JobDetail, JobVersion, Node, NodeDetail, NodeOrder,
+    Rollout, RolloutOrder, Status, Token,
 };
 use sluice_model::pipeline::{self, Kind, Pipeline, PluginRef};
 use sluice_model::{
@@ -18,8 +19,8 @@ use tracing::info;
 use super::rollout::no_rollout;
 use super::view::Of;
 use super::view::rollout::show_rollout;
-use super::{ConnId, Core, Handled, Joined, RequestId, Step};
-use crate::store::{JobRecord, Store, StoreError, TokenRecord, VersionOrigin};
+use super::{Asker, Caller, ConnId, Core, Joined, Step};
+use crate::store::{ApiTokenRecord, JobRecord, Store, StoreError, TokenRecord, VersionOrigin};
 
 /// Stages' components of one pipeline, at most; a frame's worth of spec.
 const STAGES_MAX: usize = 256;
@@ -27,6 +28,16 @@ const STAGES_MAX: usize = 256;
 /// A question or an order.
 #[derive(Clone, Debug)]
 pub enum ApiCall {
+    /// One of the others, on behalf of whoever asked the API for it: what it changes is recorded as theirs.
+    By(Arc<Asker>, Box<ApiCall>),
+    /// Who presents the token of the API with this hash?
+    Authenticate([u8; 32]),
+    /// Records what was refused, or done outside the store.
+    Record(Arc<Asker>, Result<(), ErrorBody>),
+    /// The audit log.
+    Audit(AuditQuery),
+    /// Keeps a token of the API.
+    CreateApiToken(ApiTokenRecord),
     /// Everything on one screen.
     Status,
     /// Every node.
@@ -81,9 +92,52 @@ pub enum ApiCall {
     ComponentUse,
 }
 
+impl ApiCall {
+    /// Whether it changes something, so that the audit log must name it.
+    pub(super) fn writes(&self) -> bool {
+        match self {
+            Self::By(_, call) => call.writes(),
+            Self::Deploy(request, _) => !request.dry_run,
+            Self::RevokeNode(_)
+            | Self::DeleteNode(_)
+            | Self::RolloutOrder(..)
+            | Self::StartJob(_)
+            | Self::StopJob(_)
+            | Self::DeleteJob(_)
+            | Self::Rollback(..)
+            | Self::RestartJob(_)
+            | Self::OrderNode(..)
+            | Self::CreateToken(_)
+            | Self::CreateApiToken(_)
+            | Self::RevokeToken(_) => true,
+            Self::Authenticate(_)
+            | Self::Record(..)
+            | Self::Audit(_)
+            | Self::Status
+            | Self::Nodes
+            | Self::Node(_)
+            | Self::Jobs
+            | Self::Job(_)
+            | Self::Executions(_)
+            | Self::Execution(_)
+            | Self::ExecutionAt(..)
+            | Self::Explain(_)
+            | Self::LogTargets(..)
+            | Self::Rollout(_)
+            | Self::History(_)
+            | Self::Tokens
+            | Self::ComponentUse => false,
+        }
+    }
+}
+
 /// Answers, one for each sort of question.
 #[derive(Clone, Debug)]
 pub enum Reply {
+    /// To `Authenticate`.
+    Caller(Option<Caller>),
+    /// To `Audit`.
+    Audit(Vec<AuditEntry>),
     /// To `Status`.
     Status(Box<Status>),
     /// To `Nodes`.
@@ -140,23 +194,7 @@ pub struct LogTarget {
 pub(super) type Called = Result<Reply, ErrorBody>;
 
 impl<S: Store> Core<S> {
-    pub(super) fn handle_api(
-        &mut self,
-        request: RequestId,
-        call: ApiCall,
-        step: &mut Step,
-    ) -> Result<Handled, StoreError> {
-        let called = self.call(call, step)?;
-        let handled = if called.is_ok() {
-            Handled::Keep
-        } else {
-            Handled::Undo
-        };
-        step.reply(request, called);
-        Ok(handled)
-    }
-
-    fn call(&mut self, call: ApiCall, step: &mut Step) -> Result<Called, StoreError> {
+    pub(super) fn call(&mut self, call: ApiCall, step: &mut Step) -> Result<Called, StoreError> {
         let now = step.now.unix;
         Ok(match call {
             ApiCall::Status => Ok(Reply::Status(Box::new(self.show_status(now)?))),
@@ -221,6 +259,15 @@ impl<S: Store> Core<S> {
                 self.store.insert_token(&token)?;
                 Ok(Reply::Done)
             }
+            ApiCall::By(_, call) => self.call(*call, step)?,
+            ApiCall::Authenticate(hash) => self.authenticate(hash, now)?,
+            ApiCall::Record(asker, outcome) => {
+                self.store
+                    .insert_audit(&asker.entry(now, outcome.as_ref().copied()))?;
+                Ok(Reply::Done)
+            }
+            ApiCall::Audit(query) => self.read_audit(&query)?,
+            ApiCall::CreateApiToken(token) => self.create_api_token(&token)?,
             ApiCall::Tokens => Ok(Reply::Tokens(self.show_tokens(step)?)),
             ApiCall::RevokeToken(id) => self.revoke_token(id)?,
             ApiCall::ComponentUse => Ok(Reply::ComponentUse(self.component_use()?)),

@@ -14,6 +14,7 @@ use sluice_protocol::{
 use super::*;
 use crate::store::{SqliteStore, TokenRecord};
 
+mod audit;
 mod full;
 mod identity;
 mod listing;

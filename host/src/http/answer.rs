@@ -5,7 +5,7 @@ use std::future::{Ready, ready};
 use axum::body::Bytes;
 use axum::extract::rejection::BytesRejection;
 use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
-use axum::http::header::WWW_AUTHENTICATE;
+use axum::http::header::{CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::request::Parts;
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
@@ -15,11 +15,21 @@ use sluice_api::{ErrorBody, ErrorCode};
 /// A failure as an answer.
 pub(super) struct Failure(pub(super) ErrorBody);
 
+/// What a response that is not a success says, for who records it.
+#[derive(Clone, Debug)]
+pub(super) struct Refused(pub(super) ErrorBody);
+
 impl IntoResponse for Failure {
     fn into_response(self) -> Response {
+        let refused = Refused(self.0.clone());
         let status = StatusCode::from_u16(self.0.code.http_status())
             .expect("every code has a status that HTTP knows");
         let mut response = (status, axum::Json(self.0)).into_response();
+        response.extensions_mut().insert(refused);
+        if status == StatusCode::TOO_MANY_REQUESTS {
+            let seconds = HeaderValue::from_static("1");
+            response.headers_mut().insert(RETRY_AFTER, seconds);
+        }
         if status == StatusCode::UNAUTHORIZED {
             let scheme = HeaderValue::from_static("Bearer");
             response.headers_mut().insert(WWW_AUTHENTICATE, scheme);
@@ -37,19 +47,38 @@ impl<E: Into<ErrorBody>> From<E> for Failure {
 /// What a handler returns.
 pub(super) type Reply<T> = Result<axum::Json<T>, Failure>;
 
-/// A JSON body, whatever its content type says.
+/// A JSON body. Without a content type it is taken for JSON; a browser's form never is.
 pub(super) struct Body<T>(pub(super) T);
 
 impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Body<T> {
     type Rejection = Failure;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Failure> {
+        let sort = request.headers().get(CONTENT_TYPE).map(is_json);
+        if sort == Some(false) {
+            let message = "the body is not JSON by its Content-Type";
+            return Err(Failure(
+                ErrorBody::new(ErrorCode::UnsupportedMediaType, message)
+                    .with_help("send `Content-Type: application/json`"),
+            ));
+        }
         let bytes = Bytes::from_request(request, state).await.map_err(unread)?;
         serde_json::from_slice(&bytes).map(Self).map_err(|error| {
             let message = format!("the body is not the JSON that this route takes: {error}");
-            Failure(ErrorBody::new(ErrorCode::Invalid, message))
+            let code = if error.is_data() {
+                ErrorCode::Invalid
+            } else {
+                ErrorCode::Malformed
+            };
+            Failure(ErrorBody::new(code, message))
         })
     }
+}
+
+fn is_json(value: &HeaderValue) -> bool {
+    let sort = value.to_str().unwrap_or_default();
+    let sort = sort.split(';').next().unwrap_or_default().trim();
+    sort.eq_ignore_ascii_case("application/json")
 }
 
 fn unread(rejection: BytesRejection) -> Failure {
@@ -60,7 +89,7 @@ fn unread(rejection: BytesRejection) -> Failure {
         );
         ErrorBody::new(ErrorCode::TooLarge, message)
     } else {
-        ErrorBody::new(ErrorCode::Invalid, "the body did not arrive whole")
+        ErrorBody::new(ErrorCode::Malformed, "the body did not arrive whole")
     })
 }
 

@@ -1,6 +1,8 @@
-//! Who may use the API: whoever has the one admin token. Only its hash is kept.
+//! Who may use the API: whoever has the admin token of `operator.toml`, or one that was made with a role. Only their
+//! hashes are kept.
 
 use std::fmt;
+use std::time::Instant;
 
 use axum::extract::{Request, State};
 use axum::http::header::AUTHORIZATION;
@@ -8,10 +10,40 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 use sha2::{Digest as _, Sha256};
 use sluice_api::{ErrorBody, ErrorCode};
+use sluice_model::Role;
 
+use super::ControlApi;
 use super::answer::Failure;
+use super::rate::{Rates, rate_limited};
+use crate::core::Caller;
 
 const PREFIX: &str = "sluice-admin-";
+
+/// Draws the text of a token of the API for a role, and its hash, which is all that is kept.
+pub(crate) fn draw_api_token(role: Role) -> Result<(String, [u8; 32]), getrandom::Error> {
+    let text = draw(&api_prefix(role))?;
+    let hash = AdminTokenHash::of(&text).0;
+    Ok((text, hash))
+}
+
+fn api_prefix(role: Role) -> String {
+    format!("sluice-api-{role}-")
+}
+
+fn is_api_token(text: &str) -> bool {
+    [Role::Reader, Role::Deployer, Role::Admin]
+        .into_iter()
+        .filter_map(|role| text.strip_prefix(&api_prefix(role)))
+        .any(|secret| secret.len() == 64)
+}
+
+/// 32 random bytes as hex, after a prefix by which people know what they found.
+fn draw(prefix: &str) -> Result<String, getrandom::Error> {
+    let mut bytes = [0_u8; 32];
+    getrandom::fill(&mut bytes)?;
+    let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+    Ok(format!("{prefix}{hex}"))
+}
 
 /// A freshly drawn token; to be written to `operator.toml` and forgotten.
 pub struct AdminToken(String);
@@ -19,10 +51,7 @@ pub struct AdminToken(String);
 impl AdminToken {
     /// Draws one: 32 random bytes, as hex.
     pub fn generate() -> Result<Self, getrandom::Error> {
-        let mut bytes = [0_u8; 32];
-        getrandom::fill(&mut bytes)?;
-        let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-        Ok(Self(format!("{PREFIX}{hex}")))
+        draw(PREFIX).map(Self)
     }
 
     /// The text to send as `Authorization: Bearer ...`.
@@ -80,10 +109,28 @@ impl fmt::Debug for AdminTokenHash {
     }
 }
 
-/// Lets nothing pass without the token, whatever the path.
-pub(super) async fn require_token(
-    State(hash): State<AdminTokenHash>,
-    request: Request,
+/// What stands between a request and the routes.
+#[derive(Clone)]
+pub(super) struct Doors<C> {
+    control: C,
+    admin: AdminTokenHash,
+    rates: Rates,
+}
+
+impl<C> Doors<C> {
+    pub(super) fn new(control: C, admin: AdminTokenHash) -> Self {
+        Self {
+            control,
+            admin,
+            rates: Rates::new(),
+        }
+    }
+}
+
+/// Lets nothing pass without a token, whatever the path; nor too much with one.
+pub(super) async fn require_token<C: ControlApi>(
+    State(doors): State<Doors<C>>,
+    mut request: Request,
     next: Next,
 ) -> Response {
     let presented = request.headers().get(AUTHORIZATION).map(|value| {
@@ -94,13 +141,40 @@ pub(super) async fn require_token(
             .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
             .map_or("", |(_, token)| token.trim())
     });
-    let message = match presented {
-        Some(token) if hash.matches(token) => return next.run(request).await,
-        Some(_) => "the token is not this orchestrator's",
-        None => "the request has no token",
+    let Some(token) = presented else {
+        return unauthorized("the request has no token").into_response();
     };
-    let body = ErrorBody::new(ErrorCode::Unauthorized, message).with_help(
-        "send `Authorization: Bearer TOKEN` with the token from operator.toml in the orchestrator's state directory",
-    );
-    Failure(body).into_response()
+    let hash = AdminTokenHash::of(token);
+    if !doors.rates.take(hash.0, Instant::now()) {
+        return Failure(rate_limited()).into_response();
+    }
+    let caller = if doors.admin.matches(token) {
+        Some(Caller {
+            token: "operator.toml".to_owned(),
+            name: None,
+            role: Role::Admin,
+        })
+    } else if is_api_token(token) {
+        match doors.control.authenticate(hash.0).await {
+            Ok(caller) => caller,
+            Err(error) => return Failure(error).into_response(),
+        }
+    } else {
+        None
+    };
+    match caller {
+        Some(caller) => {
+            doors.rates.know(hash.0, Instant::now());
+            request.extensions_mut().insert(caller);
+            next.run(request).await
+        }
+        None => unauthorized("the token is not this orchestrator's, or has ended").into_response(),
+    }
+}
+
+fn unauthorized(message: &str) -> Failure {
+    Failure(ErrorBody::new(ErrorCode::Unauthorized, message).with_help(
+        "send `Authorization: Bearer TOKEN` with the token from operator.toml in the orchestrator's state directory, or \
+         one that `sluice token create --role` made",
+    ))
 }

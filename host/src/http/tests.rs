@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
-use sluice_api::{ArtifactInfo, DeployOutcome, ErrorCode, MissingReply, TOKEN_TTL_MS_MAX, routes};
-use sluice_model::{Digest, TokenId, UnixMs, Version};
+use sluice_api::{ArtifactInfo, DeployOutcome, ErrorCode, MissingReply, routes};
+use sluice_model::{Digest, Role, TokenId, UnixMs, Version};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
@@ -19,6 +19,12 @@ use crate::artifacts::Artifacts;
 #[derive(Clone, Default)]
 struct Fake {
     asked: Arc<Mutex<Vec<String>>>,
+    recorded: Arc<Mutex<Vec<String>>>,
+}
+
+/// A token that the fake control knows.
+fn token_of(role: Role) -> String {
+    format!("sluice-api-{role}-{}", "a".repeat(64))
 }
 
 impl Fake {
@@ -38,6 +44,36 @@ impl Fake {
 }
 
 impl ControlApi for Fake {
+    fn by(&self, _: Arc<Asker>) -> Self {
+        self.clone()
+    }
+
+    fn authenticate(&self, hash: [u8; 32]) -> impl Future<Output = Answer<Option<Caller>>> + Send {
+        let known = |role: &Role| *AdminTokenHash::of(&token_of(*role)).as_bytes() == hash;
+        let role = ROLES.into_iter().find(known);
+        std::future::ready(Ok(role.map(|role| Caller {
+            token: "t".to_owned(),
+            name: None,
+            role,
+        })))
+    }
+
+    fn record(
+        &self,
+        asker: Arc<Asker>,
+        outcome: Result<(), ErrorBody>,
+    ) -> impl Future<Output = Answer<()>> + Send {
+        let outcome = outcome.map_or_else(|error| error.code.as_str(), |()| "done");
+        let line = format!("{} {} {outcome}", asker.operation, asker.target);
+        self.recorded.lock().unwrap().push(line);
+        std::future::ready(Ok(()))
+    }
+
+    fn audit(&self, query: AuditQuery) -> impl Future<Output = Answer<Vec<AuditEntry>>> + Send {
+        self.note(format!("audit {:?}", query.limit));
+        std::future::ready(Ok(Vec::new()))
+    }
+
     fn status(&self) -> impl Future<Output = Answer<Status>> + Send {
         self.note("status".to_owned());
         std::future::ready(Ok(Status {
@@ -208,6 +244,8 @@ impl ControlApi for Fake {
     }
 }
 
+const ROLES: [Role; 3] = [Role::Reader, Role::Deployer, Role::Admin];
+
 struct Served {
     address: SocketAddr,
     token: AdminToken,
@@ -322,6 +360,79 @@ async fn nothing_answers_without_the_token() {
     assert_eq!(served.control.asked(), [""; 0]);
 }
 
+fn operations(served: &Served) -> Vec<table::Operation> {
+    let artifacts = Artifacts::open(&served._dir.path().join("artifacts")).unwrap();
+    let shared = table::Shared::new(served.control.clone(), artifacts);
+    handlers::table(shared).finish().1
+}
+
+/// The path of an operation, with names of things in it.
+fn path_of(operation: &table::Operation) -> String {
+    let part = |name: &str| match name {
+        "id" => EXECUTION,
+        "digest" => DIGEST,
+        "order" => "pause",
+        _ => "x",
+    };
+    let names: Vec<&str> = operation
+        .path
+        .split('/')
+        .filter_map(|piece| piece.strip_prefix('{')?.strip_suffix('}'))
+        .map(part)
+        .collect();
+    routes::fill(operation.path, &names)
+}
+
+#[tokio::test]
+async fn every_operation_is_open_to_its_role_and_those_above_and_its_refusals_are_recorded() {
+    let served = Served::start().await;
+    let operations = operations(&served);
+    assert!(operations.len() > 30);
+    for operation in &operations {
+        let (method, path) = (operation.method.as_str(), path_of(operation));
+        for role in ROLES {
+            let head = format!("Authorization: Bearer {}\r\n", token_of(role));
+            let head = format!("{head}Content-Length: 1\r\n");
+            let (status, answer) = served.raw(method, &path, &head, b"{").await;
+            let reached = served.control.asked();
+            let recorded = std::mem::take(&mut *served.control.recorded.lock().unwrap());
+            if role < operation.role {
+                assert_eq!(status, 403, "{role} {method} {path}: {answer}");
+                assert_eq!(error(&answer).code, ErrorCode::Forbidden);
+                assert_eq!(reached, [""; 0]);
+            } else {
+                assert!(![401, 403, 405].contains(&status), "{method} {path}");
+            }
+            let refused = status >= 400 && operation.effect != table::Effect::Reads;
+            assert_eq!(recorded.len(), usize::from(refused), "{recorded:?}");
+            if refused {
+                let code = error(&answer).code.as_str();
+                assert_eq!(recorded[0], format!("{} {path} {code}", operation.id));
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_form_is_not_json_and_floods_are_turned_away() {
+    let served = Served::start().await;
+    let head = format!("Authorization: Bearer {}\r\n", served.token.as_str());
+    let form = "Content-Type: application/x-www-form-urlencoded\r\nContent-Length: 2\r\n";
+    let head = format!("{head}{form}");
+    let (status, answer) = served.raw("POST", routes::DEPLOY, &head, b"{}").await;
+    assert_eq!(status, 415, "{answer}");
+    assert_eq!(error(&answer).code, ErrorCode::UnsupportedMediaType);
+
+    let mut answers = Vec::new();
+    for _ in 0..600 {
+        let head = "Authorization: Bearer x\r\n";
+        answers.push(served.raw("GET", routes::STATUS, head, b"").await.0);
+    }
+    assert!(answers.contains(&429), "{answers:?}");
+    assert!(answers.iter().all(|status| [401, 429].contains(status)));
+    assert_eq!(served.ask("GET", routes::STATUS, b"").await.0, 200);
+}
+
 #[tokio::test]
 async fn every_route_reaches_its_operation() {
     let served = Served::start().await;
@@ -407,7 +518,6 @@ async fn what_is_followed_comes_as_one_json_object_a_line() {
 #[tokio::test]
 async fn wrong_requests_say_what_is_wrong_and_reach_nothing() {
     let served = Served::start().await;
-    let token_ttl = format!(r#"{{"ttl_ms":{},"uses":1}}"#, TOKEN_TTL_MS_MAX + 1);
     let many: Vec<_> = (0..300).map(|_| DIGEST).collect();
     let many = serde_json::to_string(&BTreeMap::from([("digests", many)])).unwrap();
     for (method, path, body, status, says) in [
@@ -429,7 +539,7 @@ async fn wrong_requests_say_what_is_wrong_and_reach_nothing() {
             "POST",
             "/v1/deploy",
             "{\"pipeline\":",
-            422,
+            400,
             "EOF while parsing",
         ),
         ("POST", "/v1/deploy", "[]", 422, "line 1 column"),
@@ -441,15 +551,7 @@ async fn wrong_requests_say_what_is_wrong_and_reach_nothing() {
             422,
             "not a digest",
         ),
-        ("POST", "/v1/deploy", "\u{0}\u{1}", 422, "expected value"),
-        (
-            "POST",
-            "/v1/tokens",
-            r#"{"ttl_ms":0,"uses":1}"#,
-            422,
-            "30 days",
-        ),
-        ("POST", "/v1/tokens", &token_ttl, 422, "30 days"),
+        ("POST", "/v1/deploy", "\u{0}\u{1}", 400, "expected value"),
         ("POST", "/v1/artifacts/missing", &many, 422, "256"),
     ] {
         let (got, answer) = served.ask(method, path, body.as_bytes()).await;

@@ -12,6 +12,12 @@ pub(super) const FLOORS_KEPT: i64 = 100;
 /// Deleted nodes that are remembered: far more than a fleet replaces in a certificate's life, and a few hundred KiB.
 pub(super) const DELETED_NODES_MAX: i64 = 10_000;
 
+/// Writes that were done and are remembered: a deploy every five minutes for a year, in some 20 MiB.
+pub(super) const AUDIT_DONE_MAX: i64 = 100_000;
+
+/// Writes that were refused and are remembered; bounded apart, so that whoever may do nothing cannot push out what was done.
+pub(super) const AUDIT_REFUSED_MAX: i64 = 10_000;
+
 /// Versions of a job that are kept for going back, and whose outcomes are.
 pub(super) const VERSIONS_KEPT: i64 = 10;
 
@@ -153,6 +159,27 @@ CREATE TABLE token (
     node TEXT,
     rejoin INTEGER NOT NULL
 ) STRICT;
+-- Tokens of the API; the text itself is never stored.
+CREATE TABLE api_token (
+    id BLOB PRIMARY KEY,
+    hash BLOB NOT NULL UNIQUE,
+    role TEXT NOT NULL,
+    name TEXT,
+    expires_at INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+-- Every write that was asked for through the API.
+CREATE TABLE audit (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    at INTEGER NOT NULL,
+    token TEXT NOT NULL,
+    name TEXT,
+    role TEXT NOT NULL,
+    operation TEXT NOT NULL,
+    target TEXT NOT NULL,
+    outcome TEXT NOT NULL,
+    message TEXT
+) STRICT;
+CREATE INDEX audit_outcome ON audit (outcome = 'done', id);
 CREATE TABLE token_join (
     token BLOB NOT NULL REFERENCES token (id) ON DELETE CASCADE,
     key BLOB NOT NULL,

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use rusqlite::{Connection, OptionalExtension, Row as SqlRow, params};
+use sluice_api::AuditEntry;
 use sluice_ledger::{Position, RowHash, SetDigest};
 use sluice_model::{
     Desired, Digest, Epoch, EvaluationId, ExecutionId, Fence, JobId, JobName, LifeNonce, NodeId,
@@ -11,18 +12,21 @@ use sluice_model::{
 use sluice_protocol::{AssignmentRow, ObservedRow, OutcomeKey, Row};
 use sluice_scheduler::RolloutRecord;
 
-use super::schema::{DELETED_NODES_MAX, FLOORS_KEPT, FORMAT, REMOVALS_MAX, TABLES, VERSIONS_KEPT};
+use super::schema::{
+    AUDIT_DONE_MAX, AUDIT_REFUSED_MAX, DELETED_NODES_MAX, FLOORS_KEPT, FORMAT, REMOVALS_MAX,
+    TABLES, VERSIONS_KEPT,
+};
 use super::{
-    BeginFacts, DesiredChange, Evaluation, ExecutionRecord, JobRecord, LifeRecord, NodeOrders,
-    NodeRecord, Store, StoreError, TokenRecord, VersionOrigin, VersionRecord,
+    ApiTokenRecord, BeginFacts, DesiredChange, Evaluation, ExecutionRecord, JobRecord, LifeRecord,
+    NodeOrders, NodeRecord, Store, StoreError, TokenRecord, VersionOrigin, VersionRecord,
 };
 
 mod rows;
 
 use rows::{
-    EXECUTION_COLUMNS, JOB_COLUMNS, NODE_COLUMNS, TOKEN_COLUMNS, blob, bytes, counter, int, json,
-    read_execution, read_job, read_node, read_observed, read_token, select, text, time, to_json,
-    wrong,
+    API_TOKEN_COLUMNS, AUDIT_COLUMNS, EXECUTION_COLUMNS, JOB_COLUMNS, NODE_COLUMNS, TOKEN_COLUMNS,
+    blob, bytes, counter, int, json, read_api_token, read_audit, read_execution, read_job,
+    read_node, read_observed, read_token, select, text, time, to_json, wrong,
 };
 
 /// Called before every step with its name; an error makes the step fail. For simulations of bad disks.
@@ -1282,7 +1286,96 @@ impl Store for SqliteStore {
             "DELETE FROM token WHERE expires_at < ?1",
             [now.0],
         )?;
+        self.execute(
+            "sweep tokens",
+            "DELETE FROM api_token WHERE expires_at < ?1",
+            [now.0],
+        )?;
         Ok(())
+    }
+
+    fn insert_api_token(&mut self, token: &ApiTokenRecord) -> Result<(), StoreError> {
+        self.execute(
+            "keep a token of the API",
+            "INSERT INTO api_token (id, hash, role, name, expires_at) VALUES (?1, ?2, ?3, ?4, ?5)",
+            params![
+                blob(token.id.to_bytes()),
+                blob(token.hash),
+                token.role.as_str(),
+                token.name,
+                token.expires_at.0
+            ],
+        )?;
+        Ok(())
+    }
+
+    fn api_token(&mut self, hash: [u8; 32]) -> Result<Option<ApiTokenRecord>, StoreError> {
+        let sql = select(API_TOKEN_COLUMNS, "api_token WHERE hash = ?1");
+        self.one(
+            "look a token of the API up",
+            &sql,
+            [blob(hash)],
+            read_api_token,
+        )
+    }
+
+    fn api_tokens(&mut self) -> Result<Vec<ApiTokenRecord>, StoreError> {
+        let sql = select(API_TOKEN_COLUMNS, "api_token ORDER BY expires_at, id");
+        self.all("list tokens of the API", &sql, [], read_api_token)
+    }
+
+    fn delete_api_token(&mut self, id: TokenId) -> Result<(), StoreError> {
+        self.execute(
+            "forget a token of the API",
+            "DELETE FROM api_token WHERE id = ?1",
+            [blob(id.to_bytes())],
+        )?;
+        Ok(())
+    }
+
+    fn insert_audit(&mut self, entry: &AuditEntry) -> Result<(), StoreError> {
+        self.execute(
+            "keep an entry of the audit log",
+            "INSERT INTO audit (at, token, name, role, operation, target, outcome, message)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+            params![
+                entry.at.0,
+                entry.token,
+                entry.name,
+                entry.role.as_str(),
+                entry.operation,
+                entry.target,
+                entry.outcome,
+                entry.message
+            ],
+        )?;
+        Ok(())
+    }
+
+    fn sweep_audit(&mut self) -> Result<(), StoreError> {
+        for (done, kept) in [(true, AUDIT_DONE_MAX), (false, AUDIT_REFUSED_MAX)] {
+            self.execute(
+                "forget old entries of the audit log",
+                "DELETE FROM audit WHERE (outcome = 'done') = ?1 AND id <= (
+                    SELECT id FROM audit WHERE (outcome = 'done') = ?1 ORDER BY id DESC LIMIT 1 OFFSET ?2)",
+                params![done, kept],
+            )?;
+        }
+        Ok(())
+    }
+
+    fn audit(&mut self, before: Option<u64>, count: u32) -> Result<Vec<AuditEntry>, StoreError> {
+        let sql = select(
+            AUDIT_COLUMNS,
+            "audit WHERE id < ?1 ORDER BY id DESC LIMIT ?2",
+        );
+        let before = before.map_or(i64::MAX, |id| i64::try_from(id).unwrap_or(i64::MAX));
+        self.all(
+            "read the audit log",
+            &sql,
+            params![before, count],
+            read_audit,
+        )
     }
 
     fn joined_with(&mut self, token: TokenId, key: [u8; 32]) -> Result<Option<NodeId>, StoreError> {

@@ -309,7 +309,7 @@ impl Cluster {
             ttl_ms: TOKEN_TTL_MS_DEFAULT,
             uses: u64::from(node.is_some()),
             node: node.map(|name| name.parse().expect("tests use good names")),
-            rejoin: false,
+            ..TokenCreate::default()
         };
         match self.api().create_token(&request) {
             Ok(created) => created.token,

@@ -1,8 +1,9 @@
 //! Commands that ask the orchestrator one thing and show the answer.
 
 use sluice_api::{
-    Execution, ExecutionFilter, Explain, Job, JobDetail, JobVersion, Node, NodeDetail, Plugin,
-    Rollout, RolloutOrder, Status, Token, TokenCreate, TokenCreated, routes,
+    API_TOKEN_TTL_MS_DEFAULT, AUDIT_LIMIT_MAX, AuditEntry, AuditQuery, Execution, ExecutionFilter,
+    Explain, Job, JobDetail, JobVersion, Node, NodeDetail, Plugin, Rollout, RolloutOrder, Status,
+    TOKEN_TTL_MS_DEFAULT, Token, TokenCreate, TokenCreated, routes,
 };
 use sluice_model::{ExecutionId, JobName, NodeName, TokenId};
 
@@ -180,8 +181,16 @@ pub(super) async fn create_token(
     out: &Out,
     args: TokenCreateArgs,
 ) -> Result<(), Failure> {
+    let default = match args.role {
+        Some(_) => API_TOKEN_TTL_MS_DEFAULT,
+        None => TOKEN_TTL_MS_DEFAULT,
+    };
     let request = TokenCreate {
-        ttl_ms: u64::try_from(args.ttl.as_millis()).unwrap_or(u64::MAX),
+        ttl_ms: args.ttl.map_or(default, |ttl| {
+            u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX)
+        }),
+        role: args.role,
+        name: args.name,
         uses: args.uses,
         node: args.node,
         rejoin: args.rejoin,
@@ -193,6 +202,27 @@ pub(super) async fn create_token(
 pub(super) async fn tokens(client: &Client, out: &Out) -> Result<(), Failure> {
     let tokens: Vec<Token> = client.get(routes::TOKENS).await?;
     list(out, &tokens, "no token can be used", render::tokens)
+}
+
+/// The newest `limit` entries of the audit log, page by page.
+pub(super) async fn audit(client: &Client, out: &Out, limit: u32) -> Result<(), Failure> {
+    let mut entries: Vec<AuditEntry> = Vec::new();
+    loop {
+        let had = u32::try_from(entries.len()).unwrap_or(u32::MAX);
+        let query = AuditQuery {
+            before: entries.last().map(|entry| entry.id),
+            limit: Some(limit.saturating_sub(had).min(AUDIT_LIMIT_MAX)),
+        };
+        if query.limit == Some(0) {
+            break;
+        }
+        let page: Vec<AuditEntry> = client.get_with(routes::AUDIT, &query).await?;
+        if page.is_empty() {
+            break;
+        }
+        entries.extend(page);
+    }
+    list(out, &entries, "nothing was changed yet", render::audit)
 }
 
 pub(super) async fn revoke_token(client: &Client, out: &Out, id: TokenId) -> Result<(), Failure> {

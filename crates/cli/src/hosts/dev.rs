@@ -134,7 +134,7 @@ async fn start_edge(client: &Client, dir: &Path, node: DevNode) -> Result<EdgeHa
         ttl_ms: 10 * 60 * 1000,
         uses: 1,
         node: Some(node.name.clone()),
-        rejoin: false,
+        ..TokenCreate::default()
     };
     let created: TokenCreated = client.post_json(routes::TOKENS, &request).await?;
     edge::start_in_process(InProcess {

@@ -2,6 +2,7 @@
 
 use rusqlite::Row as SqlRow;
 use rusqlite::types::Type;
+use sluice_api::AuditEntry;
 use sluice_ledger::{Position, SetDigest};
 use sluice_model::{
     Attempt, BootCounter, BootNonce, Digest, ExecutionId, Incarnation, JobId, NodeId, Revision,
@@ -9,7 +10,9 @@ use sluice_model::{
 };
 use sluice_protocol::ObservedRow;
 
-use super::super::{ExecutionRecord, JobRecord, NodeOrders, NodeRecord, TokenRecord};
+use super::super::{
+    ApiTokenRecord, ExecutionRecord, JobRecord, NodeOrders, NodeRecord, TokenRecord,
+};
 
 /// SQLite's integers are signed 64 bits; ours stay below.
 pub(super) fn int(value: u64) -> i64 {
@@ -168,6 +171,35 @@ pub(super) fn read_token(row: &SqlRow<'_>) -> rusqlite::Result<TokenRecord> {
             Some(name) => Some(name.parse().map_err(|_| wrong(4, "a node name"))?),
         },
         rejoin: row.get(5)?,
+    })
+}
+
+pub(super) const API_TOKEN_COLUMNS: &str = "id, hash, role, name, expires_at";
+
+pub(super) fn read_api_token(row: &SqlRow<'_>) -> rusqlite::Result<ApiTokenRecord> {
+    Ok(ApiTokenRecord {
+        id: bytes(row, 0, "a token id", TokenId::from_slice)?,
+        hash: bytes(row, 1, "a hash", |bytes| bytes.try_into().ok())?,
+        role: text(row, 2, "a role")?,
+        name: row.get(3)?,
+        expires_at: time(row, 4)?,
+    })
+}
+
+pub(super) const AUDIT_COLUMNS: &str =
+    "id, at, token, name, role, operation, target, outcome, message";
+
+pub(super) fn read_audit(row: &SqlRow<'_>) -> rusqlite::Result<AuditEntry> {
+    Ok(AuditEntry {
+        id: counter(row, 0)?,
+        at: time(row, 1)?,
+        token: row.get(2)?,
+        name: row.get(3)?,
+        role: text(row, 4, "a role")?,
+        operation: row.get(5)?,
+        target: row.get(6)?,
+        outcome: row.get(7)?,
+        message: row.get(8)?,
     })
 }
 

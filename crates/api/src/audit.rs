@@ -1,0 +1,45 @@
+//! Who changed what, and when.
+
+use serde::{Deserialize, Serialize};
+use sluice_model::{Role, UnixMs};
+
+/// Entries in one answer when the question names no number.
+pub const AUDIT_LIMIT_DEFAULT: u32 = 100;
+
+/// Most entries in one answer.
+pub const AUDIT_LIMIT_MAX: u32 = 1000;
+
+/// Query of `GET` [`crate::routes::AUDIT`].
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AuditQuery {
+    /// Entries older than this one; absent: from the newest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub before: Option<u64>,
+    /// How many; 1 to [`AUDIT_LIMIT_MAX`], [`AUDIT_LIMIT_DEFAULT`] when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit: Option<u32>,
+}
+
+/// One write that was asked for. What was done is written in the transaction that did it; what was refused, after it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AuditEntry {
+    /// Grows by the order of the entries.
+    pub id: u64,
+    /// When.
+    pub at: UnixMs,
+    /// Whose token: `operator.toml`, or a token's id.
+    pub token: String,
+    /// What that token is for; null when it has no name.
+    pub name: Option<String>,
+    /// What it might do then.
+    pub role: Role,
+    /// The operation, such as `job.deploy`.
+    pub operation: String,
+    /// The path that was asked for.
+    pub target: String,
+    /// `done`, or the code of the error.
+    pub outcome: String,
+    /// With an error: its message.
+    pub message: Option<String>,
+}

@@ -1,0 +1,94 @@
+//! Who may use the API, and what is written of what they did.
+
+use std::sync::Arc;
+
+use sluice_api::{AuditEntry, AuditQuery};
+use sluice_model::Role;
+
+use super::*;
+use crate::core::{Asker, Caller};
+use crate::store::ApiTokenRecord;
+
+fn asker(operation: &'static str) -> Arc<Asker> {
+    Arc::new(Asker {
+        caller: Caller {
+            token: "t1".to_owned(),
+            name: Some("ci".to_owned()),
+            role: Role::Deployer,
+        },
+        operation,
+        target: "/v1/somewhere".to_owned(),
+    })
+}
+
+fn log(world: &mut World) -> Vec<AuditEntry> {
+    let query = AuditQuery::default();
+    match world.call(ApiCall::Audit(query)).unwrap() {
+        Reply::Audit(entries) => entries,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_write_is_recorded_with_it_and_a_look_is_not() {
+    let mut world = World::new();
+    let by = |call: ApiCall| ApiCall::By(asker("job.stop"), Box::new(call));
+    world.call(by(ApiCall::Jobs)).unwrap();
+    world
+        .call(by(ApiCall::StopJob("nothing".parse().unwrap())))
+        .unwrap_err();
+    assert_eq!(log(&mut world), []);
+
+    let token = ApiTokenRecord {
+        id: TokenId::from_random([7; 16]),
+        hash: [9; 32],
+        role: Role::Reader,
+        name: None,
+        expires_at: UnixMs(i64::MAX),
+    };
+    world.call(by(ApiCall::CreateApiToken(token))).unwrap();
+    let refused = ErrorBody::new(ErrorCode::Forbidden, "no");
+    world
+        .call(ApiCall::Record(asker("node.drain"), Err(refused)))
+        .unwrap();
+    let entries = log(&mut world);
+    let told: Vec<_> = entries
+        .iter()
+        .map(|entry| (entry.operation.as_str(), entry.outcome.as_str()))
+        .collect();
+    assert_eq!(told, [("node.drain", "forbidden"), ("job.stop", "done")]);
+    assert_eq!(entries[1].name.as_deref(), Some("ci"));
+    let older = AuditQuery {
+        before: Some(entries[0].id),
+        limit: Some(5),
+    };
+    assert!(
+        matches!(world.call(ApiCall::Audit(older)), Ok(Reply::Audit(older)) if older == entries[1..])
+    );
+}
+
+#[test]
+fn a_token_opens_the_api_until_it_ends_or_is_revoked() {
+    let mut world = World::new();
+    let who = |world: &mut World, hash: u8| match world.call(ApiCall::Authenticate([hash; 32])) {
+        Ok(Reply::Caller(caller)) => caller.map(|caller| caller.role),
+        other => panic!("{other:?}"),
+    };
+    for (byte, expires_at) in [(1, UnixMs(i64::MAX)), (2, UnixMs(0))] {
+        let token = ApiTokenRecord {
+            id: TokenId::from_random([byte; 16]),
+            hash: [byte; 32],
+            role: Role::Deployer,
+            name: None,
+            expires_at,
+        };
+        world.call(ApiCall::CreateApiToken(token)).unwrap();
+    }
+    assert_eq!(who(&mut world, 1), Some(Role::Deployer));
+    assert_eq!(who(&mut world, 2), None, "it has ended");
+    assert_eq!(who(&mut world, 3), None, "there is none");
+    let id = TokenId::from_random([1; 16]);
+    world.call(ApiCall::RevokeToken(id)).unwrap();
+    assert_eq!(who(&mut world, 1), None, "it was revoked");
+    world.call(ApiCall::RevokeToken(id)).unwrap_err();
+}

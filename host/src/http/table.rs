@@ -1,0 +1,251 @@
+//! The one table of routes: what each takes, which role it needs, and whether it changes something.
+//!
+//! ```text
+//!   token -> rate -> [ role -> time limit -> handler -> record of what was refused ]
+//!                      for each operation of the table
+//! ```
+//!
+//! A handler gets its control from [`By`], bound to whoever asks; there is no other way to one. So a route that is
+//! added to the table is guarded, timed, recorded and tested like every other.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::{FromRequestParts, Request, State};
+use axum::handler::Handler;
+use axum::http::Method;
+use axum::http::request::Parts;
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse as _, Response};
+use axum::routing::{MethodFilter, on};
+use sluice_api::{ErrorBody, ErrorCode};
+use sluice_model::Role;
+
+use super::ControlApi;
+use super::answer::{Failure, Refused};
+use crate::artifacts::Artifacts;
+use crate::core::{Asker, Caller};
+
+/// How long an operation may take: reading logs waits for edges a few seconds, everything else is far below.
+const OPERATION_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// What an operation changes, and who writes that down.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Effect {
+    /// Nothing.
+    Reads,
+    /// Something in the store: recorded in the same transaction.
+    Writes,
+    /// Something outside the store: recorded when it is done.
+    WritesOutside,
+}
+
+/// How long an answer may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Pace {
+    /// [`OPERATION_TIMEOUT`].
+    Timed,
+    /// The handler bounds its silences itself.
+    Streams,
+}
+
+/// One row of the table.
+#[derive(Clone, Debug)]
+pub(super) struct Operation {
+    /// Its stable name, such as `job.deploy`.
+    pub(super) id: &'static str,
+    pub(super) method: Method,
+    /// A template of [`sluice_api::routes`].
+    pub(super) path: &'static str,
+    /// Whoever may do less is refused.
+    pub(super) role: Role,
+    pub(super) effect: Effect,
+    pub(super) pace: Pace,
+}
+
+impl Operation {
+    /// Looks at something.
+    pub(super) fn get(id: &'static str, path: &'static str, role: Role) -> Self {
+        Self {
+            id,
+            method: Method::GET,
+            path,
+            role,
+            effect: Effect::Reads,
+            pace: Pace::Timed,
+        }
+    }
+
+    /// Changes something in the store.
+    pub(super) fn post(id: &'static str, path: &'static str, role: Role) -> Self {
+        Self {
+            method: Method::POST,
+            effect: Effect::Writes,
+            ..Self::get(id, path, role)
+        }
+    }
+
+    /// Takes something away.
+    pub(super) fn delete(id: &'static str, path: &'static str, role: Role) -> Self {
+        Self {
+            method: Method::DELETE,
+            ..Self::post(id, path, role)
+        }
+    }
+
+    /// Stores something outside the store.
+    pub(super) fn put(id: &'static str, path: &'static str, role: Role) -> Self {
+        Self {
+            method: Method::PUT,
+            effect: Effect::WritesOutside,
+            ..Self::post(id, path, role)
+        }
+    }
+
+    /// Changes nothing, whatever its method.
+    pub(super) fn reads(self) -> Self {
+        Self {
+            effect: Effect::Reads,
+            ..self
+        }
+    }
+
+    /// Its answer, or its body, takes as long as it takes.
+    pub(super) fn streams(self) -> Self {
+        Self {
+            pace: Pace::Streams,
+            ..self
+        }
+    }
+}
+
+/// What all handlers share.
+#[derive(Clone)]
+pub(super) struct Shared<C> {
+    control: C,
+    pub(super) artifacts: Artifacts,
+}
+
+impl<C> Shared<C> {
+    pub(super) fn new(control: C, artifacts: Artifacts) -> Self {
+        Self { control, artifacts }
+    }
+}
+
+/// The table while it is written down.
+pub(super) struct Table<C> {
+    shared: Shared<C>,
+    router: Router<Shared<C>>,
+    operations: Vec<Operation>,
+}
+
+impl<C: ControlApi> Table<C> {
+    pub(super) fn new(shared: Shared<C>) -> Self {
+        Self {
+            shared,
+            router: Router::new(),
+            operations: Vec::new(),
+        }
+    }
+
+    /// Adds a row.
+    pub(super) fn row<H, T>(mut self, operation: Operation, handler: H) -> Self
+    where
+        H: Handler<T, Shared<C>>,
+        T: 'static,
+    {
+        let filter = MethodFilter::try_from(operation.method.clone())
+            .expect("the table names methods that HTTP knows");
+        let guard = (self.shared.control.clone(), operation.clone());
+        let route =
+            on(filter, handler).route_layer(middleware::from_fn_with_state(guard, admit::<C>));
+        self.router = self.router.route(operation.path, route);
+        self.operations.push(operation);
+        self
+    }
+
+    /// The router, and what is in it.
+    pub(super) fn finish(self) -> (Router, Vec<Operation>) {
+        (self.router.with_state(self.shared), self.operations)
+    }
+}
+
+/// The control, bound to whoever asks.
+pub(super) struct By<C>(pub(super) C);
+
+impl<C: ControlApi> FromRequestParts<Shared<C>> for By<C> {
+    type Rejection = Failure;
+
+    async fn from_request_parts(parts: &mut Parts, shared: &Shared<C>) -> Result<Self, Failure> {
+        let asker = parts
+            .extensions
+            .get::<Arc<Asker>>()
+            .expect("every handler stands in the table, whose guard puts it there");
+        Ok(Self(shared.control.by(Arc::clone(asker))))
+    }
+}
+
+/// Lets pass who may, and has refused writes recorded.
+async fn admit<C: ControlApi>(
+    State((control, operation)): State<(C, Operation)>,
+    mut request: Request,
+    next: Next,
+) -> Response {
+    let caller = request
+        .extensions()
+        .get::<Caller>()
+        .expect("nothing comes here without a token")
+        .clone();
+    let role = caller.role;
+    let asker = Arc::new(Asker {
+        caller,
+        operation: operation.id,
+        target: request.uri().path().to_owned(),
+    });
+    request.extensions_mut().insert(Arc::clone(&asker));
+    let response = if role < operation.role {
+        forbidden(role, &operation).into_response()
+    } else {
+        match operation.pace {
+            Pace::Timed => within_time(request, next).await,
+            Pace::Streams => next.run(request).await,
+        }
+    };
+    let outcome = match response.extensions().get::<Refused>() {
+        Some(Refused(body)) => Err(body.clone()),
+        None => Ok(()),
+    };
+    let recorded = match operation.effect {
+        Effect::Reads => false,
+        Effect::Writes => outcome.is_err(),
+        Effect::WritesOutside => true,
+    };
+    if recorded && let Err(error) = control.record(asker, outcome).await {
+        tracing::warn!(event = "audit.unrecorded", operation = operation.id, reason = %error.message);
+    }
+    response
+}
+
+async fn within_time(request: Request, next: Next) -> Response {
+    match tokio::time::timeout(OPERATION_TIMEOUT, next.run(request)).await {
+        Ok(response) => response,
+        Err(_) => {
+            let message = format!("the operation took longer than {OPERATION_TIMEOUT:?}");
+            let help = "it may still be done: look before repeating it";
+            Failure(ErrorBody::new(ErrorCode::Unavailable, message).with_help(help)).into_response()
+        }
+    }
+}
+
+fn forbidden(role: Role, operation: &Operation) -> Failure {
+    let message = format!(
+        "a token of the role {role} may not do {}: it needs {}",
+        operation.id, operation.role
+    );
+    let help = format!(
+        "an admin makes one with `sluice token create --role {}`",
+        operation.role
+    );
+    Failure(ErrorBody::new(ErrorCode::Forbidden, message).with_help(help))
+}
