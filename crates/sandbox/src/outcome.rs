@@ -92,19 +92,31 @@ fn check_rejects(rejects: Vec<Reject>, records: u32) -> Result<Vec<Rejected>, Ca
 }
 
 fn check_selected(indices: &[u32], rejects: &[Rejected], records: u32) -> Result<(), CallError> {
+    // Without a branch for each index, since this is done for every batch that is filtered.
+    let pairs = indices.iter().zip(indices.get(1..).unwrap_or_default());
+    let ascends = pairs.fold(true, |ascends, (one, next)| ascends & (one < next));
+    if !ascends || indices.last().is_some_and(|&last| last >= records) {
+        return Err(selection_problem(indices, records));
+    }
+    check_disjoint(indices, rejects, "selected")
+}
+
+/// What is wrong with a selection that is not sound: its first index that is out of range or out of order.
+#[cold]
+fn selection_problem(indices: &[u32], records: u32) -> CallError {
     let mut above = 0u32;
     for &index in indices {
         if index >= records {
-            return invalid(format!(
-                "record {index} is selected, the batch has {records}"
-            ));
+            let problem = format!("record {index} is selected, the batch has {records}");
+            return CallError::InvalidOutput(problem);
         }
         if index < above {
-            return invalid(format!("selected indices do not ascend at record {index}"));
+            let problem = format!("selected indices do not ascend at record {index}");
+            return CallError::InvalidOutput(problem);
         }
         above = index + 1;
     }
-    check_disjoint(indices, rejects, "selected")
+    CallError::InvalidOutput("the selected indices are not sound".to_owned())
 }
 
 /// Both ascend; `indices` may repeat.
@@ -417,6 +429,11 @@ mod tests {
         let cases = [
             (
                 Outcome::Select(vec![3]),
+                vec![],
+                "record 3 is selected, the batch has 3",
+            ),
+            (
+                Outcome::Select(vec![3, 0]),
                 vec![],
                 "record 3 is selected, the batch has 3",
             ),
