@@ -20,6 +20,7 @@ use sha2::{Digest as _, Sha256};
 use sluice_component::COMPONENT_BYTES_MAX;
 use sluice_model::Digest;
 use sluice_protocol::{PullReply, PullRequest, StreamRequest, stream_request};
+use sluice_state_dir::failpoint;
 use sluice_transport::{Reply, Session};
 use tokio::io::AsyncWriteExt as _;
 use tokio::sync::watch;
@@ -177,8 +178,11 @@ impl Artifacts {
         }
         let (path, directory) = (self.path(digest), self.directory.clone());
         blocking(move || {
+            failpoint::reach("component", "written");
             std::fs::rename(&part, &path)?;
-            File::open(&directory)?.sync_all()
+            File::open(&directory)?.sync_all()?;
+            failpoint::reach("component", "committed");
+            Ok(())
         })
         .await
         .map_err(|error| disk("write", &error))

@@ -11,6 +11,7 @@ use bytes::Bytes;
 use sluice_agent::{Assignment, Ending, Now, PrepareFailure, Ticket};
 use sluice_model::{Digest, ExecutionId, Labels, MonotonicMs, NodeName, UnixMs, pipeline};
 use sluice_protocol::Spec;
+use sluice_state_dir::failpoint;
 use sluice_transport::{CloseCode, Session};
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -602,6 +603,7 @@ impl Loop {
     }
 
     fn start(&mut self, ticket: Ticket, assignment: &Assignment) {
+        failpoint::reach("start", "before");
         let Some(prepared) = self.prepared.remove(&ticket) else {
             let message = "what was prepared is gone; this is a bug".to_owned();
             self.found.push(Input::Ended {
@@ -619,7 +621,11 @@ impl Loop {
     fn purge(&self, execution: ExecutionId) {
         let directory = self.state_of(execution);
         self.spawn(async move {
-            let purged = tokio::task::spawn_blocking(move || purge_state(&directory)).await;
+            let purging = move || {
+                failpoint::reach("purge", "before");
+                purge_state(&directory)
+            };
+            let purged = tokio::task::spawn_blocking(purging).await;
             let result = match purged {
                 Ok(result) => result.map_err(|error| error.to_string()),
                 Err(error) => Err(error.to_string()),

@@ -27,6 +27,7 @@ use sluice_model::{
     BootCounter, Digest, Epoch, ExecutionId, Incarnation, LifeNonce, NodeId, NodeName, Revision,
     UnixMs,
 };
+use sluice_state_dir::failpoint::Steps;
 
 /// The store's format; a newer one is refused, so that a downgraded program never damages it.
 pub const FORMAT: u64 = 1;
@@ -149,6 +150,7 @@ pub struct ObservedChanges {
 pub struct Store {
     connection: Connection,
     fault: Option<FaultPoint>,
+    steps: Steps,
 }
 
 impl Store {
@@ -176,6 +178,7 @@ impl Store {
         Ok(Self {
             connection,
             fault: None,
+            steps: Steps::default(),
         })
     }
 
@@ -193,17 +196,23 @@ impl Store {
         if let Some(fault) = &mut self.fault {
             fault(point)?;
         }
+        self.steps.step(point);
         Ok(&self.connection)
     }
 
     /// Begins a transaction.
     pub fn begin(&mut self) -> Result<(), StoreError> {
-        self.batch("begin", "BEGIN IMMEDIATE")
+        self.batch("begin", "BEGIN IMMEDIATE")?;
+        self.steps.begin();
+        Ok(())
     }
 
     /// Makes everything since [`Self::begin`] durable; on return it is on disk.
     pub fn commit(&mut self) -> Result<(), StoreError> {
-        self.batch("commit", "COMMIT")
+        self.steps.written();
+        self.batch("commit", "COMMIT")?;
+        self.steps.committed();
+        Ok(())
     }
 
     /// Undoes everything since [`Self::begin`]; nothing to undo is fine.

@@ -20,6 +20,7 @@ use sha2::{Digest as _, Sha256};
 use sluice_api::{ARTIFACT_BYTES_MAX, ArtifactInfo, ErrorBody, ErrorCode};
 use sluice_component::{GrantSet, check_imports, check_stage, inspect};
 use sluice_model::Digest;
+use sluice_state_dir::failpoint;
 use tokio::io::{AsyncSeekExt as _, AsyncWriteExt as _};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -360,10 +361,12 @@ impl Shared {
         let info = self.inspect(digest, partial)?;
         self.write_sidecar(&info)?;
         let path = self.component(digest);
+        failpoint::reach("upload", "written");
         std::fs::rename(partial, &path).map_err(|error| self.io("rename", partial, error))?;
         std::fs::File::open(&self.dir)
             .and_then(|dir| dir.sync_all())
             .map_err(|error| self.io("sync", &self.dir, error))?;
+        failpoint::reach("upload", "committed");
         Ok(info)
     }
 

@@ -13,6 +13,7 @@ mod api;
 mod bare;
 mod cluster;
 mod disk;
+mod doom;
 pub mod link;
 mod logs;
 pub mod pipelines;

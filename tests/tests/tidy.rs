@@ -151,6 +151,64 @@ fn versions_and_features_stand_in_the_table() {
 }
 
 #[test]
+fn what_only_tests_switch_on_is_in_no_program() {
+    for (dependencies, is_allowed) in [
+        (
+            "sluice-state-dir = { workspace = true, features = [\"failpoints\"] }\n",
+            false,
+        ),
+        (
+            "sluice-state-dir.workspace = true\n[features]\ndefault = [\"sluice-state-dir/failpoints\"]\n",
+            false,
+        ),
+        (
+            "sluice-state-dir.workspace = true\n[features]\nx = [\"sluice-state-dir?/failpoints\"]\n",
+            false,
+        ),
+        (
+            "sluice-state-dir.workspace = true\n[features]\nx = [\"y\"]\ny = []\n",
+            true,
+        ),
+    ] {
+        let problems = manifest("sluice-host", dependencies, "sluice_state_dir");
+        assert_eq!(
+            problems.is_empty(),
+            is_allowed,
+            "{dependencies}: {problems:?}"
+        );
+    }
+    let own = manifest(
+        "sluice-state-dir",
+        "[features]\ndefault = [\"failpoints\"]\nfailpoints = []\n",
+        "",
+    );
+    assert_eq!(own.len(), 1, "{own:?}");
+
+    // And as cargo sees it: with the tests it is there, in the programs it is not.
+    let features = |packages: &[&str]| {
+        let output = std::process::Command::new(env!("CARGO"))
+            .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
+            .args([
+                "tree",
+                "--locked",
+                "--offline",
+                "--edges",
+                "normal,build,features",
+            ])
+            .args(packages)
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{output:?}");
+        let text = String::from_utf8(output.stdout).unwrap();
+        assert!(text.contains("sluice-state-dir"), "{text}");
+        text.contains("feature \"failpoints\"")
+    };
+    assert!(!features(&[]), "the programs that `cargo build` makes");
+    assert!(!features(&["--workspace"]), "the programs without tests");
+    assert!(features(&["--workspace", "--edges", "all"]), "the tests");
+}
+
+#[test]
 fn the_table_has_no_entry_without_a_user() {
     let root = "[workspace.dependencies]\nbytes = \"1\"\nunused = \"1\"\nempty = {}\n";
     let member = GOOD_PACKAGE.replace("NAME", "sluice-transport")

@@ -3,6 +3,8 @@
 //! What orchestrator and edge have in common there, and nothing else: what the files mean, their owners know. Every
 //! call blocks for the disk.
 
+pub mod failpoint;
+
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read as _, Seek as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
@@ -115,12 +117,21 @@ pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
         let _ = fs::remove_file(&temporary);
         return Err(error);
     }
+    let what = || {
+        format!(
+            "file {}",
+            path.file_name().unwrap_or_default().to_string_lossy()
+        )
+    };
+    failpoint::reach(&what(), "written");
     fs::rename(&temporary, path)?;
     let dir = match path.parent() {
         Some(dir) if dir != Path::new("") => dir,
         _ => Path::new("."),
     };
-    File::open(dir)?.sync_all()
+    File::open(dir)?.sync_all()?;
+    failpoint::reach(&what(), "committed");
+    Ok(())
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ use sluice_model::{
 };
 use sluice_protocol::{AssignmentRow, ObservedRow, OutcomeKey, Row};
 use sluice_scheduler::RolloutRecord;
+use sluice_state_dir::failpoint::Steps;
 
 use super::schema::{
     AUDIT_DONE_MAX, AUDIT_REFUSED_MAX, DELETED_NODES_MAX, FLOORS_KEPT, FORMAT, REMOVALS_MAX,
@@ -39,6 +40,7 @@ const STATEMENTS_MAX: usize = 128;
 pub struct SqliteStore {
     connection: Connection,
     fault: Option<FaultHook>,
+    steps: Steps,
     /// Something was changed since the transaction began.
     changed: bool,
 }
@@ -155,6 +157,7 @@ impl SqliteStore {
         let mut store = Self {
             connection,
             fault: None,
+            steps: Steps::default(),
             changed: false,
         };
         store.check_rows()?;
@@ -191,10 +194,11 @@ impl SqliteStore {
     }
 
     fn fault(&mut self, point: &'static str) -> Result<(), StoreError> {
-        match &mut self.fault {
-            Some(hook) => hook(point),
-            None => Ok(()),
+        if let Some(hook) = &mut self.fault {
+            hook(point)?;
         }
+        self.steps.step(point);
+        Ok(())
     }
 
     fn execute(
@@ -298,6 +302,7 @@ impl SqliteStore {
 impl Store for SqliteStore {
     fn begin(&mut self) -> Result<(), StoreError> {
         self.fault("begin")?;
+        self.steps.begin();
         self.changed = false;
         self.connection
             .execute_batch("BEGIN IMMEDIATE")
@@ -311,9 +316,12 @@ impl Store for SqliteStore {
         } else {
             "commit nothing"
         })?;
+        self.steps.written();
         self.connection
             .execute_batch("COMMIT")
-            .map_err(failed("commit"))
+            .map_err(failed("commit"))?;
+        self.steps.committed();
+        Ok(())
     }
 
     fn rollback(&mut self) {

@@ -11,7 +11,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, ExitStatus};
 use std::time::Duration;
 
 use sluice_api::{DeployReply, Execution, JobDetail, TOKEN_TTL_MS_DEFAULT, TokenCreate};
@@ -208,6 +208,12 @@ impl Cluster {
             .expect("the orchestrator was started")
     }
 
+    /// Whether the orchestrator's process is there and has not ended.
+    pub(super) fn orchestrator_runs(&mut self) -> bool {
+        let process = self.orchestrator.as_mut();
+        process.is_some_and(|process| process.ended().is_none())
+    }
+
     /// The command that starts the orchestrator on its directory.
     pub fn orchestrator_command(&self) -> Command {
         let mut command = Command::new(sluice_program());
@@ -248,10 +254,19 @@ impl Cluster {
     /// When it does not.
     #[track_caller]
     pub fn start_orchestrator(&mut self) {
-        let mark = self.log().mark();
         let mut command = self.orchestrator_command();
+        self.start_orchestrator_by(&mut command)
+            .unwrap_or_else(|status| panic!("the orchestrator ended at its start: {status}"));
+    }
+
+    /// Starts the orchestrator by a command, and waits until it answers or has ended.
+    pub(super) fn start_orchestrator_by(
+        &mut self,
+        command: &mut Command,
+    ) -> Result<(), ExitStatus> {
+        let mark = self.log().mark();
         let stdout = self.root().join("orchestrator.out");
-        let mut process = Process::start("orchestrator", &mut command, &stdout, self.log().path());
+        let mut process = Process::start("orchestrator", command, &stdout, self.log().path());
         wait::until("the orchestrator to be ready", || {
             if let Some(status) = process.ended() {
                 return Ok(Err(status));
@@ -261,13 +276,13 @@ impl Cluster {
                 .events_since(mark, "orchestrator.ready")
                 .is_empty();
             wait::check(ready, || "it starts".to_owned()).map(Ok)
-        })
-        .unwrap_or_else(|status| panic!("the orchestrator ended at its start: {status}"));
+        })?;
         if let Some(link) = &self.link {
             link.lead_to(self.edge_address());
         }
         self.orchestrator = Some(process);
         self.api = Some(Api::open(&self.context_file()));
+        Ok(())
     }
 
     /// `kill -9`s the orchestrator.
@@ -638,7 +653,7 @@ impl Cluster {
     }
 
     #[track_caller]
-    fn spawn_edge(&mut self, name: &str, command: &mut Command) {
+    pub(super) fn spawn_edge(&mut self, name: &str, command: &mut Command) {
         let edge = self.edges.remove(name);
         let mut edge = edge.unwrap_or_else(|| self.new_edge(name));
         if let Some(process) = &mut edge.process {

@@ -11,6 +11,9 @@ use crate::e2e::wait;
 /// SIGKILL, which no program can handle.
 const KILL: i32 = 9;
 
+/// SIGABRT, by which a program ends itself on the spot.
+const ABORT: i32 = 6;
+
 /// The `sluice` program of this build.
 ///
 /// # Panics
@@ -150,6 +153,20 @@ impl Process {
             self.ended().ok_or_else(|| "it runs".to_owned())
         })
     }
+}
+
+/// Asserts that this is the end of a process that aborted.
+///
+/// # Panics
+///
+/// When it ended otherwise.
+#[track_caller]
+pub(super) fn assert_aborted(name: &str, status: ExitStatus) {
+    assert_eq!(
+        status.signal(),
+        Some(ABORT),
+        "{name} was to abort at its persist point, but ended otherwise: {status}"
+    );
 }
 
 impl Drop for Process {

@@ -113,8 +113,10 @@ const FEW_USERS: [(&str, &[&str]); 14] = [
     ("wasmtime-wasi-io", &["sandbox"]),
 ];
 
-/// Features that only tests switch on, and so cannot stand in the table: a clock that jumps is nothing for a program.
-const TEST_FEATURES: [(&str, &str); 1] = [("tokio", "test-util")];
+/// Features that only tests switch on, and so cannot stand in the table: a clock that jumps, or a process that dies by
+/// its name, is nothing for a program.
+const TEST_FEATURES: [(&str, &str); 2] =
+    [("sluice-state-dir", "failpoints"), ("tokio", "test-util")];
 
 /// What every crate takes from its workspace.
 const FROM_WORKSPACE: [&str; 5] = ["version", "edition", "rust-version", "license", "publish"];
@@ -242,6 +244,7 @@ impl<'a> Manifest<'a> {
                 problems.push(self.file.problem(line, what));
             }
         }
+        self.check_features(problems);
         if !is_from_workspace(table.get("lints")) {
             let what =
                 "the lints are not those of the workspace: add `[lints]` with `workspace = true`";
@@ -288,6 +291,27 @@ impl<'a> Manifest<'a> {
                     dependency.name,
                     users.join(" and ")
                 ));
+            }
+        }
+    }
+
+    /// No feature of a crate may bring what only tests switch on: neither its own, nor a dependency's.
+    fn check_features(&self, problems: &mut Vec<Problem>) {
+        let table = self.document.as_table();
+        let Some(features) = table.get("features").and_then(Item::as_table_like) else {
+            return;
+        };
+        for (name, brings) in features.iter() {
+            let brings = brings.as_array().into_iter().flatten();
+            for brought in brings.filter_map(toml_edit::Value::as_str) {
+                let own = format!("{OURS}{}", self.room);
+                let (of, feature) = brought.split_once('/').unwrap_or((&own, brought));
+                let of = of.strip_suffix('?').unwrap_or(of);
+                if TEST_FEATURES.contains(&(of, feature)) {
+                    let line = line_of(&self.file.text, features, name);
+                    let what = format!("`{name}` brings `{brought}`, which only tests switch on");
+                    problems.push(self.file.problem(line, what));
+                }
             }
         }
     }
