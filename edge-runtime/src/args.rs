@@ -1,6 +1,7 @@
 //! The edge's options on a command line, the same for `sluice edge` and `sluice-edge`.
 
 use std::future::Future;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::Args;
@@ -37,6 +38,12 @@ pub struct EdgeArgs {
     /// A directory that inputs and outputs may use; may be repeated, and relative paths resolve against the first
     #[arg(long = "allow-path", value_name = "DIR")]
     pub allow_paths: Vec<PathBuf>,
+    /// Serve metrics for Prometheus there, in plain HTTP at /metrics; kept for later starts
+    ///
+    /// Whoever reaches the port can read it, so let it be an address that only your monitoring reaches. Its line in
+    /// STATE_DIR/edge.toml can be taken out to end it.
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub metrics: Option<SocketAddr>,
 }
 
 fn parse_label(text: &str) -> Result<(String, String), String> {
@@ -77,6 +84,7 @@ impl EdgeArgs {
             join,
             labels,
             allow_paths: self.allow_paths,
+            metrics: self.metrics,
             ..EdgeConfig::new(self.state_dir)
         })
     }
@@ -141,6 +149,7 @@ mod tests {
             join: Some(join),
             labels: Vec::new(),
             allow_paths: Vec::new(),
+            metrics: None,
         };
         let at = format!("@{}", file.display());
         let error = args(at.clone()).into_config().unwrap_err();

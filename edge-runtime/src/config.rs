@@ -4,12 +4,14 @@
 //! name = "e1"
 //! orchestrator = ["10.0.0.1:7443"]
 //! allow-path = ["/var/log"]
+//! metrics = "127.0.0.1:9464"     # only when it was asked for
 //!
 //! [labels]
 //! site = "plant-7"
 //! ```
 
 use std::fmt::Write as _;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use sluice_model::{Labels, NodeName, check_label_key, check_label_value};
@@ -40,6 +42,8 @@ pub struct EdgeConfig {
     /// Directories for inputs and outputs; at a later start, none means those of the last one, and at the first
     /// `STATE_DIR/files`.
     pub allow_paths: Vec<PathBuf>,
+    /// Where metrics are served, in plain HTTP; at a later start, none means that of the last one.
+    pub metrics: Option<SocketAddr>,
     /// `dev` only: the process's standard streams.
     pub console: Option<Console>,
 }
@@ -53,6 +57,7 @@ impl EdgeConfig {
             join: None,
             labels: Labels::new(),
             allow_paths: Vec::new(),
+            metrics: None,
             console: None,
         }
     }
@@ -74,6 +79,7 @@ pub(crate) struct Kept {
     pub(crate) orchestrator: Vec<Address>,
     pub(crate) allow_paths: Vec<PathBuf>,
     pub(crate) labels: Labels,
+    pub(crate) metrics: Option<SocketAddr>,
 }
 
 impl Kept {
@@ -120,6 +126,7 @@ impl Kept {
         if !config.allow_paths.is_empty() {
             self.allow_paths = absolute(&config.allow_paths)?;
         }
+        self.metrics = config.metrics.or(self.metrics);
         Ok(self)
     }
 
@@ -130,9 +137,11 @@ impl Kept {
             .allow_paths
             .iter()
             .map(|it| quoted(&it.to_string_lossy()));
+        let metrics = self.metrics.map(|it| format!("metrics = \"{it}\"\n"));
+        let metrics = metrics.unwrap_or_default();
         let mut text = format!(
             "# The options of this edge, kept from its first start. Stop the edge before editing.\n\
-             name = {}\norchestrator = [{}]\nallow-path = [{}]\n\n[labels]\n",
+             name = {}\norchestrator = [{}]\nallow-path = [{}]\n{metrics}\n[labels]\n",
             quoted(self.name.as_str()),
             list(addresses.collect()),
             list(paths.collect()),
@@ -171,6 +180,7 @@ fn parse(text: &str) -> Result<Kept, Problem> {
         (at, error.message().to_owned())
     })?;
     let mut name = None;
+    let mut metrics = None;
     let (mut orchestrator, mut allow_paths, mut labels) = (Vec::new(), Vec::new(), Labels::new());
     for (key, item) in document.iter() {
         let at = item.span().map_or(0, |span| span.start);
@@ -193,9 +203,19 @@ fn parse(text: &str) -> Result<Kept, Problem> {
                 let paths = strings(item, at)?;
                 allow_paths = paths.into_iter().map(|(_, path)| path.into()).collect();
             }
+            "metrics" => {
+                let address = string(item, at)?.parse();
+                metrics = Some(address.map_err(|_| {
+                    (
+                        at,
+                        "metrics: expected \"ADDR:PORT\", for example \"127.0.0.1:9464\""
+                            .to_owned(),
+                    )
+                })?);
+            }
             "labels" => labels = read_labels(item, at)?,
             other => {
-                let known = "name, orchestrator, allow-path, labels";
+                let known = "name, orchestrator, allow-path, metrics, labels";
                 return Err((at, format!("unknown key `{other}`; known are {known}")));
             }
         }
@@ -209,6 +229,7 @@ fn parse(text: &str) -> Result<Kept, Problem> {
         orchestrator,
         allow_paths,
         labels,
+        metrics,
     })
 }
 
@@ -260,6 +281,7 @@ mod tests {
             orchestrator: vec!["[::1]:7443".parse().unwrap(), "host:1".parse().unwrap()],
             allow_paths: vec!["/var/log".into(), "/a \"b\"\\c\n".into()],
             labels: [("site/x.y".to_owned(), "plant-7".to_owned())].into(),
+            metrics: Some(SocketAddr::from(([127, 0, 0, 1], 9464))),
         }
     }
 
@@ -283,6 +305,7 @@ mod tests {
                 2,
                 "unknown key `naem`",
             ),
+            ("metrics = \"9464\"", 1, "metrics: expected \"ADDR:PORT\""),
             ("a\nb = ", 1, ""),
             (
                 "name = \"e1\"\norchestrator = [\"h:1\"]\n[labels]\n\"a b\" = \"c\"",

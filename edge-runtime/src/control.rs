@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
@@ -22,6 +23,7 @@ use crate::artifacts::Artifacts;
 use crate::core::{CloseWhy, ConnectionId, EdgeCore, Event, Input, Output, Redial};
 use crate::error::EdgeError;
 use crate::link::unix_now;
+use crate::metrics::{EdgeLook, EdgeTally};
 use crate::runner::{
     Counters, End, ExecutionPlan, PrepareError, Prepared, RunnerContext, RunnerEvent,
     RunningExecution, prepare, purge_state,
@@ -82,6 +84,9 @@ enum Message {
         ticket: Ticket,
         result: Result<Box<Prepared>, PrepareError>,
     },
+    Look {
+        reply: oneshot::Sender<EdgeLook>,
+    },
     Stop {
         within: Duration,
     },
@@ -101,6 +106,7 @@ pub(crate) struct Surroundings {
     pub(crate) state_dir: PathBuf,
     pub(crate) node: NodeName,
     pub(crate) labels: Labels,
+    pub(crate) tally: Arc<EdgeTally>,
 }
 
 impl Control {
@@ -151,6 +157,13 @@ impl Control {
             session,
         };
         self.messages.send(message).await.is_ok()
+    }
+
+    /// What is known now, for metrics; `None` when the thread has ended.
+    pub(crate) async fn look(&self) -> Option<EdgeLook> {
+        let (reply, answered) = oneshot::channel();
+        self.messages.send(Message::Look { reply }).await.ok()?;
+        answered.await.ok()
     }
 
     /// Asks the thread to stop everything and end.
@@ -291,7 +304,9 @@ impl Loop {
                 }
             }
             self.tick(&mut inputs);
+            let begun = std::time::Instant::now();
             let outputs = self.core.handle(inputs, self.clock.now())?;
+            self.around.tally.rounds.add(begun.elapsed());
             self.carry_out(outputs);
             for connection in std::mem::take(&mut self.gone) {
                 self.forget(connection);
@@ -368,6 +383,11 @@ impl Loop {
                 };
                 inputs.push(Input::Prepared { ticket, result });
             }
+            Message::Look { reply } => {
+                // Who asked may have given up.
+                let running = self.running.values().map(|it| &it.execution);
+                let _ = reply.send(EdgeLook::of(&self.core, running));
+            }
             Message::Stop { within } => {
                 inputs.push(Input::ShuttingDown);
                 self.prepared.clear();
@@ -393,6 +413,7 @@ impl Loop {
                 counters,
                 ..
             } => {
+                self.around.tally.note_end(&end);
                 if let Some(running) = self.running.remove(&execution) {
                     inputs.push(Input::Ended {
                         ticket: running.ticket,
@@ -471,7 +492,10 @@ impl Loop {
                     }
                 }
                 Output::Purge { execution } => self.purge(execution),
-                Output::Event(event) => tell(&event),
+                Output::Event(event) => {
+                    self.around.tally.note(&event);
+                    tell(&event);
+                }
             }
         }
     }

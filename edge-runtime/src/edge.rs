@@ -1,9 +1,11 @@
 //! Starting and stopping a whole edge.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use sluice_connectors::AllowedPaths;
+use sluice_metrics::MetricsPort;
 use sluice_model::{NodeId, NodeName};
 use sluice_state_dir::DirectoryLock;
 use sluice_transport::identity::NodeIdentity;
@@ -18,6 +20,7 @@ use crate::core::{CoreOptions, EdgeCore};
 use crate::error::EdgeError;
 use crate::join::{IDENTITY_FILE, join_cluster, keep};
 use crate::link::{Link, unix_now};
+use crate::metrics::{EdgeTally, scrape};
 use crate::runner::{RunnerContext, RunnerOptions};
 use crate::store::{Meta, Store, StoreError};
 
@@ -47,6 +50,10 @@ impl Edge {
             DirectoryLock::take(&state_dir).map_err(|error| EdgeError::lock(&state_dir, error))?;
         let (kept, identity) = identify(&state_dir, &config).await?;
 
+        let port = match kept.metrics {
+            Some(address) => Some(MetricsPort::open(address).await?),
+            None => None,
+        };
         let allowed = allowed_paths(&state_dir, &kept)?;
         let runner = RunnerContext::open(RunnerOptions {
             cache_dir: state_dir.join("compiled"),
@@ -71,6 +78,7 @@ impl Edge {
             EdgeCore::open(store, options.clone(), clock.now())
         })?;
         let time_floor = core.meta().server_time;
+        let tally = Arc::new(EdgeTally::default());
         let around = Surroundings {
             runtime: tokio::runtime::Handle::current(),
             runner,
@@ -78,6 +86,7 @@ impl Edge {
             state_dir: state_dir.clone(),
             node: kept.name.clone(),
             labels: kept.labels,
+            tally: Arc::clone(&tally),
         };
         let (control, ended) =
             Control::spawn(core, first, clock, around).map_err(|source| EdgeError::Machine {
@@ -85,6 +94,12 @@ impl Edge {
                 source,
             })?;
         let stop = CancellationToken::new();
+        if let Some(port) = port {
+            let (control, node) = (control.clone(), kept.name.clone());
+            let look = move || scrape(control.clone(), Arc::clone(&tally), node.clone());
+            // Ends with the token, which goes with the handle.
+            tokio::spawn(port.serve(look, stop.clone()));
+        }
         let link = Link {
             control: control.clone(),
             identity,
@@ -220,6 +235,7 @@ async fn identify(
         orchestrator: Vec::new(),
         allow_paths,
         labels: config.labels.clone(),
+        metrics: config.metrics,
     };
     join_as(state_dir, token, kept, Before::New).await
 }
@@ -421,6 +437,7 @@ mod tests {
             orchestrator: vec!["127.0.0.1:1".parse().unwrap()],
             allow_paths: Vec::new(),
             labels: sluice_model::Labels::new(),
+            metrics: None,
         };
         kept.save(path).unwrap();
         let mut config = EdgeConfig::new(path);

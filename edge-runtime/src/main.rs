@@ -4,6 +4,7 @@ use std::io::{IsTerminal as _, Write as _};
 use std::process::ExitCode;
 
 use clap::{Parser, ValueEnum};
+use sluice_doctor::Verdict;
 use sluice_edge_runtime::args::{EdgeArgs, run};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
@@ -20,6 +21,9 @@ struct Command {
     /// How the log is written
     #[arg(long, value_enum, default_value_t = LogFormat::Human)]
     log: LogFormat,
+    /// Look into the state directory, say what is wrong and how to mend it, and end
+    #[arg(long)]
+    doctor: bool,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -32,11 +36,16 @@ enum LogFormat {
 
 fn main() -> ExitCode {
     let command = Command::parse();
-    start_log(command.log);
+    if !command.doctor {
+        start_log(command.log);
+    }
     let runtime = match tokio::runtime::Runtime::new() {
         Ok(runtime) => runtime,
         Err(error) => return fail(1, &format!("cannot start: {error}")),
     };
+    if command.doctor {
+        return doctor(&runtime, command.edge.state_dir);
+    }
     let ended = runtime.block_on(async {
         let stop = async {
             let (Ok(mut terminate), Ok(mut interrupt)) = (
@@ -69,6 +78,26 @@ fn main() -> ExitCode {
             fail(code, &format!("{:#}", anyhow::Error::new(error)))
         }
     }
+}
+
+/// Prints what each check found; 1 when one failed.
+fn doctor(runtime: &tokio::runtime::Runtime, state_dir: std::path::PathBuf) -> ExitCode {
+    let findings = runtime.block_on(sluice_edge_runtime::doctor::examine(state_dir));
+    let mut failed = false;
+    let mut text = String::new();
+    for finding in findings {
+        failed |= finding.verdict == Verdict::Fail;
+        text.push_str(&format!(
+            "{:<5}{}: {}\n",
+            finding.verdict, finding.check, finding.seen
+        ));
+        if let Some(mend) = finding.mend {
+            text.push_str(&format!("     to mend it: {mend}\n"));
+        }
+    }
+    // A reader that went away is no failure; the exit code says it too.
+    let _ = std::io::stdout().write_all(text.as_bytes());
+    ExitCode::from(u8::from(failed))
 }
 
 fn fail(code: u8, message: &str) -> ExitCode {

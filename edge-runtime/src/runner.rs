@@ -38,6 +38,7 @@ use sluice_sandbox::{Engine, EngineConfig, GuestPool};
 pub use sluice_connectors::AllowedPaths;
 
 pub use counters::Counters;
+pub(crate) use counters::{ERROR_KINDS, Metered, Tally};
 pub use dead_letters::{DeadLetterLine, dead_letters_tail};
 pub use local::run_local;
 pub use log::{LogLevel, LogLine, log_tail};

@@ -29,6 +29,9 @@ use sluice_model::{
 };
 use sluice_state_dir::failpoint::Steps;
 
+/// The small facts, of a connection that is no [`Store`]: of a copy that is only looked at.
+pub(crate) use schema::read_meta as read_facts;
+
 /// The store's format; a newer one is refused, so that a downgraded program never damages it.
 pub const FORMAT: u64 = 1;
 

@@ -7,6 +7,7 @@
 //! would otherwise have to be waited for or remembered without bound.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
@@ -14,7 +15,9 @@ use sluice_api::{ErrorBody, ErrorCode};
 use sluice_model::{MonotonicMs, NodeId, UnixMs};
 use tokio::sync::{mpsc, oneshot};
 
-use crate::core::{ApiCall, CloseWhy, ConnId, Core, Input, Now, Output, Peer, Reply, RequestId};
+use crate::core::{
+    ApiCall, CloseWhy, ConnId, Core, Input, Now, Output, Peer, Reply, RequestId, Tally,
+};
 use crate::store::Store;
 
 /// Inputs that may wait: a fleet's heartbeats for a second.
@@ -175,6 +178,7 @@ impl Clock {
 
 struct Loop<S> {
     core: Core<S>,
+    tally: Arc<Tally>,
     clock: Clock,
     inbox: mpsc::Receiver<Message>,
     connections: BTreeMap<ConnId, mpsc::Sender<Outgoing>>,
@@ -186,6 +190,7 @@ struct Loop<S> {
 impl<S: Store> Loop<S> {
     fn new(core: Core<S>, clock: Clock, inbox: mpsc::Receiver<Message>) -> Self {
         Self {
+            tally: core.tally(),
             core,
             clock,
             inbox,
@@ -213,7 +218,10 @@ impl<S: Store> Loop<S> {
                 inputs.push(self.input_of(message));
             }
             let now = self.clock.now();
-            for output in self.core.handle(inputs, now) {
+            let begun = Instant::now();
+            let outputs = self.core.handle(inputs, now);
+            self.tally.rounds.add(begun.elapsed());
+            for output in outputs {
                 self.pass_on(output, &mut carried);
             }
             if let Some(problem) = self.core.broken() {

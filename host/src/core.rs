@@ -8,6 +8,8 @@
 //! The core reads no clock, draws no random number and knows no socket: a simulator can be all of these.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -32,6 +34,7 @@ mod nodes;
 mod operator;
 mod rollout;
 mod session;
+mod tally;
 mod unplaced;
 mod versions;
 mod view;
@@ -39,9 +42,11 @@ mod view;
 pub use audit::{Asker, Caller};
 pub use join::Joined;
 pub use operator::{ApiCall, LogTarget, Reply};
+pub use tally::Tally;
 
 use full::Concerned;
 use session::Session;
+use tally::count;
 
 /// Evaluations handled in one transaction: keeps a flood of them from delaying acks.
 const EVALUATIONS_MAX: usize = 64;
@@ -258,6 +263,7 @@ pub struct Core<S> {
     /// Nodes whose outboxes are looked at with the next round, whatever it brings.
     behind: BTreeSet<NodeId>,
     takes_local_pipelines: bool,
+    tally: Arc<Tally>,
 }
 
 impl<S> std::fmt::Debug for Core<S> {
@@ -356,12 +362,18 @@ impl<S: Store> Core<S> {
             full: false,
             behind: BTreeSet::new(),
             takes_local_pipelines: false,
+            tally: Arc::default(),
         })
     }
 
     /// Takes pipelines that run only in front of a person, too: this process hosts the edge as well.
     pub fn take_local_pipelines(&mut self) {
         self.takes_local_pipelines = true;
+    }
+
+    /// What it counts, to be read whenever somebody asks.
+    pub fn tally(&self) -> Arc<Tally> {
+        Arc::clone(&self.tally)
     }
 
     /// This life's epoch.
@@ -387,11 +399,13 @@ impl<S: Store> Core<S> {
 
     /// Handles everything that waits, in one transaction. Blocks for the disk.
     pub fn handle(&mut self, inputs: Vec<Input>, now: Now) -> Vec<Output> {
-        if self.full {
+        let outputs = if self.full {
             self.handle_full(inputs, now)
         } else {
             self.round(inputs, now)
-        }
+        };
+        self.tally.disk_full.store(self.full, Ordering::Relaxed);
+        outputs
     }
 
     fn round(&mut self, inputs: Vec<Input>, now: Now) -> Vec<Output> {
@@ -422,6 +436,7 @@ impl<S: Store> Core<S> {
     fn fail(&mut self, asked: &[RequestId], error: &StoreError, now: Now) -> Vec<Output> {
         self.store.rollback();
         warn!(event = "store.failed", %error, "nothing of this round was kept");
+        count(&self.tally.store_failures);
         if error.is_of_the_disk() || matches!(error, StoreError::Failed { .. }) {
             self.broken = Some(describe(error));
         }
@@ -446,6 +461,7 @@ impl<S: Store> Core<S> {
                 Ok(Handled::Keep)
             })?;
             let Some(evaluation) = claimed else { break };
+            count(&self.tally.evaluations);
             // One that fails keeps its claim, so that it is tried again after the lease and holds up no other.
             self.guarded(step, None, None, |core, step| {
                 core.evaluate_claimed(evaluation, step)
@@ -492,6 +508,7 @@ impl<S: Store> Core<S> {
                     at <= outputs || matches!(output, Output::Close { .. })
                 });
                 warn!(event = "store.failed", %error, "one step was undone");
+                count(&self.tally.store_failures);
                 if let Some(conn) = conn {
                     self.drop_session(conn, step.now);
                     step.out.push(Output::Close {
@@ -647,6 +664,7 @@ impl<S: Store> Core<S> {
             return None;
         }
         self.live.remove(&node);
+        count(&self.tally.sessions_closed);
         self.absent.insert(
             node,
             Absent {

@@ -12,8 +12,10 @@
 pub mod artifacts;
 mod control;
 pub mod core;
+pub mod doctor;
 mod follow;
 pub mod http;
+mod metrics;
 mod operators;
 mod orchestrator;
 mod resumption;

@@ -20,6 +20,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sluice_api::OperatorContext;
+use sluice_metrics::{MetricsPort, PortError};
 use sluice_state_dir::{DirectoryLock, LockError};
 use sluice_transport::identity::{ClusterAuthority, IdentityError};
 use sluice_transport::{Address, EndpointKeys, Server, ServerError, Timing, TlsListener};
@@ -33,6 +34,7 @@ use crate::control::{Clock, Control};
 use crate::core::{Core, CoreConfig};
 use crate::follow::Readers;
 use crate::http::{self, AdminToken, AdminTokenHash, ApiListener};
+use crate::metrics::{Handshakes, Look};
 use crate::operators::Operators;
 use crate::resumption;
 use crate::sessions::{self, OpenSessions, Shared};
@@ -73,6 +75,8 @@ pub struct OrchestratorConfig {
     pub lost_after: Duration,
     /// How long a node's certificate is good for, 5 s to 10 years; edges renew at two thirds of it.
     pub certificate_life: Duration,
+    /// Where metrics are served, in plain HTTP; `None`: nowhere.
+    pub metrics: Option<SocketAddr>,
     /// Takes pipelines that run only in front of a person (`[input.stdin]`), too: for `dev`, whose edge is in this
     /// process.
     pub local_pipelines: bool,
@@ -89,6 +93,7 @@ impl OrchestratorConfig {
             heartbeat: Duration::from_secs(5),
             lost_after: Duration::from_secs(600),
             certificate_life: Duration::from_secs(90 * 24 * 60 * 60),
+            metrics: None,
             local_pipelines: false,
         }
     }
@@ -138,6 +143,9 @@ pub enum StartError {
     /// The ports.
     #[error(transparent)]
     Server(#[from] ServerError),
+    /// The port for metrics.
+    #[error(transparent)]
+    Metrics(#[from] PortError),
 }
 
 /// Makes orchestrators.
@@ -186,6 +194,10 @@ impl Orchestrator {
         let server = Server::bind(listen, &identity, &keys, &timing, &resumptions)?;
         let listener = TlsListener::bind(with_port(config.api, remembered.1), &identity).await?;
         let (edges, api) = (server.local_addr(), listener.local_addr());
+        let metrics = match config.metrics {
+            Some(address) => Some(MetricsPort::open(address).await?),
+            None => None,
+        };
         dir.remember_ports(edges.port(), api.port())?;
         let addresses: Arc<[Address]> = if config.advertise.is_empty() {
             [Address::from(edges)].into()
@@ -194,6 +206,7 @@ impl Orchestrator {
         };
         let token = dir.admin_token(api, &config, &authority.certificate_pem())?;
 
+        let (tally, epoch) = (core.tally(), core.epoch());
         let (control, ended) = Control::spawn(core, clock).map_err(|source| StartError::Io {
             doing: "start a thread for",
             path: config.state_dir.clone(),
@@ -213,6 +226,7 @@ impl Orchestrator {
             stop: stop.clone(),
             tasks: tasks.clone(),
         };
+        let handshakes = Arc::new(Handshakes::default());
         let shared = Shared {
             control: control.clone(),
             artifacts: artifacts.clone(),
@@ -222,10 +236,20 @@ impl Orchestrator {
             clock,
             open,
             resumptions,
+            handshakes: Arc::clone(&handshakes),
         };
         tasks.spawn(sessions::serve(server, shared, tasks.clone(), stop.clone()));
         tasks.spawn(tick(control, config.heartbeat / 2, stop.clone()));
         tasks.spawn(sweep(operators.clone(), stop.clone()));
+        if let Some(port) = metrics {
+            let look = Look {
+                operators: operators.clone(),
+                tally,
+                handshakes,
+                epoch,
+            };
+            tasks.spawn(port.serve(move || look.clone().scrape(), stop.clone()));
+        }
         let router = http::router(operators.clone(), artifacts, token);
         let serve_stop = stop.clone();
         tasks.spawn(async move {

@@ -28,6 +28,7 @@ use tracing::{debug, info, warn};
 use crate::artifacts::Artifacts;
 use crate::control::{Ask, Clock, Control, OUTGOING_MAX, Outgoing};
 use crate::core::{CloseWhy, ConnId, Input, Peer, Reply};
+use crate::metrics::Handshakes;
 
 /// Joins decided at once; each is a few milliseconds of signing.
 const JOINS_MAX: usize = 64;
@@ -62,6 +63,7 @@ pub(crate) struct Shared {
     pub(crate) clock: Clock,
     pub(crate) open: OpenSessions,
     pub(crate) resumptions: Resumptions,
+    pub(crate) handshakes: Arc<Handshakes>,
 }
 
 /// The live QUIC sessions by the control thread's names, for asking an edge something. A read-mostly registry: an entry
@@ -195,6 +197,7 @@ async fn session(established: Established, shared: Shared, stop: CancellationTok
     } = established;
     let Some(peer) = peer else { return };
     // Early or not, it may be a replay until the core sees a Begin; and a resumed one checked no certificate.
+    shared.handshakes.note(early);
     debug!(event = "session.connected", address = %peer.remote_addr, ?early);
     let node = peer.node();
     let peer = Peer {

@@ -18,6 +18,7 @@ use sluice_scheduler::RolloutRecord;
 mod schema;
 mod sqlite;
 
+pub(crate) use schema::FORMAT;
 pub use sqlite::{FaultHook, SqliteStore};
 
 /// What a store cannot do.

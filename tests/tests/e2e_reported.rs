@@ -23,6 +23,7 @@ const SLOW: ClusterOptions = ClusterOptions {
     lost_after: Duration::from_secs(600),
     certificate_life: None,
     linked: false,
+    metrics: false,
 };
 
 /// The numbers go 0, 1, 2, ...: one process wrote them all, and nothing was lost or done twice.

@@ -82,6 +82,20 @@ pub(crate) enum Command {
         SLUICE_LOG chooses what is logged, for example SLUICE_LOG=sluice=debug"
     )]
     Orchestrator(OrchestratorArgs),
+    /// Look into a state directory, and say what is wrong and how to mend it
+    ///
+    /// For an orchestrator's and for an edge's, while it runs and while it does not: rights, room and speed of the disk,
+    /// the store, the clock, keys and certificates, ports, and from an edge its way to the orchestrator. Changes
+    /// nothing. Ends with 1 when a check fails.
+    #[command(
+        after_help = "Examples:\n  sluice doctor --state-dir /var/lib/sluice\n  \
+        sluice doctor --state-dir /var/lib/sluice-edge --output json"
+    )]
+    Doctor {
+        /// The program's --state-dir
+        #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+        state_dir: PathBuf,
+    },
     /// Run an edge
     #[command(
         after_help = "Examples:\n  sluice edge --state-dir d --name e1 --join @token.txt --label site=plant-7\n  \
@@ -197,6 +211,11 @@ pub(crate) struct OrchestratorArgs {
     /// edge that was away past its certificate's end renews it when it returns, for up to a year.
     #[arg(long, value_name = "DURATION", default_value = "90d", value_parser = positive_duration)]
     pub(crate) certificate_life: Duration,
+    /// Serve metrics for Prometheus there, in plain HTTP at /metrics
+    ///
+    /// Whoever reaches the port can read it, so let it be an address that only your monitoring reaches.
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub(crate) metrics: Option<SocketAddr>,
     /// How the log is written
     #[arg(long, value_enum, default_value_t = LogFormat::Human)]
     pub(crate) log: LogFormat,

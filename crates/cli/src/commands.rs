@@ -14,6 +14,7 @@ use crate::out::Out;
 
 mod cluster;
 mod deploy;
+mod doctor;
 mod local;
 mod logs;
 mod nodes;
@@ -32,6 +33,7 @@ pub(crate) async fn execute(args: Args, out: &Out) -> Result<(), Failure> {
         Command::Dev(args) => hosts::dev(args, out).await,
         Command::Orchestrator(args) => hosts::orchestrator(args).await,
         Command::Edge(args) => hosts::edge(args).await,
+        Command::Doctor { state_dir } => doctor::doctor(state_dir, out).await,
         Command::Token(command) => {
             let client = connect().await?;
             match command {

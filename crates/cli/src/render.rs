@@ -9,6 +9,7 @@ use comfy_table::{
 };
 use sluice_model::UnixMs;
 
+mod doctor;
 mod execution;
 mod explain;
 mod job;
@@ -23,6 +24,7 @@ pub(crate) mod fixtures;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use doctor::findings;
 pub(crate) use execution::{execution_detail, executions};
 pub(crate) use explain::explain;
 pub(crate) use job::{job_detail, jobs, unplaced, versions};

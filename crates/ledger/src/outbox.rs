@@ -84,6 +84,11 @@ impl Outbox {
         }
     }
 
+    /// Since when the peer's answer to what was sent is awaited.
+    pub fn in_flight_since(&self) -> Option<MonotonicMs> {
+        self.in_flight.map(|sent| sent.sent_at)
+    }
+
     /// Makes the next thing sent a snapshot.
     pub fn want_snapshot(&mut self) {
         self.snapshot_wanted = true;

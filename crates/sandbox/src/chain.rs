@@ -21,6 +21,11 @@ pub trait Chain: Send {
 
     /// Forgets a batch that was answered with [`Turn::Again`].
     fn cancel(&mut self) {}
+
+    /// Bytes of memory that its guests have now.
+    fn memory_bytes(&self) -> u64 {
+        0
+    }
 }
 
 /// Whether a chain is done with a batch.
@@ -228,6 +233,14 @@ impl<'a> View<'a> {
     /// The batch that holds them, when all of it passed; `None` when only some did.
     pub fn whole(&self) -> Option<&'a Batch> {
         self.selected.is_none().then_some(self.base)
+    }
+
+    /// How many bytes the records have.
+    pub fn bytes(&self) -> u64 {
+        match self.whole() {
+            Some(batch) => batch.data.len() as u64,
+            None => self.records().map(|record| record.len() as u64).sum(),
+        }
     }
 
     /// Appends the records to a batch, with times and attributes.

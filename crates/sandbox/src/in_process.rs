@@ -152,6 +152,10 @@ impl Chain for InProcessChain {
     fn cancel(&mut self) {
         self.pending = None;
     }
+
+    fn memory_bytes(&self) -> u64 {
+        self.stages.iter().map(Stage::memory_bytes).sum()
+    }
 }
 
 impl Drop for InProcessChain {

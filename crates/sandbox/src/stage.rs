@@ -85,6 +85,12 @@ impl Stage {
         &self.spec.limits
     }
 
+    /// Bytes of memory that its instance has; none when it is about to be replaced.
+    pub(crate) fn memory_bytes(&self) -> u64 {
+        let instance = self.instance.as_ref();
+        instance.map_or(0, |instance| instance.store.data().meter.memory_bytes())
+    }
+
     /// Runs one batch, not empty, through the stage, within `deadline`.
     pub(crate) fn call(
         &mut self,

@@ -93,6 +93,11 @@ impl Meter {
         self.exceeded.take()
     }
 
+    /// What the guest has now.
+    pub(crate) fn memory_bytes(&self) -> u64 {
+        self.memory_bytes
+    }
+
     fn exceed(&mut self, error: CallError) -> wasmtime::Error {
         let text = error.to_string();
         self.exceeded.get_or_insert(error);

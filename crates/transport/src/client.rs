@@ -100,6 +100,23 @@ impl Client {
         Ok(session.establish((greeted.writer, greeted.recv), None, greeted.early))
     }
 
+    /// Only finishes a handshake, says nothing and closes: whether an orchestrator of this cluster is there and takes
+    /// packets. Whether it accepts this node shows in a session only. Tells how long it took.
+    pub async fn probe(&self, addresses: &[Address]) -> Result<Duration, ConnectError> {
+        let begun = Instant::now();
+        let dialling = Dialling {
+            config: self.config.clone(),
+            within: self.timing.connect_timeout,
+            hello: None,
+        };
+        let dialled = dial(addresses, dialling, None).await?;
+        let took = begun.elapsed();
+        dialled.connection.close(CloseCode::DONE.to_var(), b"");
+        // The orchestrator's side closes by itself should this goodbye get lost.
+        let _ = timeout(FLUSH_TIMEOUT, dialled.endpoint.wait_idle()).await;
+        Ok(took)
+    }
+
     /// When an attempt counts as lost. Without a round trip to go by, never.
     fn hedge_after(&self) -> Option<Duration> {
         match self.round_trip_us.load(Ordering::Relaxed) {

@@ -120,6 +120,7 @@ pub(super) async fn run_input(mut task: InputTask) -> Result<InputRan, InputErro
             return Ok(InputRan::Ended);
         }
         count(&task.tally.records_in, flight.records_in());
+        count(&task.tally.bytes_in, flight.input.batch.data.len() as u64);
         if task.to.push(flight).await.is_err() {
             return Ok(InputRan::Abandoned);
         }

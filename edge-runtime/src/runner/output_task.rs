@@ -156,6 +156,7 @@ impl OutputTask {
         let records_out = view.len() as u64;
         self.output.write(view.records()).await?;
         count(&self.tally.records_out, records_out);
+        count(&self.tally.bytes_out, view.bytes());
         self.progress.waiting.push_back(Ack {
             position: flight.input.position,
             records_in: flight.records_in(),
@@ -174,9 +175,11 @@ impl OutputTask {
         let mut lines = Vec::new();
         for letter in &flight.output.dead_letters {
             encode_death(&mut lines, letter, &flight.input.batch, &self.stages);
+            self.tally.count_error(letter.kind.as_str());
         }
         for rejected in &flight.input.rejects {
             encode_reject(&mut lines, rejected);
+            self.tally.count_error("too-large");
         }
         self.mention(flight);
         let mut dead_letters = std::mem::take(&mut self.progress.dead_letters);

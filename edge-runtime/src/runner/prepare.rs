@@ -59,7 +59,14 @@ pub fn prepare(
         let lane = lane();
         let (to, passed) = mpsc::unbounded_channel();
         let ends = (lane.1.taker(), to);
-        let chain = chain(context, &plan, &settings.configs, &log, ends, phase)?;
+        let chain = chain(
+            context,
+            &plan,
+            &settings.configs,
+            (&tally, &log),
+            ends,
+            phase,
+        )?;
         Ok((settings, chain, lane, passed))
     });
     match prepared {
@@ -161,7 +168,7 @@ fn chain(
     context: &RunnerContext,
     plan: &ExecutionPlan,
     configs: &[String],
-    log: &Log,
+    (tally, log): (&Arc<Tally>, &Log),
     (lane, to): (LaneTaker, mpsc::UnboundedSender<Box<Flight>>),
     phase: &mut dyn FnMut(ObservedPhase),
 ) -> Result<Stages, PrepareError> {
@@ -203,7 +210,7 @@ fn chain(
         return Ok(Stages::None(to));
     }
     let chain = InProcessChain::new(&context.inner.engine, specs, Arc::new(log.clone()));
-    let chain = StageLane::new(chain.map_err(configure_error)?, lane, to);
+    let chain = StageLane::new(chain.map_err(configure_error)?, Arc::clone(tally), lane, to);
     Ok(Stages::Chain(context.inner.guests.add(Box::new(chain))))
 }
 

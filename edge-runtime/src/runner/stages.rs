@@ -12,6 +12,7 @@
 //! comes back when the lane is empty, after a millisecond (others have their turn), or with a fault.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use sluice_record::Batch;
@@ -45,6 +46,7 @@ const RETRY_DELAY_MAX: Duration = Duration::from_secs(30);
 /// The chain as the guest pool sees it: its batches come from the lane, not from the pool.
 pub(super) struct StageLane<C> {
     chain: C,
+    tally: Arc<Tally>,
     lane: LaneTaker,
     to: mpsc::UnboundedSender<Box<Flight>>,
     /// A flight whose isolation takes more than a turn.
@@ -56,9 +58,15 @@ pub(super) struct StageLane<C> {
 
 impl<C: Chain> StageLane<C> {
     /// A chain that takes flights from the lane and sends them on; the window bounds how many there are.
-    pub(super) fn new(chain: C, lane: LaneTaker, to: mpsc::UnboundedSender<Box<Flight>>) -> Self {
+    pub(super) fn new(
+        chain: C,
+        tally: Arc<Tally>,
+        lane: LaneTaker,
+        to: mpsc::UnboundedSender<Box<Flight>>,
+    ) -> Self {
         Self {
             chain,
+            tally,
             lane,
             to,
             current: None,
@@ -95,6 +103,7 @@ impl<C: Chain> StageLane<C> {
             }
             self.passed.push(flight);
             let now = Instant::now();
+            self.tally.batches.add(now - before);
             if now - begun >= TURN {
                 return Ok(Turn::Again);
             }
@@ -115,7 +124,15 @@ impl<C: Chain> StageLane<C> {
 
 impl<C: Chain> Chain for StageLane<C> {
     fn process(&mut self, _: &Batch, _: &mut ChainOutput, _: OnRetry) -> Result<Turn, ChainFault> {
+        // Two looks at the thread's clock a turn, not a batch.
+        let cpu = thread_cpu_nanos();
         let turn = self.turn();
+        let used = thread_cpu_nanos().saturating_sub(cpu);
+        count(&self.tally.guest_cpu_nanos, used);
+        let memory = self.chain.memory_bytes();
+        self.tally
+            .guest_memory_bytes
+            .store(memory, Ordering::Relaxed);
         self.hand_on();
         turn
     }
@@ -124,6 +141,13 @@ impl<C: Chain> Chain for StageLane<C> {
         self.current = None;
         self.chain.cancel();
     }
+}
+
+/// CPU time of the calling thread.
+fn thread_cpu_nanos() -> u64 {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
+    seconds * 1_000_000_000 + u64::try_from(time.tv_nsec).unwrap_or(0)
 }
 
 /// Why the stages ended an execution.

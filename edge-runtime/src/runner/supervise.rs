@@ -48,6 +48,11 @@ impl RunningExecution {
         self.stop.token().cancel();
     }
 
+    /// What it counts, to be read whenever somebody asks.
+    pub(crate) fn tally(&self) -> Arc<Tally> {
+        Arc::clone(&self.tally)
+    }
+
     /// The counters now; cheap.
     pub fn counters(&self) -> Counters {
         self.tally.read()

@@ -76,7 +76,7 @@ fn damaged(name: &str) -> StoreError {
     }
 }
 
-pub(super) fn read_meta(connection: &Connection) -> Result<Meta, StoreError> {
+pub(crate) fn read_meta(connection: &Connection) -> Result<Meta, StoreError> {
     let counted = |name| match get(connection, name)? {
         Some(value) => number(name, &value),
         None => Ok(0),

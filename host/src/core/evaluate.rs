@@ -10,6 +10,7 @@ use sluice_scheduler::{Change, ExecutionFacts, JobFacts, NodeFacts, Snapshot, la
 use tracing::info;
 
 use super::rollout::Stand;
+use super::tally::count;
 use super::{Core, Handled, LEASE, Step};
 use crate::store::{Evaluation, ExecutionRecord, JobRecord, NodeRecord, Store, StoreError};
 
@@ -49,6 +50,7 @@ impl<S: Store> Core<S> {
         let plan = plan(&snapshot);
         for change in &plan.changes {
             self.commit_change(&stand, &executions, change, step)?;
+            count(&self.tally.plan_changes);
         }
         if !plan.changes.is_empty() {
             info!(event = "plan.commit", job = %job.name, version = job.version.0, changes = plan.changes.len());

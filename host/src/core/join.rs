@@ -9,6 +9,7 @@ use sluice_protocol::admission::RejectCode;
 use sluice_protocol::{JoinRequest, VERSIONS};
 use tracing::info;
 
+use super::tally::count;
 use super::{Absent, CloseWhy, Core, Handled, Output, Reply, RequestId, Step};
 use crate::store::{NodeOrders, NodeRecord, Store, StoreError, TokenRecord};
 
@@ -47,11 +48,13 @@ impl<S: Store> Core<S> {
     ) -> Result<Handled, StoreError> {
         match self.join(message, key, step)? {
             Ok(joined) => {
+                count(&self.tally.joins);
                 info!(event = "node.join", node = %joined.name, id = %joined.node);
                 step.reply(request, Ok(Reply::Joined(joined)));
                 Ok(Handled::Keep)
             }
             Err(Refused { code, message }) => {
+                count(&self.tally.refusals);
                 info!(event = "session.refused", code = code.as_str(), reason = %message);
                 let body = ErrorBody::new(ErrorCode::Forbidden, message).with_detail(code.as_str());
                 step.reply(request, Err(body));

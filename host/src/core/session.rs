@@ -35,6 +35,7 @@ use self::reports::COLLECTED_BYTES_MAX;
 pub(super) use self::standing::RENEWAL_GRACE;
 use self::standing::Standing;
 use super::join::check_label_map;
+use super::tally::count;
 use super::{
     ACK_PATIENCE, CloseWhy, ConnId, Core, Handled, LiveCounters, Now, OPENING_MAX, Output, Peer,
     Step,
@@ -223,6 +224,7 @@ impl<S: Store> Core<S> {
         message: String,
         step: &mut Step,
     ) -> Handled {
+        count(&self.tally.refusals);
         info!(event = "session.refused", code = code.as_str(), reason = %message);
         let retry_after_ms = u64::try_from(RETRY_AFTER.as_millis()).expect("seconds fit");
         let reject = Reject {
@@ -490,6 +492,7 @@ impl<S: Store> Core<S> {
         if let Some(session) = self.sessions.get_mut(&conn) {
             session.state = State::Live(Box::new(live));
         }
+        count(&self.tally.sessions_opened);
         info!(
             event = "session.open",
             node = %node.name,
@@ -499,6 +502,7 @@ impl<S: Store> Core<S> {
             held,
         );
         if differs && !held && !minted {
+            count(&self.tally.resyncs);
             info!(event = "ledger.resync", node = %node.name, "the reports differ from their digest");
             let epoch = self.epoch.0;
             send(
@@ -544,12 +548,17 @@ impl<S: Store> Core<S> {
         if live.held || received.epoch != epoch.0 {
             return Ok(Handled::Keep);
         }
+        let sent_at = live.outbox.in_flight_since();
         if let Err(violation) = live.outbox.handle_received(Revision(received.rev)) {
             return self.violation(conn, &violation.to_string(), step);
         }
+        let took = sent_at.filter(|_| live.outbox.in_flight_since().is_none());
         let acked = live.outbox.acked();
         self.store.record_received(node, acked, step.now.unix)?;
         self.store.forget_removals(node, acked)?;
+        if let Some(sent_at) = took {
+            self.tally.acks.add(step.now.mono.since(sent_at));
+        }
         info!(event = "ledger.received", node = %node, rev = acked.0);
         step.touched.insert(node);
         Ok(Handled::Keep)
@@ -574,6 +583,7 @@ impl<S: Store> Core<S> {
         if let Err(violation) = live.outbox.handle_ask(ask) {
             return self.violation(conn, &violation.to_string(), step);
         }
+        count(&self.tally.resyncs);
         info!(event = "ledger.resync", node = %node, ask = ?ask);
         step.touched.insert(node);
         Ok(Handled::Keep)
@@ -586,6 +596,7 @@ impl<S: Store> Core<S> {
         step: &mut Step,
     ) -> Result<Handled, StoreError> {
         let (epoch, unix) = (self.epoch, step.now.unix);
+        let tally = self.tally();
         let Some((node, live)) = self.live_mut(conn, step.now) else {
             return self.violation(conn, "a heartbeat before Begin", step);
         };
@@ -598,6 +609,7 @@ impl<S: Store> Core<S> {
         let mut resync = false;
         if !live.held && heartbeat.epoch == epoch.0 {
             if live.outbox.handle_peer_position(desired) {
+                count(&tally.resyncs);
                 info!(event = "ledger.resync", node = %node, rev = desired.rev.0, "assignments differ from their digest");
                 step.touched.insert(node);
             }
@@ -620,6 +632,7 @@ impl<S: Store> Core<S> {
             }
         }
         if resync {
+            count(&self.tally.resyncs);
             info!(event = "ledger.resync", node = %node, rev = ours.rev.0, "reports differ from their digest");
             send(
                 step,

@@ -1,7 +1,7 @@
 //! The tables. A change of meaning raises [`FORMAT`]; a program that finds a higher one leaves the file alone.
 
 /// The format that this program writes.
-pub(super) const FORMAT: i64 = 1;
+pub(crate) const FORMAT: i64 = 1;
 
 /// Removals kept for one node; a node that is further behind gets a snapshot.
 pub(super) const REMOVALS_MAX: i64 = 10_000;

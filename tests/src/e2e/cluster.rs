@@ -32,6 +32,8 @@ pub struct ClusterOptions {
     pub certificate_life: Option<Duration>,
     /// Edges connect through a [`Link`] rather than directly.
     pub linked: bool,
+    /// The orchestrator serves metrics.
+    pub metrics: bool,
 }
 
 impl Default for ClusterOptions {
@@ -41,6 +43,7 @@ impl Default for ClusterOptions {
             lost_after: Duration::from_secs(600),
             certificate_life: None,
             linked: false,
+            metrics: false,
         }
     }
 }
@@ -240,6 +243,9 @@ impl Cluster {
             ));
         if let Some(life) = self.options.certificate_life {
             command.arg(format!("--certificate-life={}s", life.as_secs()));
+        }
+        if self.options.metrics {
+            command.arg("--metrics=127.0.0.1:0");
         }
         if let Some(link) = &self.link {
             command.arg(format!("--advertise={}", link.front()));

@@ -11,10 +11,12 @@ use super::{Problem, Project, SourceFile};
 const OURS: &str = "sluice-";
 
 /// The arrows: a crate may use these of ours, in its tests too, and no others.
-const ARROWS: [(&str, &[&str]); 16] = [
+const ARROWS: [(&str, &[&str]); 18] = [
     ("model", &[]),
     ("record", &[]),
     ("state-dir", &[]),
+    ("metrics", &[]),
+    ("doctor", &[]),
     ("ledger", &["model"]),
     ("component", &["model"]),
     ("api", &["model"]),
@@ -30,7 +32,9 @@ const ARROWS: [(&str, &[&str]); 16] = [
         &[
             "api",
             "component",
+            "doctor",
             "ledger",
+            "metrics",
             "model",
             "protocol",
             "record",
@@ -46,7 +50,9 @@ const ARROWS: [(&str, &[&str]); 16] = [
             "buffer",
             "component",
             "connectors",
+            "doctor",
             "ledger",
+            "metrics",
             "model",
             "protocol",
             "record",
@@ -57,7 +63,14 @@ const ARROWS: [(&str, &[&str]); 16] = [
     ),
     (
         "cli",
-        &["api", "component", "edge-runtime", "host", "model"],
+        &[
+            "api",
+            "component",
+            "doctor",
+            "edge-runtime",
+            "host",
+            "model",
+        ],
     ),
 ];
 
@@ -77,9 +90,10 @@ pub const NO_IO: [&str; 8] = [
 ];
 
 /// What can only be used to act, so no deciding crate has it.
-const IO: [&str; 14] = [
+const IO: [&str; 15] = [
     "axum",
     "getrandom",
+    "prometheus-client",
     "quinn",
     "quinn-proto",
     "rand",
@@ -95,16 +109,17 @@ const IO: [&str; 14] = [
 ];
 
 /// Libraries that few crates may know, so that changing one stays a change of one room. Tests may look behind them.
-const FEW_USERS: [(&str, &[&str]); 14] = [
+const FEW_USERS: [(&str, &[&str]); 15] = [
     ("axum", &["host"]),
     ("clap", &["cli", "edge-runtime"]),
+    ("prometheus-client", &["metrics"]),
     ("quinn", &["transport"]),
     ("quinn-proto", &["transport"]),
     ("rcgen", &["transport"]),
     // How it speaks TLS, and with whom, is handed to it by the host's library.
     ("reqwest", &["cli"]),
     ("ring", &["transport"]),
-    ("rusqlite", &["edge-runtime", "host"]),
+    ("rusqlite", &["doctor", "edge-runtime", "host"]),
     ("rustls", &["transport"]),
     ("tokio-rustls", &["transport"]),
     ("tracing-subscriber", &["cli", "edge-runtime"]),

@@ -40,6 +40,7 @@ fn config(args: OrchestratorArgs) -> Result<OrchestratorConfig, Failure> {
     config.heartbeat = args.heartbeat;
     config.lost_after = args.lost_after;
     config.certificate_life = args.certificate_life;
+    config.metrics = args.metrics;
     for address in args.advertise {
         let address = address
             .parse()

@@ -6,6 +6,7 @@ use sluice_protocol::admission::RejectCode;
 use sluice_protocol::{ObservedRow, Received, Resync, Rows, orchestrator_message};
 use tracing::{info, warn};
 
+use super::super::tally::count;
 use super::super::{ConnId, Core, Handled, Step};
 use super::send;
 use crate::store::{Store, StoreError};
@@ -80,6 +81,7 @@ impl<S: Store> Core<S> {
                     return Ok(Handled::Undo);
                 }
                 if applied == Applied::WrongDigest {
+                    count(&self.tally.resyncs);
                     info!(event = "ledger.resync", node = %node, rev = to.rev.0, "reports did not add up");
                     send(
                         step,

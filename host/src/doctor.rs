@@ -1,0 +1,148 @@
+//! What `sluice doctor` looks at on an orchestrator's state directory. Reads only; works whether one runs or not.
+
+use std::net::{SocketAddr, TcpListener, UdpSocket};
+use std::path::Path;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use sluice_doctor::{Finding, Running, clock, directory, disk, private, running, store};
+use sluice_model::UnixMs;
+use sluice_transport::identity::ClusterAuthority;
+
+use crate::store::FORMAT;
+
+/// The way out of a store that cannot be used.
+const RESTORE: &str = "stop the orchestrator, keep the directory, and put a backup of the whole directory in its \
+                       place; edges run on meanwhile, and what the backup does not know is held for you to decide";
+
+/// Whether a directory is an orchestrator's.
+pub fn is_here(dir: &Path) -> bool {
+    let files = [
+        "authority.pem",
+        "orchestrator.db",
+        "admin.hash",
+        "endpoint.keys",
+    ];
+    files.iter().any(|name| dir.join(name).exists())
+}
+
+/// Everything that can be said of an orchestrator's directory. Blocks for the disk.
+pub fn examine(dir: &Path) -> Vec<Finding> {
+    let mut findings = vec![directory(dir)];
+    if !dir.is_dir() {
+        return findings;
+    }
+    let holder = running(dir);
+    findings.extend(disk(dir));
+    findings.push(store(dir, "orchestrator.db", FORMAT, RESTORE).0);
+    let database = dir.join("orchestrator.db");
+    let authority = dir.join("authority.pem");
+    findings.push(clock(
+        &[&database, &dir.join("orchestrator.db-wal"), &authority],
+        &[],
+    ));
+    findings.extend(private("authority", &authority));
+    findings.push(authority_of(&authority));
+    for name in ["endpoint.keys", "operator.toml", "admin.hash"] {
+        findings.extend(private("secrets", &dir.join(name)));
+    }
+    findings.extend(ports(dir, &holder));
+    findings
+}
+
+fn authority_of(path: &Path) -> Finding {
+    let check = "certificate";
+    let mend = "put authority.pem back from a backup: with another one, every edge must join again";
+    let authority = match ClusterAuthority::load(path) {
+        Ok(Some(authority)) => authority,
+        Ok(None) => return Finding::fail(check, format!("{} is not there", path.display()), mend),
+        Err(error) => return Finding::fail(check, in_one_line(&error), mend),
+    };
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or(Duration::ZERO);
+    let now = UnixMs(i64::try_from(now.as_millis()).unwrap_or(i64::MAX));
+    // Loading compares key and certificate; that it signs for today, issuing shows.
+    match authority.issue_server(now) {
+        Ok(_) => {
+            let seen = format!(
+                "the authority of cluster {} signs with its key",
+                authority.cluster()
+            );
+            Finding::ok(check, seen)
+        }
+        Err(error) => Finding::fail(check, in_one_line(&error), mend),
+    }
+}
+
+/// An error and what is behind it, in one line.
+fn in_one_line(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        text = format!("{text}: {error}");
+        source = error.source();
+    }
+    text
+}
+
+/// That the ports of the last start are open while it runs, and free while it does not.
+fn ports(dir: &Path, holder: &Running) -> Vec<Finding> {
+    let path = dir.join("listen.toml");
+    let document = match std::fs::read_to_string(&path) {
+        Ok(text) => match text.parse::<toml_edit::DocumentMut>() {
+            Ok(document) => document,
+            Err(error) => {
+                let seen = format!("{} cannot be read: {}", path.display(), error.message());
+                let mend = "remove it; with a port 0, the next start takes another, which edges do not know";
+                return vec![Finding::fail("ports", seen, mend)];
+            }
+        },
+        Err(_) => {
+            let seen = "no ports are known here, it never started";
+            let mend = "start it with `sluice orchestrator --state-dir DIR`";
+            return vec![Finding::warn("ports", seen, mend)];
+        }
+    };
+    let port = |key: &str| {
+        let port = document.get(key)?.as_integer()?;
+        u16::try_from(port).ok()
+    };
+    let any = |port| SocketAddr::from(([0, 0, 0, 0], port));
+    let mut findings = Vec::new();
+    if let Some(edges) = port("edges") {
+        let free = UdpSocket::bind(any(edges)).is_ok();
+        findings.push(port_finding(
+            "port-edges",
+            &format!("UDP {edges}"),
+            free,
+            holder,
+        ));
+    }
+    if let Some(api) = port("api") {
+        let free = TcpListener::bind(any(api)).is_ok();
+        findings.push(port_finding(
+            "port-api",
+            &format!("TCP {api}"),
+            free,
+            holder,
+        ));
+    }
+    findings
+}
+
+fn port_finding(check: &'static str, port: &str, free: bool, holder: &Running) -> Finding {
+    match (holder, free) {
+        (Running::Yes(who), false) => Finding::ok(check, format!("{port} is open, {who} runs")),
+        (Running::No, true) => Finding::ok(check, format!("{port} is free for the next start")),
+        (Running::Yes(who), true) => Finding::fail(
+            check,
+            format!("{who} runs, and nobody listens on {port}"),
+            "look into its log, and start it again",
+        ),
+        (Running::No, false) => Finding::fail(
+            check,
+            format!("it does not run, and another program has {port}"),
+            "stop that program (`ss -lntup` names it), or start with another --listen or --api",
+        ),
+    }
+}
