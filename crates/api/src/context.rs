@@ -24,7 +24,8 @@ impl OperatorContext {
              ca = \"\"\"\n{}\"\"\"\n",
             quoted(&self.endpoint),
             quoted(&self.token),
-            escaped(&self.ca, Newlines::Kept),
+            // Certificates come with the line ends of mail.
+            escaped(&self.ca.replace("\r\n", "\n"), Newlines::Kept),
         )
     }
 }
@@ -70,7 +71,7 @@ mod tests {
     fn the_file_has_three_keys_and_escapes_what_toml_would_read() {
         let context = OperatorContext {
             endpoint: "https://127.0.0.1:7480".to_owned(),
-            ca: "-----BEGIN\nabc\n-----END\n".to_owned(),
+            ca: "-----BEGIN\r\nabc\n-----END\r\n".to_owned(),
             token: "a\"b\\c".to_owned(),
         };
         let text = context.to_toml();

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::io::Read as _;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
 use sluice_component::{
@@ -166,8 +166,25 @@ struct PluginProblem {
     help: Option<String>,
 }
 
+/// A path as people write it: without `.`, and without a directory that `..` leaves at once. For showing only, since a
+/// link may lead elsewhere.
+fn tidied(path: &Path) -> PathBuf {
+    let mut tidied = PathBuf::new();
+    for part in path.components() {
+        let leaves = part == Component::ParentDir
+            && matches!(tidied.components().next_back(), Some(Component::Normal(_)));
+        if leaves {
+            tidied.pop();
+        } else if part != Component::CurDir {
+            tidied.push(part);
+        }
+    }
+    tidied
+}
+
 fn read_component(path: &Path) -> Result<ComponentFile, Vec<PluginProblem>> {
-    let shown = path.display();
+    let tidied = tidied(path);
+    let shown = tidied.display();
     let bytes = read_bytes(path).map_err(|error| {
         vec![PluginProblem {
             message: format!("the plugin file {shown} cannot be read: {error}"),
@@ -192,7 +209,7 @@ fn read_component(path: &Path) -> Result<ComponentFile, Vec<PluginProblem>> {
     };
     if problems.is_empty() {
         Ok(ComponentFile {
-            path: path.to_owned(),
+            path: tidied,
             bytes: Arc::new(bytes),
         })
     } else {

@@ -6,6 +6,11 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+/// A text that is no id.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("it is no id: an id has 32 hexadecimal digits, as in 0c5e3c0e-8d25-4a4c-b3a7-0f1f5a0a6b11")]
+pub struct IdError;
+
 macro_rules! id128 {
     ($($(#[$doc:meta])* $name:ident;)*) => {$(
         $(#[$doc])*
@@ -43,10 +48,10 @@ macro_rules! id128 {
         }
 
         impl FromStr for $name {
-            type Err = uuid::Error;
+            type Err = IdError;
 
             fn from_str(text: &str) -> Result<Self, Self::Err> {
-                Uuid::parse_str(text).map(Self)
+                Uuid::parse_str(text).map(Self).map_err(|_| IdError)
             }
         }
     )*};
@@ -114,4 +119,18 @@ counter! {
     SessionId;
     /// Grows each time an evaluation is claimed, so that a late claimant's writes are refused.
     Fence;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_no_id_is_told_what_one_looks_like() {
+        let error = "nope".parse::<TokenId>().expect_err("no id");
+        assert!(
+            error.to_string().contains("32 hexadecimal digits"),
+            "{error}"
+        );
+    }
 }

@@ -12,8 +12,8 @@ mod time;
 
 pub use digest::{Digest, DigestError};
 pub use ids::{
-    Attempt, BootCounter, BootNonce, Epoch, EvaluationId, ExecutionId, Fence, Incarnation, JobId,
-    LifeNonce, NodeId, Revision, SessionId, Slot, TokenId, Version,
+    Attempt, BootCounter, BootNonce, Epoch, EvaluationId, ExecutionId, Fence, IdError, Incarnation,
+    JobId, LifeNonce, NodeId, Revision, SessionId, Slot, TokenId, Version,
 };
 pub use names::{
     JobName, Labels, NameError, NodeName, StageName, check_label_key, check_label_value,

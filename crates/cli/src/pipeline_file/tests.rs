@@ -185,3 +185,16 @@ fn a_file_that_cannot_be_read_or_is_wrong_is_invalid_input() {
     let large = dir.failure(&"#".repeat(300 << 10));
     assert!(large.detail.unwrap().contains("262144"));
 }
+
+#[test]
+fn a_path_is_shown_without_what_it_takes_back_at_once() {
+    for (path, shown) in [
+        ("pipelines/../plugins/dist/a.wasm", "plugins/dist/a.wasm"),
+        ("./a.wasm", "a.wasm"),
+        ("../../a/./b.wasm", "../../a/b.wasm"),
+        ("/a/../b.wasm", "/b.wasm"),
+        ("/../b.wasm", "/../b.wasm"),
+    ] {
+        assert_eq!(tidied(Path::new(path)), Path::new(shown));
+    }
+}
