@@ -190,6 +190,8 @@ pub struct VersionRecord {
     pub created_at: UnixMs,
     /// How it came about.
     pub origin: VersionOrigin,
+    /// It went to every node at once, or its rollout ended well.
+    pub good: bool,
 }
 
 /// How a version came about.
@@ -400,6 +402,8 @@ pub trait Store {
     /// The specs of a job's newest `count` versions, newest first.
     fn versions(&mut self, id: JobId, count: usize) -> Result<Vec<(Version, Digest)>, StoreError>;
 
+    /// A version is good from now on: nothing holds it back from any node.
+    fn mark_good(&mut self, id: JobId, version: Version) -> Result<(), StoreError>;
     /// The versions of a job that are kept, newest first.
     fn history(&mut self, id: JobId) -> Result<Vec<VersionRecord>, StoreError>;
     /// Keeps a job's rollout in the place of the one before.

@@ -36,6 +36,9 @@ pub struct DeployReply {
     pub changes: Vec<String>,
     /// The nodes that match now, by name.
     pub matching_nodes: Vec<NodeName>,
+    /// The version that was gone back to; `None` for a deploy.
+    #[serde(default)]
+    pub rolled_back_to: Option<Version>,
 }
 
 /// How a deploy changed a job.

@@ -12,7 +12,8 @@ mod view;
 pub use fit::lacking;
 pub use place::refusal;
 pub use plan::{
-    Change, ExecutionFacts, JobFacts, NodeFacts, Plan, Snapshot, Turn, mismatch, plan, wanted_nodes,
+    Change, Concern, ExecutionFacts, JobFacts, NodeFacts, Plan, Shape, Snapshot, Turn,
+    concerned_nodes, mismatch, plan,
 };
 pub use rollout::{
     Advance, Clocks, Followed, Good, Member, NodeFailure, RolloutEvent, RolloutRecord, Sign, Watch,

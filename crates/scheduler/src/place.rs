@@ -24,7 +24,7 @@ use std::collections::BTreeMap;
 use sluice_model::pipeline::Kind;
 use sluice_model::{Desired, Digest, ExecutionId, NodeId, OnLost, UnixMs};
 
-use crate::plan::{ExecutionFacts, JobFacts, NodeFacts, Snapshot, mismatch};
+use crate::plan::{ExecutionFacts, JobFacts, NodeFacts, mismatch};
 
 /// What a job wants of a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,20 +41,20 @@ pub(crate) enum Want {
     Replace,
 }
 
-/// What the job wants of each node of the snapshot, in its order.
+/// What a job wants of each node, in their order.
 pub(crate) fn place(
-    snapshot: &Snapshot,
+    job: &JobFacts,
+    nodes: &[NodeFacts],
     executions: &BTreeMap<NodeId, &ExecutionFacts>,
 ) -> Vec<Want> {
-    let places = snapshot
-        .nodes
+    let places = nodes
         .iter()
         .map(|node| (node, executions.get(&node.id).copied()));
-    match snapshot.job.kind {
+    match job.kind {
         Kind::Daemon => places
-            .map(|(node, execution)| daemon(&snapshot.job, node, execution))
+            .map(|(node, execution)| daemon(job, node, execution))
             .collect(),
-        Kind::Replicas { count } => replicas(&snapshot.job, places.collect(), count),
+        Kind::Replicas { count } => replicas(job, places.collect(), count),
     }
 }
 

@@ -14,6 +14,9 @@
 //!
 //! Where a job is wanted is for [`crate::place`] to say. Whether a node is connected plays no part: only desired rows
 //! reserve a place.
+//!
+//! While a rollout is open two versions have their say. What the good one wants is neither stopped nor moved for the new
+//! one's sake, and what only the new one wants starts when it is its turn.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -54,15 +57,19 @@ pub struct Turn {
     pub stays: BTreeSet<ExecutionId>,
     /// The version for all others; `None` = nothing is started there yet.
     pub otherwise: Option<Version>,
-    /// Which nodes that version wants, where it is not the job's own: until the new one is the good one, it decides too.
-    pub otherwise_select: Option<Select>,
+    /// Where that version is wanted, when it is not the job's own: until the new one is the good one, it decides too.
+    pub otherwise_shape: Option<Shape>,
 }
 
-impl Turn {
-    fn wants(&self, node: &NodeFacts) -> bool {
-        let select = self.otherwise_select.as_ref();
-        select.is_none_or(|select| mismatch(select, node).is_none())
-    }
+/// What of a version says where it is wanted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Shape {
+    /// How many nodes it wants.
+    pub kind: Kind,
+    /// What becomes of an execution whose node is lost.
+    pub on_lost: OnLost,
+    /// Which nodes it wants.
+    pub select: Select,
 }
 
 /// A node as the planner sees it.
@@ -180,22 +187,29 @@ pub fn plan(snapshot: &Snapshot) -> Plan {
     let job = &snapshot.job;
     let executions = by_node(snapshot);
     let mut changes = Vec::new();
-    for (node, want) in snapshot.nodes.iter().zip(place(snapshot, &executions)) {
+    let wants = place(job, &snapshot.nodes, &executions);
+    let good_wants = good_wants(snapshot, &executions);
+    for (index, (node, want)) in snapshot.nodes.iter().zip(wants).enumerate() {
         let execution = executions.get(&node.id).copied();
+        let good_wants = good_wants.get(index).copied();
         match (want, execution) {
             (Want::Nothing, _) | (Want::Stop | Want::Purge | Want::Replace, None) => {}
             (Want::Run, None) => {
-                changes.extend(target(job, node, None).map(|version| Change::Create {
+                let version = target(job, node, None, good_wants);
+                changes.extend(version.map(|version| Change::Create {
                     node: node.id,
                     slot: Slot::ZERO,
                     version,
                 }));
             }
             // The new version no longer wants it; the good one, which is not given up yet, does.
-            (Want::Stop, Some(it)) if is_kept(job, node, it) => {}
-            (Want::Run, Some(it)) => changes.extend(update(job, node, it, Desired::Run)),
-            (Want::Stop, Some(it)) => changes.extend(update(job, node, it, Desired::Stop)),
-            (Want::Purge, Some(it)) => changes.extend(update(job, node, it, Desired::Purge)),
+            (Want::Stop, Some(it)) if good_wants == Some(true) && is_kept(job, it) => {}
+            (Want::Run, Some(it)) => {
+                let version = target(job, node, Some(it), good_wants);
+                changes.extend(update(it, version, Desired::Run));
+            }
+            (Want::Stop, Some(it)) => changes.extend(update(it, None, Desired::Stop)),
+            (Want::Purge, Some(it)) => changes.extend(update(it, None, Desired::Purge)),
             (Want::Replace, Some(it)) if it.replaced => {}
             (Want::Replace, Some(it)) => changes.push(Change::Replace { execution: it.id }),
         }
@@ -203,16 +217,65 @@ pub fn plan(snapshot: &Snapshot) -> Plan {
     Plan { changes }
 }
 
-/// Where a job is wanted to run now, by node.
-pub fn wanted_nodes(snapshot: &Snapshot) -> BTreeSet<NodeId> {
-    let executions = by_node(snapshot);
-    snapshot
+/// Why a rollout looks at a node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Concern {
+    /// The job is wanted there.
+    Wanted,
+    /// It has the job's version and is lost, and its place was given away: what became of the version there still
+    /// tells whether it is good.
+    GivenAway,
+}
+
+/// The nodes that a rollout of the job's version looks at. A node that an operator revoked tells nothing.
+pub fn concerned_nodes(snapshot: &Snapshot) -> BTreeMap<NodeId, Concern> {
+    let (job, executions) = (&snapshot.job, by_node(snapshot));
+    let wants = place(job, &snapshot.nodes, &executions);
+    let mut concerned = BTreeMap::new();
+    for (node, want) in snapshot.nodes.iter().zip(wants) {
+        let has_it = executions
+            .get(&node.id)
+            .is_some_and(|it| it.version == job.version);
+        let concern = match want {
+            Want::Run => Concern::Wanted,
+            Want::Replace if has_it && node.lost && !node.revoked => Concern::GivenAway,
+            Want::Nothing | Want::Stop | Want::Purge | Want::Replace => continue,
+        };
+        concerned.insert(node.id, concern);
+    }
+    concerned
+}
+
+/// Where the good version is wanted while the new one has not proven itself, by node; empty when only one decides.
+fn good_wants(snapshot: &Snapshot, executions: &BTreeMap<NodeId, &ExecutionFacts>) -> Vec<bool> {
+    let turn = snapshot.job.turn.as_ref();
+    let Some((turn, shape)) = turn.and_then(|turn| Some((turn, turn.otherwise_shape.as_ref()?)))
+    else {
+        return Vec::new();
+    };
+    let job = JobFacts {
+        version: turn.otherwise.unwrap_or(snapshot.job.version),
+        kind: shape.kind,
+        on_lost: shape.on_lost,
+        select: shape.select.clone(),
+        turn: None,
+        ..snapshot.job.clone()
+    };
+    // What a node lacks, it lacks for the new version: what runs there runs.
+    let has_older = |node: &NodeFacts| {
+        let execution = executions.get(&node.id);
+        execution.is_some_and(|it| it.version < snapshot.job.version)
+    };
+    let nodes: Vec<NodeFacts> = snapshot
         .nodes
         .iter()
-        .zip(place(snapshot, &executions))
-        .filter(|(_, want)| *want == Want::Run)
-        .map(|(node, _)| node.id)
-        .collect()
+        .map(|node| NodeFacts {
+            lacks: node.lacks.clone().filter(|_| !has_older(node)),
+            ..node.clone()
+        })
+        .collect();
+    let wants = place(&job, &nodes, executions);
+    wants.into_iter().map(|want| want == Want::Run).collect()
 }
 
 fn by_node(snapshot: &Snapshot) -> BTreeMap<NodeId, &ExecutionFacts> {
@@ -223,15 +286,21 @@ fn by_node(snapshot: &Snapshot) -> BTreeMap<NodeId, &ExecutionFacts> {
         .collect()
 }
 
-/// The version that should run on a node; `None` when a rollout leaves it as it is.
-fn target(job: &JobFacts, node: &NodeFacts, execution: Option<&ExecutionFacts>) -> Option<Version> {
+/// The version that should run on a node; `None` when a rollout leaves it as it is. `good_wants`: whether the good
+/// version is wanted there, when it has a say.
+fn target(
+    job: &JobFacts,
+    node: &NodeFacts,
+    execution: Option<&ExecutionFacts>,
+    good_wants: Option<bool>,
+) -> Option<Version> {
     let Some(turn) = &job.turn else {
         return Some(job.version);
     };
     if turn.admitted.contains(&node.id) {
         return Some(job.version);
     }
-    let otherwise = turn.otherwise.filter(|_| turn.wants(node));
+    let otherwise = turn.otherwise.filter(|_| good_wants != Some(false));
     match execution {
         Some(execution) if turn.stays.contains(&execution.id) => None,
         // Versions only grow: what a newer one was stopped at waits for its turn.
@@ -241,24 +310,16 @@ fn target(job: &JobFacts, node: &NodeFacts, execution: Option<&ExecutionFacts>) 
 }
 
 /// Whether an execution that the new version does not want is kept until that is the good one.
-fn is_kept(job: &JobFacts, node: &NodeFacts, execution: &ExecutionFacts) -> bool {
-    let kept = |turn: &Turn| {
-        turn.otherwise_select.is_some()
-            && turn.stays.contains(&execution.id)
-            && turn.wants(node)
-            && mismatch(&job.select, node).is_some()
-    };
-    !job.stopped && !job.deleted && !node.draining && job.turn.as_ref().is_some_and(kept)
+fn is_kept(job: &JobFacts, execution: &ExecutionFacts) -> bool {
+    let stays = |turn: &Turn| turn.stays.contains(&execution.id);
+    // A place that was given away is another's by now.
+    execution.version < job.version && !execution.replaced && job.turn.as_ref().is_some_and(stays)
 }
 
-fn update(
-    job: &JobFacts,
-    node: &NodeFacts,
-    execution: &ExecutionFacts,
-    wanted: Desired,
-) -> Option<Change> {
+/// The row that makes an execution what is wanted of it; `target` is the version to run.
+fn update(execution: &ExecutionFacts, target: Option<Version>, wanted: Desired) -> Option<Change> {
     let current = match wanted {
-        Desired::Run => match target(job, node, Some(execution)) {
+        Desired::Run => match target {
             Some(version) => version,
             None if execution.replaced => execution.version,
             None => return None,

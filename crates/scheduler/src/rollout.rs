@@ -18,12 +18,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use sluice_model::pipeline::{Rollout as Rules, Select};
+use sluice_model::pipeline::Rollout as Rules;
 use sluice_model::{
     Attempt, Digest, ExecutionId, MonotonicMs, NodeId, NodeName, RolloutPhase, UnixMs, Version,
 };
 
-use crate::plan::Turn;
+use crate::plan::{Shape, Turn};
 
 /// Restarts after which something that waits to try again counts as failed: the first may be chance.
 const RESTARTS_MAX: u64 = 2;
@@ -55,7 +55,7 @@ pub struct RolloutRecord {
     pub good: Option<Good>,
     /// Where it stands.
     pub phase: RolloutPhase,
-    /// Why it stands there, in words; empty while it goes on.
+    /// Why it stands there, or what it waits for, in words; empty while it goes on.
     pub reason: String,
     /// The version that brought the old content back.
     pub restored_by: Option<Version>,
@@ -113,6 +113,8 @@ pub struct Member {
     pub name: NodeName,
     /// It has a session.
     pub connected: bool,
+    /// It is lost and its place was given to another node: it is looked at, and counts no longer.
+    pub given_away: bool,
     /// The job's execution there.
     pub execution: Option<Followed>,
 }
@@ -161,6 +163,8 @@ pub enum Sign {
 pub struct Watch {
     candidate: Version,
     seen: BTreeMap<ExecutionId, Seen>,
+    /// Since when no node is left that could be the next canary.
+    short_since: Option<MonotonicMs>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -302,13 +306,13 @@ impl RolloutRecord {
     }
 
     /// What a plan may do while this stands. `version` and `spec` are the job's newest; `admitted` get it now,
-    /// `good_select` is the good version's.
+    /// `good_shape` is the good version's.
     pub fn turn<'a>(
         &self,
         version: Version,
         spec: Digest,
         admitted: BTreeSet<NodeId>,
-        good_select: Option<Select>,
+        good_shape: Option<Shape>,
         running: impl IntoIterator<Item = (&'a ExecutionId, Digest)>,
     ) -> Option<Turn> {
         let running = running.into_iter();
@@ -317,7 +321,7 @@ impl RolloutRecord {
                 admitted,
                 stays: running.map(|(id, _)| *id).collect(),
                 otherwise: self.good.map(|good| good.version),
-                otherwise_select: good_select,
+                otherwise_shape: good_shape,
             });
         }
         // The old content is back: who ran it all the time runs on, under the version that it knows.
@@ -328,7 +332,7 @@ impl RolloutRecord {
                 .map(|(id, _)| *id)
                 .collect(),
             otherwise: Some(version),
-            otherwise_select: None,
+            otherwise_shape: None,
         })
     }
 }
@@ -360,6 +364,7 @@ pub fn advance(
         let at = |it: &Followed| it.runs && it.version == candidate;
         member.execution.as_ref().is_some_and(at)
     };
+    let places = members.iter().filter(|member| !member.given_away).count();
     let (mut proven, mut open, mut gone) = (0, 0, Vec::new());
     let (mut news, mut failures) = (Vec::new(), Vec::new());
     for member in members.iter().filter(is_there) {
@@ -382,7 +387,7 @@ pub fn advance(
                     news.push(&member.name);
                 }
             }
-            Judgement::Open { .. } if was_proven => proven += 1,
+            Judgement::Open { .. } if was_proven => proven += usize::from(!member.given_away),
             Judgement::Open { gone: false } => open += 1,
             Judgement::Open { gone: true } if excused => {}
             Judgement::Open { gone: true } => gone.push(&member.name),
@@ -390,9 +395,8 @@ pub fn advance(
     }
     if !news.is_empty() {
         let what = format!(
-            "{} proved version {candidate}: {proven} of {} nodes",
+            "{} proved version {candidate}: {proven} of {places} nodes",
             names(&news),
-            members.len()
         );
         record.note(now.unix, what);
     }
@@ -403,15 +407,15 @@ pub fn advance(
         return advance;
     }
     let canaries = usize::try_from(rules.canary).unwrap_or(usize::MAX);
-    if record.phase == RolloutPhase::Canary && proven > 0 && proven >= canaries.min(members.len()) {
+    if record.phase == RolloutPhase::Canary && proven > 0 && proven >= canaries.min(places) {
         record.note(now.unix, "the canaries are good".to_owned());
         record.enter(RolloutPhase::Rolling, String::new(), now.unix);
     }
     let at_once = match record.phase {
         RolloutPhase::Canary => canaries.saturating_sub(proven),
-        _ => rules.max_parallel.of(members.len()),
+        _ => rules.max_parallel.of(places),
     };
-    if !gone.is_empty() && gone.len() >= at_once.min(members.len()) {
+    if !gone.is_empty() && gone.len() >= at_once.min(places) {
         let why = format!(
             "{} went away with version {candidate} and did not prove it within {:?}",
             names(&gone),
@@ -443,7 +447,8 @@ pub fn advance(
     }
     let over = waiting.is_empty() && open == 0 && proven > 0;
     if record.phase == RolloutPhase::Rolling && over {
-        let absent = members.iter().filter(|it| !it.connected).count();
+        let away = |it: &&Member| !it.connected && !it.given_away;
+        let absent = members.iter().filter(away).count();
         let why = match absent {
             0 => format!("{proven} nodes proved version {candidate}"),
             _ => format!(
@@ -453,15 +458,43 @@ pub fn advance(
         record.end(RolloutPhase::Done, why, now.unix);
         return advance;
     }
-    let all_there = members.iter().any(|member| is_there(&member)) && waiting.is_empty();
-    if record.phase != RolloutPhase::Paused && all_there && open == 0 && proven == 0 {
+    let idle = waiting.is_empty() && open == 0;
+    let begun = members.iter().any(|member| is_there(&member));
+    if idle && begun && proven == 0 && gone.is_empty() {
         let why =
             format!("no node proves version {candidate}: all that have it were in trouble before");
         record.pause(why, now.unix);
         return advance;
     }
+    record.reason = match (idle, begun) {
+        (false, _) => String::new(),
+        (true, false) => "no node that it could go to is connected".to_owned(),
+        (true, true) => short_of(record, proven, at_once),
+    };
+    if !(idle && begun) {
+        watch.short_since = None;
+    } else if watch.is_short_for(rules.deadline, now.mono) {
+        let why = format!("{}, for {:?}", record.reason, rules.deadline);
+        record.pause(why, now.unix);
+        return advance;
+    }
     advance.look_again_at = watch.look_again_at(record, rules, now.mono);
     advance
+}
+
+/// What a rollout waits for that no connected node can give it.
+fn short_of(record: &RolloutRecord, proven: usize, missing: usize) -> String {
+    let candidate = record.candidate;
+    match record.phase {
+        RolloutPhase::Canary => {
+            let canaries = proven + missing;
+            format!(
+                "{proven} of {canaries} canaries proved version {candidate}, and no other node that it could go to is \
+                 connected"
+            )
+        }
+        _ => format!("no other node that version {candidate} could go to is connected"),
+    }
 }
 
 impl RolloutRecord {
@@ -503,7 +536,7 @@ impl Watch {
         if self.candidate != candidate {
             *self = Self {
                 candidate,
-                seen: BTreeMap::new(),
+                ..Self::default()
             };
         }
     }
@@ -571,6 +604,11 @@ impl Watch {
         Judgement::Open { gone: late }
     }
 
+    /// Whether no node was left to go to for that long.
+    fn is_short_for(&mut self, time: Duration, now: MonotonicMs) -> bool {
+        now.since(*self.short_since.get_or_insert(now)) >= time
+    }
+
     fn look_again_at(
         &self,
         record: &RolloutRecord,
@@ -590,8 +628,10 @@ impl Watch {
             ]
         });
         let errors = rules.error_rate_max.map(|_| now.plus(ERRORS_EVERY));
+        let short = self.short_since.map(|since| since.plus(rules.deadline));
         times
             .flatten()
+            .chain(short)
             .filter(|at| *at > now)
             .chain(errors)
             .min_by_key(|at| at.0)

@@ -45,6 +45,17 @@ impl<S: Store> Core<S> {
         if stand.job.version != job.version {
             snapshot = self.snapshot(&stand.job, &executions)?;
         }
+        let shape = stand
+            .turn
+            .as_ref()
+            .and_then(|turn| turn.otherwise_shape.as_ref());
+        let good_is_replicas = shape.is_some_and(|shape| shape.kind != Kind::Daemon);
+        if good_is_replicas && snapshot.job.kind == Kind::Daemon {
+            let running = snapshot.executions.iter_mut();
+            for fact in running.filter(|fact| fact.desired == Desired::Run) {
+                self.add_observed(fact)?;
+            }
+        }
         snapshot.job.turn = stand.turn.clone();
         let job = &stand.job;
         let plan = plan(&snapshot);

@@ -488,6 +488,7 @@ impl<S: Store> Core<S> {
             dry_run: request.dry_run,
             changes,
             matching_nodes: matching,
+            rolled_back_to: None,
         }))))
     }
 

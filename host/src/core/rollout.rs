@@ -10,7 +10,8 @@ use sluice_model::pipeline::{Pipeline, Rollout as Rules};
 use sluice_model::{Desired, JobId, JobName, NodeId, ObservedPhase, RolloutPhase, UnixMs, Version};
 use sluice_protocol::OutcomeKey;
 use sluice_scheduler::{
-    Clocks, Followed, Good, Member, RolloutRecord, Sign, Snapshot, Turn, advance, wanted_nodes,
+    Clocks, Concern, Followed, Good, Member, RolloutRecord, Shape, Sign, Snapshot, Turn, advance,
+    concerned_nodes,
 };
 use tracing::info;
 
@@ -44,6 +45,7 @@ impl<S: Store> Core<S> {
     ) -> Result<(), StoreError> {
         self.watches.remove(&id);
         let Some(rules) = pipeline.rollout.or_else(|| Rules::for_nodes(nodes)) else {
+            self.store.mark_good(id, version)?;
             return self.store.remove_rollout(id);
         };
         let good = match before {
@@ -133,12 +135,16 @@ impl<S: Store> Core<S> {
             .iter()
             .filter(|execution| execution.desired == Desired::Run)
             .map(|execution| (&execution.id, execution.spec));
-        let good_select = match record.good.filter(|_| record.is_open()) {
-            Some(good) => self.readable_pipeline(good.spec)?.map(|it| it.select),
+        let good_shape = match record.good.filter(|_| record.is_open()) {
+            Some(good) => self.readable_pipeline(good.spec)?.map(|it| Shape {
+                kind: it.kind,
+                on_lost: it.on_lost,
+                select: it.select,
+            }),
             None => None,
         };
         let (version, spec) = (stand.job.version, stand.job.spec);
-        stand.turn = record.turn(version, spec, admitted, good_select, running);
+        stand.turn = record.turn(version, spec, admitted, good_shape, running);
         stand.good = record.good;
         Ok(stand)
     }
@@ -153,6 +159,9 @@ impl<S: Store> Core<S> {
             self.watches.remove(&job.id);
         }
         if record.phase != before.phase {
+            if record.phase == RolloutPhase::Done {
+                self.store.mark_good(job.id, record.candidate)?;
+            }
             info!(
                 event = "rollout.phase",
                 job = %job.name,
@@ -182,6 +191,7 @@ impl<S: Store> Core<S> {
         };
         self.store
             .insert_version(job.id, version, good.spec, &origin, now)?;
+        self.store.mark_good(job.id, version)?;
         if job.stopped {
             self.store.set_stopped(job.id, true)?;
         }
@@ -194,23 +204,27 @@ impl<S: Store> Core<S> {
         Ok(())
     }
 
-    /// Nodes that should run the job, with what they say.
+    /// The nodes that the rollout looks at, with what they say.
     fn rollout_members(
         &mut self,
         executions: &[ExecutionRecord],
         snapshot: &Snapshot,
     ) -> Result<Vec<Member>, StoreError> {
-        let wanted = wanted_nodes(snapshot);
+        let concerned = concerned_nodes(snapshot);
         let by_node: BTreeMap<NodeId, &ExecutionRecord> = executions
             .iter()
             .map(|execution| (execution.node, execution))
             .collect();
-        let mut members = Vec::with_capacity(wanted.len());
-        for node in snapshot.nodes.iter().filter(|it| wanted.contains(&it.id)) {
+        let mut members = Vec::with_capacity(concerned.len());
+        for node in &snapshot.nodes {
+            let Some(concern) = concerned.get(&node.id) else {
+                continue;
+            };
             members.push(Member {
                 node: node.id,
                 name: node.name.clone(),
                 connected: self.live.contains_key(&node.id),
+                given_away: *concern == Concern::GivenAway,
                 execution: match by_node.get(&node.id) {
                     Some(execution) => Some(self.followed(execution)?),
                     None => None,
@@ -299,15 +313,20 @@ impl<S: Store> Core<S> {
             return Ok(None);
         };
         // A text that this program no longer reads hides no job.
-        let (rules, members) = match self.readable_pipeline(job.spec)? {
-            Some(pipeline) => {
+        let members = match self.readable_pipeline(job.spec)? {
+            Some(_) => {
                 let executions = self.store.executions_of_job(job.id)?;
                 let snapshot = self.snapshot(job, &executions)?;
-                let members = self.rollout_members(&executions, &snapshot)?;
-                (pipeline.rollout.unwrap_or_default(), members)
+                self.rollout_members(&executions, &snapshot)?
             }
-            None => (Rules::default(), Vec::new()),
+            None => Vec::new(),
         };
+        // The rules are the new version's, also when the job has another content by now.
+        let versions = self.store.versions(job.id, usize::MAX)?;
+        let candidate = versions.into_iter().find(|(it, _)| *it == record.candidate);
+        let spec = candidate.map_or(job.spec, |(_, spec)| spec);
+        let pipeline = self.readable_pipeline(spec)?;
+        let rules = pipeline.and_then(|it| it.rollout).unwrap_or_default();
         Ok(Some(RolloutView {
             record,
             rules,

@@ -19,6 +19,7 @@ mod full;
 mod identity;
 mod listing;
 mod reports;
+mod versions;
 
 const SECRET: [u8; 32] = [7; 32];
 

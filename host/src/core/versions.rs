@@ -62,9 +62,9 @@ impl<S: Store> Core<S> {
         let kept = self.store.history(job.id)?;
         let target = match to {
             Some(to) => kept.iter().find(|record| record.version == to),
-            None => kept
-                .iter()
-                .find(|record| record.version < job.version && record.spec != job.spec),
+            None => kept.iter().find(|record| {
+                record.good && record.version < job.version && record.spec != job.spec
+            }),
         };
         let name = &job.name;
         let Some(target) = target else {
@@ -76,7 +76,10 @@ impl<S: Store> Core<S> {
                 ),
                 None => ErrorBody::new(
                     ErrorCode::Conflict,
-                    format!("{name} has no earlier version with other content"),
+                    format!(
+                        "{name} has no earlier version with other content that was ever good for all its nodes; \
+                         `--to VERSION` brings back any that is kept"
+                    ),
                 ),
             };
             return Ok(Err(error.with_help(help)));
@@ -98,7 +101,12 @@ impl<S: Store> Core<S> {
         let now = step.now.unix;
         let matching = self.matching(&pipeline)?;
         let spec = self.spec_of(target.spec)?;
-        let changes = self.describe(&pipeline, &spec, Some(job), outcome, version, &matching)?;
+        let mut changes =
+            self.describe(&pipeline, &spec, Some(job), outcome, version, &matching)?;
+        if outcome == DeployOutcome::Updated {
+            let back = format!("version {version} is version {} again", target.version);
+            changes.insert(0, back);
+        }
         match outcome {
             DeployOutcome::Updated => {
                 let origin = VersionOrigin::Rollback {
@@ -107,6 +115,7 @@ impl<S: Store> Core<S> {
                 };
                 self.store
                     .insert_version(job.id, version, target.spec, &origin, now)?;
+                self.store.mark_good(job.id, version)?;
                 self.give_rollout_up(job, target, version, now)?;
             }
             DeployOutcome::Started => self.store.set_stopped(job.id, false)?,
@@ -124,11 +133,13 @@ impl<S: Store> Core<S> {
             dry_run: false,
             changes,
             matching_nodes: matching,
+            rolled_back_to: Some(target.version),
         }))))
     }
 
     /// The next attempt of every execution that should run; a stopped job is started. What a held node has is left
-    /// alone, and so is what a lost node's replacement stands for.
+    /// alone, and so is what a lost node's replacement stands for. What has ended on a node that is drained gives its
+    /// place up: it is done again elsewhere.
     pub(super) fn restart_job(
         &mut self,
         job: JobRecord,
@@ -137,23 +148,30 @@ impl<S: Store> Core<S> {
         let now = step.now.unix;
         if job.stopped {
             self.store.set_stopped(job.id, false)?;
-            self.evaluate_job(job.id, now)?;
         } else {
             for execution in self.store.executions_of_job(job.id)? {
-                let held = self
-                    .store
-                    .node(execution.node)?
-                    .is_none_or(|node| self.node_state(&node) == NodeState::Held);
-                if execution.desired == Desired::Run && !execution.replaced && !held {
-                    let next = ExecutionRecord {
-                        attempt: execution.attempt.next(),
-                        changed_at: now,
-                        ..execution
-                    };
-                    self.commit_row(&job, &next, step)?;
+                let Some(node) = self.store.node(execution.node)? else {
+                    continue;
+                };
+                let held = self.node_state(&node) == NodeState::Held;
+                if execution.desired != Desired::Run || execution.replaced || held {
+                    continue;
                 }
+                let (desired, attempt) = if node.orders.draining {
+                    (Desired::Stop, execution.attempt)
+                } else {
+                    (Desired::Run, execution.attempt.next())
+                };
+                let next = ExecutionRecord {
+                    desired,
+                    attempt,
+                    changed_at: now,
+                    ..execution
+                };
+                self.commit_row(&job, &next, step)?;
             }
         }
+        self.evaluate_job(job.id, now)?;
         info!(event = "job.restart", job = %job.name);
         let job = JobRecord {
             stopped: false,

@@ -174,6 +174,7 @@ impl ControlApi for Fake {
             dry_run: request.dry_run,
             changes: Vec::new(),
             matching_nodes: Vec::new(),
+            rolled_back_to: None,
         }))
     }
 

@@ -95,6 +95,8 @@ CREATE TABLE job_version (
     -- The version whose content this one took again, and why; null when it was deployed.
     rolled_back_to INTEGER,
     reason TEXT,
+    -- It went to every node at once, or its rollout ended well.
+    good INTEGER NOT NULL DEFAULT 0,
     PRIMARY KEY (job, version)
 ) STRICT, WITHOUT ROWID;
 -- How the newest version of a job reaches its nodes. `good_spec` keeps the content to go back to.

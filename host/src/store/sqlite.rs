@@ -795,10 +795,19 @@ impl Store for SqliteStore {
         )
     }
 
+    fn mark_good(&mut self, id: JobId, version: Version) -> Result<(), StoreError> {
+        self.execute(
+            "keep that a job version is good",
+            "UPDATE job_version SET good = 1 WHERE job = ?1 AND version = ?2",
+            params![blob(id.to_bytes()), int(version.0)],
+        )?;
+        Ok(())
+    }
+
     fn history(&mut self, id: JobId) -> Result<Vec<VersionRecord>, StoreError> {
         self.all(
             "list a job's versions",
-            "SELECT version, spec, created_at, rolled_back_to, reason FROM job_version WHERE job = ?1
+            "SELECT version, spec, created_at, rolled_back_to, reason, good FROM job_version WHERE job = ?1
              ORDER BY version DESC",
             [blob(id.to_bytes())],
             |row| {
@@ -814,6 +823,7 @@ impl Store for SqliteStore {
                     spec: bytes(row, 1, "a digest", Digest::from_slice)?,
                     created_at: time(row, 2)?,
                     origin,
+                    good: row.get(5)?,
                 })
             },
         )

@@ -192,6 +192,7 @@ mod tests {
             dry_run: false,
             changes: vec!["stage `drop-debug`: config\u{1b}[2J".to_owned()],
             matching_nodes: vec!["e1".parse().unwrap(), "e2".parse().unwrap()],
+            rolled_back_to: None,
         };
         assert_eq!(
             report_text(&reply),

@@ -5,7 +5,7 @@ use sluice_model::{Attempt, Desired, OnLost, Version};
 
 use super::*;
 use crate::plan::tests::{apply, execution, id, job, node};
-use crate::plan::{Change, Plan, plan};
+use crate::plan::{Change, Plan, Snapshot, plan};
 
 fn replicas_job(count: u32) -> JobFacts {
     JobFacts {

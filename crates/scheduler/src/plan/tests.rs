@@ -217,7 +217,7 @@ fn a_rollout_says_who_gets_what() {
             admitted: admitted.then_some(id(1)).into_iter().collect(),
             stays: stays.then_some(execution_id(1)).into_iter().collect(),
             otherwise: otherwise.map(Version),
-            otherwise_select: None,
+            otherwise_shape: None,
         })
     };
     for (turn, now, expected) in [
@@ -280,12 +280,16 @@ fn a_rollout_says_who_gets_what() {
 
 #[test]
 fn until_a_version_is_good_it_takes_no_node_away_and_brings_none() {
-    let good = Select([("site".to_owned(), vec!["b".to_owned()])].into());
+    let good = Shape {
+        kind: Kind::Daemon,
+        on_lost: OnLost::Wait,
+        select: Select([("site".to_owned(), vec!["b".to_owned()])].into()),
+    };
     let job = |turn| JobFacts { turn, ..job(3) };
     let turn = Turn {
         stays: [execution_id(1)].into(),
         otherwise: Some(Version(2)),
-        otherwise_select: Some(good),
+        otherwise_shape: Some(good),
         ..Turn::default()
     };
     let planned = |job: JobFacts, node: NodeFacts, executions: Vec<ExecutionFacts>| {
@@ -320,6 +324,112 @@ fn until_a_version_is_good_it_takes_no_node_away_and_brings_none() {
         ..node(1, "b")
     };
     assert_eq!(planned(open(), draining, running()), stop);
+}
+
+/// Nodes 1, 2, ... that run version 1, and version 2 with nobody's turn yet.
+fn before_its_turn(nodes: u8, good: Kind, new: Kind) -> Snapshot {
+    let turn = Turn {
+        stays: (1..=nodes).map(execution_id).collect(),
+        otherwise: Some(Version(1)),
+        otherwise_shape: Some(Shape {
+            kind: good,
+            on_lost: OnLost::Replace,
+            select: job(1).select,
+        }),
+        ..Turn::default()
+    };
+    Snapshot {
+        job: JobFacts {
+            kind: new,
+            on_lost: OnLost::Replace,
+            turn: Some(turn),
+            ..job(2)
+        },
+        nodes: (1..=nodes).map(|byte| node(byte, "a")).collect(),
+        executions: (1..=nodes)
+            .map(|byte| ExecutionFacts {
+                seen_running: true,
+                ..execution(byte, 1, 1, Desired::Run)
+            })
+            .collect(),
+    }
+}
+
+#[test]
+fn fewer_replicas_or_another_kind_stop_nothing_until_the_version_is_good() {
+    let two = Kind::Replicas { count: 2 };
+    for (good, new) in [
+        (Kind::Replicas { count: 3 }, two),
+        (Kind::Daemon, two),
+        (Kind::Replicas { count: 3 }, Kind::Daemon),
+    ] {
+        let mut snapshot = before_its_turn(3, good, new);
+        assert_eq!(plan(&snapshot), Plan::default(), "{good:?} -> {new:?}");
+        // The first two have their turn, then it is the good one.
+        let turn = snapshot.job.turn.as_mut().expect("it is open");
+        turn.admitted = [id(1), id(2)].into();
+        let changes = plan(&snapshot);
+        apply(&mut snapshot, &changes);
+        let runs = |it: &&ExecutionFacts| it.desired == Desired::Run;
+        assert_eq!(snapshot.executions.iter().filter(runs).count(), 3);
+        snapshot.job.turn = None;
+        let changes = plan(&snapshot);
+        apply(&mut snapshot, &changes);
+        let at_new = |it: &ExecutionFacts| it.version == Version(2);
+        let left: Vec<&ExecutionFacts> = snapshot.executions.iter().filter(runs).collect();
+        assert!(left.iter().all(|it| at_new(it)), "{left:?}");
+        assert_eq!(left.len(), if new == two { 2 } else { 3 });
+    }
+}
+
+#[test]
+fn more_replicas_or_every_node_start_only_when_it_is_their_turn() {
+    for new in [Kind::Replicas { count: 2 }, Kind::Daemon] {
+        let mut snapshot = before_its_turn(2, Kind::Replicas { count: 1 }, new);
+        snapshot.executions.truncate(1);
+        assert_eq!(plan(&snapshot), Plan::default(), "{new:?}");
+        let turn = snapshot.job.turn.as_mut().expect("it is open");
+        turn.admitted = [id(2)].into();
+        let created = Change::Create {
+            node: id(2),
+            slot: Slot::ZERO,
+            version: Version(2),
+        };
+        assert_eq!(plan(&snapshot).changes, [created]);
+    }
+}
+
+#[test]
+fn a_version_that_a_node_is_unfit_for_does_not_take_the_good_one_away() {
+    let one = Kind::Replicas { count: 1 };
+    let mut snapshot = before_its_turn(2, one, one);
+    snapshot.executions.truncate(1);
+    snapshot.nodes[0].lacks = Some("a stage".to_owned());
+    assert_eq!(plan(&snapshot), Plan::default());
+    assert_eq!(
+        concerned_nodes(&snapshot),
+        [(id(2), Concern::Wanted)].into()
+    );
+}
+
+#[test]
+fn a_lost_node_that_has_the_new_version_concerns_its_rollout() {
+    let two = Kind::Replicas { count: 2 };
+    let mut snapshot = before_its_turn(4, two, two);
+    snapshot.executions.truncate(2);
+    snapshot.executions[0].version = Version(2);
+    for node in [0, 1] {
+        snapshot.nodes[node].lost = true;
+    }
+    let changes = plan(&snapshot);
+    apply(&mut snapshot, &changes);
+    let given_away = (id(1), Concern::GivenAway);
+    let wanted = [3, 4].map(|byte| (id(byte), Concern::Wanted));
+    let all: BTreeMap<NodeId, Concern> = wanted.into_iter().chain([given_away]).collect();
+    assert_eq!(concerned_nodes(&snapshot), all);
+    // That an operator shut it out is no fault of the version.
+    snapshot.nodes[0].revoked = true;
+    assert_eq!(concerned_nodes(&snapshot), wanted.into());
 }
 
 #[test]

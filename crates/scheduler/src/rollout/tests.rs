@@ -99,6 +99,7 @@ fn member(index: u8) -> Member {
         node: NodeId::from_random([index + 1; 16]),
         name: format!("e{index:02}").parse().expect("a name"),
         connected: true,
+        given_away: false,
         execution: Some(followed(execution(index), 1, Sign::Running)),
     }
 }
@@ -278,6 +279,86 @@ fn a_version_that_takes_machines_off_the_network_does_not_reach_the_next_ones() 
         fleet.record.reason
     );
     assert_eq!(fleet.having(2), 5);
+}
+
+#[test]
+fn a_lost_node_whose_place_was_given_away_still_keeps_its_room() {
+    let rules = Rules {
+        max_parallel: sluice_model::pipeline::MaxParallel::Nodes(1),
+        ..Rules::default()
+    };
+    let mut fleet = Fleet::new(4, rules);
+    assert_eq!(fleet.look(0), [0]);
+    fleet.members[0].connected = false;
+    fleet.members[0].given_away = true;
+    // Its replacement has the good version.
+    fleet.members.push(member(9));
+    assert_eq!(fleet.look(0), [0_usize; 0]);
+    for _ in 0..300 {
+        assert_eq!(fleet.look(SECOND_MS), [0_usize; 0]);
+    }
+    assert_eq!(fleet.record.phase, RolloutPhase::Paused);
+    let why = &fleet.record.reason;
+    assert!(why.starts_with("e00 went away with version 2"), "{why}");
+
+    // One that proved it before it was lost tells nothing against it, and proves it for itself only.
+    let mut fleet = Fleet::new(2, rules);
+    fleet.look(0);
+    fleet.all_run();
+    fleet.look(0);
+    fleet.look(20 * SECOND_MS);
+    fleet.members[0].connected = false;
+    fleet.members[0].given_away = true;
+    fleet.members.push(member(9));
+    for _ in 0..100 {
+        fleet.all_run();
+        fleet.look(SECOND_MS);
+    }
+    assert_eq!(fleet.record.phase, RolloutPhase::Done);
+    assert_eq!(fleet.record.reason, "2 nodes proved version 2");
+}
+
+#[test]
+fn more_canaries_than_connected_nodes_say_so_and_wait_no_longer_than_the_deadline() {
+    let rules = Rules {
+        canary: 3,
+        ..Rules::default()
+    };
+    let mut fleet = Fleet::new(4, rules);
+    for member in &mut fleet.members {
+        member.connected = false;
+    }
+    // Before the first has it nothing is at stake: it waits for as long as it takes.
+    for _ in 0..10 {
+        fleet.look(1_000 * SECOND_MS);
+    }
+    assert_eq!(fleet.record.phase, RolloutPhase::Canary);
+    let why = "no node that it could go to is connected";
+    assert_eq!(fleet.record.reason, why);
+
+    fleet.members[0].connected = true;
+    fleet.members[1].connected = true;
+    assert_eq!(fleet.look(0), [0, 1]);
+    assert_eq!(fleet.record.reason, "");
+    fleet.all_run();
+    fleet.look(0);
+    fleet.look(10 * SECOND_MS);
+    let why =
+        "2 of 3 canaries proved version 2, and no other node that it could go to is connected";
+    assert_eq!(fleet.record.reason, why);
+    fleet.look(299 * SECOND_MS);
+    assert_eq!(fleet.record.phase, RolloutPhase::Canary);
+    // A third comes: it goes on by itself.
+    fleet.members[2].connected = true;
+    assert_eq!(fleet.look(0), [2]);
+    assert_eq!(fleet.record.reason, "");
+    fleet.members[2].connected = false;
+    fleet.members[2].execution = None;
+    fleet.look(0);
+    assert_eq!(fleet.record.reason, why);
+    fleet.look(300 * SECOND_MS);
+    assert_eq!(fleet.record.phase, RolloutPhase::Paused);
+    assert_eq!(fleet.record.reason, format!("{why}, for 300s"));
 }
 
 #[test]

@@ -17,12 +17,12 @@ pub(in crate::core) fn show_rollout(name: &JobName, view: &RolloutView) -> Rollo
     } = view;
     let mut nodes = RolloutNodes::default();
     for member in members {
-        nodes.matching += 1;
+        nodes.matching += u64::from(!member.given_away);
         let followed = member.execution.as_ref();
         match followed.filter(|it| it.runs && it.version == record.candidate) {
             Some(it) if record.proven.contains(&it.id) => nodes.proven += 1,
             Some(_) if member.connected || record.is_open() => nodes.underway += 1,
-            _ if !member.connected => nodes.absent += 1,
+            _ if !member.connected && !member.given_away => nodes.absent += 1,
             // Once it has ended nobody waits for a turn.
             _ if record.is_open() => nodes.waiting += 1,
             _ => {}
@@ -134,7 +134,8 @@ pub(super) fn explain_old(job: &JobRecord, record: &RolloutRecord, views: &mut [
         let (row, view) = (&viewed.record, &mut viewed.view);
         let settled = [ExecutionState::Running, ExecutionState::Completed];
         let old = row.desired == Desired::Run && row.version < job.version;
-        if !old || !settled.contains(&view.state) || !view.reason.is_empty() {
+        let ended = view.state == ExecutionState::Completed;
+        if !old || !settled.contains(&view.state) || (ended && !view.reason.is_empty()) {
             continue;
         }
         if record.is_open() && row.version != record.candidate {

@@ -1,0 +1,103 @@
+//! Versions that were good and versions that never were; and once more from the start.
+
+use sluice_api::{NodeOrder, RolloutOrder};
+use sluice_model::{Desired, JobName};
+
+use super::*;
+
+fn name() -> JobName {
+    "a".parse().unwrap()
+}
+
+fn text(head: &str, template: &str) -> String {
+    format!("name = \"a\"\n{head}[input.generate]\ntemplate = \"{template}\"\n[output.discard]\n")
+}
+
+const CANARY: &str = "[rollout]\ncanary = 1\n";
+
+impl World {
+    fn roll_back(&mut self, to: Option<u64>) -> Result<(u64, u64, String), ErrorBody> {
+        let reply = self.call(ApiCall::Rollback(name(), to.map(Version)))?;
+        let Reply::Deploy(reply) = reply else {
+            panic!("{reply:?}")
+        };
+        let back_to = reply.rolled_back_to.unwrap().0;
+        Ok((reply.version.0, back_to, reply.changes[0].clone()))
+    }
+
+    fn order_rollout(&mut self, order: RolloutOrder) -> sluice_api::Rollout {
+        match self.call(ApiCall::RolloutOrder(name(), order)).unwrap() {
+            Reply::Rollout(rollout) => *rollout,
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[test]
+fn a_rollback_goes_to_what_was_good_and_says_to_which() {
+    let mut world = World::new();
+    world.deploy(&text("", "one"));
+    world.deploy(&text(CANARY, "two"));
+    // A version that a person gave up is not brought back by the next who asks for the version before.
+    let shown = world.order_rollout(RolloutOrder::Abort);
+    assert_eq!(shown.canary, 1, "the rules are those of the new version");
+    let error = world.roll_back(None).unwrap_err();
+    assert_eq!(error.code, ErrorCode::Conflict);
+    assert!(error.message.contains("--to VERSION"), "{}", error.message);
+    // Who names it gets it.
+    let said = "version 4 is version 2 again".to_owned();
+    assert_eq!(world.roll_back(Some(2)).unwrap(), (4, 2, said));
+
+    // While one is on its way, the one before is the good one.
+    world.deploy(&text(CANARY, "three"));
+    assert_eq!(world.roll_back(None).unwrap().1, 4);
+    // One that was promoted is good from then on.
+    world.deploy(&text(CANARY, "four"));
+    world.order_rollout(RolloutOrder::Promote);
+    world.deploy(&text(CANARY, "five"));
+    let (version, back_to, _) = world.roll_back(None).unwrap();
+    assert_eq!((version, back_to), (9, 7));
+}
+
+#[test]
+fn a_restart_does_nothing_on_a_drained_node_and_what_ended_there_is_done_elsewhere() {
+    let mut world = World::new();
+    let mut first = world.edge("e1", 1);
+    let (conn, _) = world.begin(&mut first);
+    world.deploy(&text("kind = \"replicas\"\ncount = 1\n", "x"));
+    let outputs = world.pass(Duration::from_millis(1));
+    let outputs = if rows(&outputs).is_empty() {
+        let (_, outputs) = world.begin(&mut first);
+        outputs
+    } else {
+        outputs
+    };
+    let conn = ConnId(conn.0.max(world.conns));
+    let given = world.apply(&mut first, conn, &outputs);
+    let [row] = given.as_slice() else {
+        panic!("{given:?}")
+    };
+    let ended = observed(row, ObservedPhase::Completed);
+    world.report(conn, &first, 0, &ended, true);
+    let drain = ApiCall::OrderNode("e1".parse().unwrap(), NodeOrder::Drain);
+    world.call(drain).unwrap();
+    let mut second = world.edge("e2", 2);
+    world.begin(&mut second);
+    assert_eq!(
+        world.executions().len(),
+        1,
+        "what has ended keeps its place"
+    );
+
+    world.call(ApiCall::RestartJob(name())).unwrap();
+    let executions = world.executions();
+    let shown: Vec<(&str, Desired, u64)> = executions
+        .iter()
+        .map(|it| (it.node.as_str(), it.desired, it.attempt.0))
+        .collect();
+    assert_eq!(
+        shown,
+        [("e1", Desired::Stop, 1), ("e2", Desired::Run, 1)],
+        "in the same round, not at the next sweep"
+    );
+}
