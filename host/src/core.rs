@@ -534,8 +534,8 @@ impl<S: Store> Core<S> {
             }
             Input::Frame { conn, frame } => self.handle_frame(conn, &frame, step),
             Input::Closed { conn } => {
-                if let Some(node) = self.drop_session(conn, step.now) {
-                    self.store.record_seen(node, step.now.unix)?;
+                if let Some((node, seen_at)) = self.drop_session(conn, step.now) {
+                    self.store.record_seen(node, seen_at)?;
                 }
                 Ok(Handled::Keep)
             }
@@ -582,9 +582,9 @@ impl<S: Store> Core<S> {
             .filter_map(|(&conn, session)| Some((conn, session.overdue(now, silence_max)?)))
             .collect();
         for (conn, reason) in late {
-            if let Some(node) = self.drop_session(conn, step.now) {
+            if let Some((node, seen_at)) = self.drop_session(conn, step.now) {
                 info!(event = "session.close", node = %node, reason);
-                self.store.record_seen(node, step.now.unix)?;
+                self.store.record_seen(node, seen_at)?;
             }
             step.out.push(Output::Close {
                 conn,
@@ -656,9 +656,10 @@ impl<S: Store> Core<S> {
         self.store.enqueue_evaluation(id, job, now)
     }
 
-    /// Forgets a connection; the node when that was its live session.
-    fn drop_session(&mut self, conn: ConnId, now: Now) -> Option<NodeId> {
+    /// Forgets a connection; when that was a node's live session, the node and when it was last heard of.
+    fn drop_session(&mut self, conn: ConnId, now: Now) -> Option<(NodeId, UnixMs)> {
         let session = self.sessions.remove(&conn)?;
+        let seen_at = session.last_heard_at().unwrap_or(now.unix);
         let node = session.peer.node;
         if self.live.get(&node) != Some(&conn) {
             return None;
@@ -672,7 +673,7 @@ impl<S: Store> Core<S> {
                 lost: false,
             },
         );
-        Some(node)
+        Some((node, seen_at))
     }
 
     /// After a failed commit: memory follows the disk, so every session starts anew and every question is refused.

@@ -274,6 +274,13 @@ pub fn view_execution(input: &ViewInput<'_>) -> ExecutionView {
                 format!("{} is lost; it ran there when last heard of", node.name),
             )
         },
+        ObservedPhase::Running if away => ExecutionView {
+            next_action: format!("when {} connects", node.name),
+            ..settled(
+                ExecutionState::Running,
+                format!("last known: {} is {}", node.name, node.state),
+            )
+        },
         ObservedPhase::Running => settled(ExecutionState::Running, String::new()),
         ObservedPhase::Fetching => wait(PendingReason::Fetching, "fetching"),
         ObservedPhase::Compiling => wait(PendingReason::Compiling, "compiling"),
@@ -310,6 +317,8 @@ pub struct JobCounts {
     pub desired: u64,
     /// Running.
     pub running: u64,
+    /// Of these, on nodes that are not connected: they ran when last heard of.
+    pub unheard: u64,
     /// Pending or lost.
     pub waiting: u64,
     /// Failed or quarantined.
@@ -360,7 +369,10 @@ pub fn job_state<'a>(
         counts.desired += 1;
         let connected = node == NodeState::Connected;
         match view.state {
-            ExecutionState::Running => counts.running += 1,
+            ExecutionState::Running => {
+                counts.running += 1;
+                counts.unheard += u64::from(!connected);
+            }
             ExecutionState::Completed => counts.completed += 1,
             ExecutionState::Failed | ExecutionState::Quarantined => {
                 counts.failed += 1;

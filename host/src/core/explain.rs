@@ -100,8 +100,14 @@ impl<S: Store> Core<S> {
                 let why = why_state(job.state, counts, unplaced);
                 match &open {
                     Some(open) => format!(
-                        "{why}; the rollout of version {} is {} (`sluice rollout status {}`)",
-                        open.candidate, open.phase, job.name
+                        "{why}; the rollout of version {} is {}{} (`sluice rollout status {}`)",
+                        open.candidate,
+                        open.phase,
+                        match open.reason.as_str() {
+                            "" => String::new(),
+                            reason => format!(": {reason}"),
+                        },
+                        job.name
                     ),
                     None => why,
                 }
@@ -116,6 +122,7 @@ fn why_state(state: JobState, counts: JobCounts, unplaced: u64) -> String {
     let JobCounts {
         desired,
         running,
+        unheard,
         waiting,
         failed,
         completed,
@@ -141,6 +148,13 @@ fn why_state(state: JobState, counts: JobCounts, unplaced: u64) -> String {
             format!("{running} of {desired} run, {waiting} wait for absent nodes")
         }
         JobState::Running => format!("{running} of {desired} run"),
+    };
+    let text = match unheard {
+        0 => text,
+        _ if state == JobState::Stopped => text,
+        _ => format!(
+            "{text}; {unheard} of those that run are on absent nodes: that is the last known of them"
+        ),
     };
     if unplaced > 0 {
         format!("{text}; {unplaced} of {desired} replicas find no node")

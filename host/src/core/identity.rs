@@ -4,13 +4,13 @@
 use std::time::Duration;
 
 use sluice_api::{API_TOKENS_MAX, ErrorBody, ErrorCode, Token};
-use sluice_model::{MonotonicMs, NodeId, NodeName, TokenId};
-use sluice_protocol::admission::RejectCode;
+use sluice_model::{BootNonce, MonotonicMs, NodeName, TokenId};
+use sluice_protocol::admission::{Caller, RejectCode};
 use tracing::{info, warn};
 
 use super::operator::no_node;
-use super::session::RENEWAL_GRACE;
-use super::{ConnId, Core, Reply, Step};
+use super::session::{RENEWAL_GRACE, Session};
+use super::{ConnId, Core, MISSED_HEARTBEATS_MAX, Reply, Step};
 use crate::store::{ApiTokenRecord, NodeRecord, Store, StoreError, TokenRecord};
 
 /// How long after its last call a rival is shown: one that is turned away calls every 10 to 40 s.
@@ -20,7 +20,10 @@ const RIVAL_SHOWN_FOR: Duration = Duration::from_secs(120);
 #[derive(Clone, Debug)]
 pub(super) struct Rival {
     address: String,
+    boot: BootNonce,
+    first_at: MonotonicMs,
     at: MonotonicMs,
+    certain: bool,
 }
 
 /// What a revoked node is told, and its edge's owner reads.
@@ -52,6 +55,13 @@ impl<S: Store> Core<S> {
             return Ok(Err(no_node(name)));
         };
         self.store.revoke_node(node.id, step.now.unix)?;
+        let session = self
+            .live
+            .get(&node.id)
+            .and_then(|conn| self.sessions.get(conn));
+        if let Some(seen_at) = session.and_then(Session::last_heard_at) {
+            self.store.record_seen(node.id, seen_at)?;
+        }
         if node.revoked_at.is_none() {
             warn!(event = "node.revoke", node = %name);
         }
@@ -147,16 +157,43 @@ impl<S: Store> Core<S> {
         Ok(Ok(Reply::Token(shown)))
     }
 
-    /// Another process speaks as this node, and this one was turned away.
-    pub(super) fn note_rival(&mut self, node: NodeId, address: &str, at: MonotonicMs) {
-        let address = address.to_owned();
-        self.rivals.insert(node, Rival { address, at });
+    /// Another process speaks as this node, and this one was turned away. One Hello may be the delayed word of a process
+    /// that is dead, or of an edge that has just lost its store; who still calls after the time in which the connected
+    /// process would have been found dead is a second machine, and so is one that counted the same start.
+    pub(super) fn note_rival(
+        &mut self,
+        node: &NodeRecord,
+        caller: &Caller,
+        address: &str,
+        at: MonotonicMs,
+    ) {
+        let same_start = node.boot.is_some_and(|(incarnation, counter, _)| {
+            (incarnation, counter) == (caller.incarnation, caller.boot_counter)
+        });
+        let before = self.rivals.get(&node.id);
+        let known = before.filter(|rival| rival.boot == caller.boot_nonce);
+        let first_at = known.map_or(at, |rival| rival.first_at);
+        let silence_max = self.config.heartbeat * MISSED_HEARTBEATS_MAX;
+        let certain = same_start
+            || known.is_some_and(|rival| rival.certain || at.since(first_at) > silence_max);
+        if certain {
+            warn!(event = "session.rival", node = %node.name, address, "two processes speak as one node");
+        }
+        let rival = Rival {
+            address: address.to_owned(),
+            boot: caller.boot_nonce,
+            first_at,
+            at,
+            certain,
+        };
+        self.rivals.insert(node.id, rival);
     }
 
     /// What an operator must know of a node at once.
     pub(super) fn alarm(&self, node: &NodeRecord) -> Option<String> {
         let rival = self.rivals.get(&node.id)?;
-        (self.last_tick.since(rival.at) <= RIVAL_SHOWN_FOR).then(|| {
+        let shown = rival.certain && self.last_tick.since(rival.at) <= RIVAL_SHOWN_FOR;
+        shown.then(|| {
             format!(
                 "a second machine at {} says that it is {} and is turned away: two copies of one state directory; give \
                  it a directory of its own and join it under another name",

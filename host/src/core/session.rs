@@ -91,6 +91,8 @@ struct Live {
     observed: Position,
     collector: Collector,
     last_heard: MonotonicMs,
+    /// The same, for people.
+    last_heard_at: sluice_model::UnixMs,
     /// How long the change in flight may take to be acknowledged.
     patience: Duration,
     /// Snapshots of reports that did not add up, one after the other.
@@ -159,6 +161,14 @@ impl Session {
         }
     }
 
+    /// When its edge was last heard of.
+    pub(super) fn last_heard_at(&self) -> Option<sluice_model::UnixMs> {
+        match &self.state {
+            State::Live(live) => Some(live.last_heard_at),
+            State::Opening | State::Welcomed(_) | State::Renewing { .. } => None,
+        }
+    }
+
     /// Since when the session lives.
     pub(super) fn live_since(&self) -> Option<sluice_model::UnixMs> {
         match &self.state {
@@ -206,8 +216,8 @@ impl<S: Store> Core<S> {
         step: &mut Step,
     ) -> Result<Handled, StoreError> {
         warn!(event = "session.close", reason = what);
-        if let Some(node) = self.drop_session(conn, step.now) {
-            self.store.record_seen(node, step.now.unix)?;
+        if let Some((node, seen_at)) = self.drop_session(conn, step.now) {
+            self.store.record_seen(node, seen_at)?;
         }
         step.out.push(Output::Close {
             conn,
@@ -290,8 +300,7 @@ impl<S: Store> Core<S> {
         let known = self.known(&node, &caller)?;
         let admission = admission::admit(&caller, &known);
         if let Admission::Reject(code) = admission {
-            warn!(event = "session.refused", node = %node.name, code = code.as_str(), address = %peer.address, "two processes speak as one node");
-            self.note_rival(node.id, &peer.address, step.now.mono);
+            self.note_rival(&node, &caller, &peer.address, step.now.mono);
             let message = format!(
                 "another process speaks as {} right now; two machines must not share one state directory: give this one \
                  a directory and a name of its own",
@@ -483,6 +492,7 @@ impl<S: Store> Core<S> {
             observed: node.observed,
             collector: Collector::new(COLLECTED_BYTES_MAX),
             last_heard: step.now.mono,
+            last_heard_at: step.now.unix,
             patience: ACK_PATIENCE,
             wrong_snapshots: 0,
             missed: false,
@@ -529,6 +539,7 @@ impl<S: Store> Core<S> {
         match &mut session.state {
             State::Live(live) => {
                 live.last_heard = now.mono;
+                live.last_heard_at = now.unix;
                 Some((node, live))
             }
             State::Opening | State::Welcomed(_) | State::Renewing { .. } => None,

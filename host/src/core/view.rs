@@ -404,7 +404,9 @@ impl<S: Store> Core<S> {
             revoked_at: record.revoked_at,
             alarm: self.alarm(record),
             created_at: record.created_at,
-            last_seen_at: record.last_seen_at,
+            last_seen_at: session
+                .and_then(super::Session::last_heard_at)
+                .or(record.last_seen_at),
             connected_since: session.and_then(super::Session::live_since),
             address: session.map(|session| session.peer.address.clone()),
             incarnation: record.boot.map(|(incarnation, ..)| incarnation),

@@ -1,6 +1,7 @@
 //! Why each node does or does not run a job.
 
 use sluice_api::Explain;
+use sluice_model::NodeState;
 
 use super::execution::{observed, state};
 use super::{Style, at, cell, maybe, next, table, yes_no};
@@ -36,7 +37,10 @@ pub(crate) fn explain(style: Style, explain: &Explain) -> String {
                 cell(node.reason.as_deref().unwrap_or(&node.why)),
                 cell(next(node.next_action.as_deref(), node.next_at)),
                 cell(ack),
-                maybe(node.observed.as_ref().map(observed)),
+                maybe(node.observed.as_ref().map(|it| match node.node_state {
+                    NodeState::Connected => observed(it),
+                    _ => format!("last known: {}", observed(it)),
+                })),
             ]
         })
         .collect();

@@ -138,6 +138,33 @@ fn what_runs_stays_running_while_the_link_is_down() {
 }
 
 #[test]
+fn what_runs_on_an_absent_node_is_said_to_be_the_last_known() {
+    let live = observed(2, ObservedPhase::Running);
+    let away = view(
+        &node(NodeState::Disconnected, 7),
+        Desired::Run,
+        Some(&live),
+        None,
+    );
+    assert_eq!(away.reason, "last known: e1 is disconnected");
+    assert_eq!(away.next_action, "when e1 connects");
+    let here = view(
+        &node(NodeState::Connected, 7),
+        Desired::Run,
+        Some(&live),
+        None,
+    );
+    assert_eq!(here.reason, "");
+    let both = [
+        counted(&away, NodeState::Disconnected),
+        counted(&here, NodeState::Connected),
+    ];
+    let (state, counts) = job_state(false, both, 0, UnixMs(1000));
+    assert_eq!(state, JobState::Running);
+    assert_eq!((counts.running, counts.unheard), (2, 1));
+}
+
+#[test]
 fn an_outcome_speaks_for_its_attempt_only() {
     let completed = observed(2, ObservedPhase::Completed);
     assert_eq!(

@@ -18,7 +18,7 @@ fn make_room(world: &mut World) {
     world.core.store_mut().set_fault_hook(None);
 }
 
-fn heartbeat(edge: &Edge, observed: Position) -> edge_message::Kind {
+pub(super) fn heartbeat(edge: &Edge, observed: Position) -> edge_message::Kind {
     edge_message::Kind::Heartbeat(Heartbeat {
         seq: 1,
         epoch: edge.life.0,
@@ -183,4 +183,31 @@ fn case_43_a_new_session_is_asked_to_come_back() {
     world.pass(Duration::from_secs(1));
     world.begin(&mut away);
     world.begin(&mut silent);
+}
+
+#[test]
+fn case_43_nobody_is_lost_for_the_time_in_which_nobody_could_come_back() {
+    let mut world = World::new();
+    let mut edge = world.edge("e1", 1);
+    let (conn, _) = world.begin(&mut edge);
+    world.handle(Input::Closed { conn });
+    let shown = |world: &mut World| match world.call(ApiCall::Nodes).unwrap() {
+        Reply::Nodes(nodes) => nodes[0].state,
+        other => panic!("{other:?}"),
+    };
+    fill(&mut world);
+    world.call(deploy_call(PIPELINE)).unwrap_err();
+    // Well beyond `lost_after`, tick by tick.
+    for _ in 0..100 {
+        world.pass(Duration::from_secs(1));
+    }
+    assert_eq!(shown(&mut world), NodeState::Disconnected);
+    make_room(&mut world);
+    for _ in 0..60 {
+        world.pass(Duration::from_secs(1));
+        assert_eq!(shown(&mut world), NodeState::Disconnected);
+    }
+    // From then on it counts as ever.
+    world.pass(Duration::from_secs(1));
+    assert_eq!(shown(&mut world), NodeState::Lost);
 }

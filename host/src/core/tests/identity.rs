@@ -3,6 +3,7 @@
 use sluice_model::NodeName;
 use sluice_protocol::Renew;
 
+use super::full::heartbeat;
 use super::*;
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
@@ -304,12 +305,19 @@ fn case_68_of_two_copies_one_is_fenced_and_the_operator_sees_it() {
         boot: (2, [7; 16]),
         ..first.clone()
     };
-    let (_, outputs) = world.begin(&mut copy);
+    let (newer, outputs) = world.begin(&mut copy);
     assert_eq!(closed(&outputs, conn), Some(CloseWhy::Superseded));
-    for _ in 0..3 {
+    // One call may have been under way for long, of a process that is dead by now.
+    for _ in 0..4 {
+        assert_eq!(world.shown().alarm, None);
         let (_, outputs) = world.open(&first);
         assert_eq!(reject(&outputs).as_deref(), Some("duplicate-identity"));
+        world.pass(Duration::from_secs(1));
+        world.say(newer, heartbeat(&copy, Position::default()));
     }
+    // A process that has died would have been found dead by now.
+    let (_, outputs) = world.open(&first);
+    assert_eq!(reject(&outputs).as_deref(), Some("duplicate-identity"));
     let alarm = world.shown().alarm.unwrap();
     assert!(alarm.contains("second machine at 127.0.0.1:1"), "{alarm}");
     let Reply::Status(status) = world.call(ApiCall::Status).unwrap() else {
@@ -319,6 +327,59 @@ fn case_68_of_two_copies_one_is_fenced_and_the_operator_sees_it() {
     // It ends when the other one has stopped calling.
     world.pass(Duration::from_secs(121));
     assert_eq!(world.shown().alarm, None);
+}
+
+#[test]
+fn the_delayed_words_of_dead_processes_raise_no_alarm() {
+    let mut world = World::new();
+    let mut first = world.edge("e1", 1);
+    world.begin(&mut first);
+    let mut second = Edge {
+        boot: (2, [7; 16]),
+        ..first.clone()
+    };
+    world.begin(&mut second);
+    let never_heard_of = Edge {
+        boot: (1, [9; 16]),
+        ..first.clone()
+    };
+    // Two of one process: it raced itself.
+    for old in [&first, &first, &never_heard_of] {
+        let (_, outputs) = world.open(old);
+        assert_eq!(reject(&outputs).as_deref(), Some("duplicate-identity"));
+    }
+    assert_eq!(world.shown().alarm, None);
+    // A copy that counted the same start is one beyond doubt.
+    let copy = Edge {
+        boot: (2, [9; 16]),
+        ..second
+    };
+    world.open(&copy);
+    assert!(world.shown().alarm.is_some());
+}
+
+#[test]
+fn a_node_was_last_seen_when_it_was_last_heard_of() {
+    let mut world = World::new();
+    let mut edge = world.edge("e1", 1);
+    let (conn, _) = world.begin(&mut edge);
+    world.pass(Duration::from_secs(1));
+    world.say(conn, heartbeat(&edge, Position::default()));
+    let heard = world.now.unix;
+    world.pass(Duration::from_secs(1));
+    assert_eq!(world.shown().last_seen_at, Some(heard));
+    // Not when it was missed, and not when it was shut out.
+    for _ in 0..3 {
+        world.pass(Duration::from_secs(1));
+    }
+    let shown = world.shown();
+    assert_eq!(shown.state, NodeState::Disconnected);
+    assert_eq!(shown.last_seen_at, Some(heard));
+    world.begin(&mut edge);
+    let heard = world.now.unix;
+    world.pass(Duration::from_secs(1));
+    world.order(ApiCall::RevokeNode(name())).0.unwrap();
+    assert_eq!(world.shown().last_seen_at, Some(heard));
 }
 
 #[test]
