@@ -5,7 +5,8 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::Args;
-use sluice_model::{Labels, NodeName, check_label_key, check_label_value};
+use sluice_connectors::{AllowedCommands, CommandError, CommandLine};
+use sluice_model::{CommandName, Labels, NodeName, check_label_key, check_label_value};
 
 use crate::config::{EdgeConfig, LABELS_MAX};
 use crate::edge::{Edge, SHUTDOWN_WITHIN};
@@ -44,6 +45,42 @@ pub struct EdgeArgs {
     /// STATE_DIR/edge.toml can be taken out to end it.
     #[arg(long, value_name = "ADDR:PORT")]
     pub metrics: Option<SocketAddr>,
+    /// What `[input.exec]` may run
+    #[command(flatten)]
+    pub commands: CommandArgs,
+}
+
+/// The commands that `[input.exec]` may run.
+#[derive(Args, Clone, Debug, Default)]
+pub struct CommandArgs {
+    /// A command that `[input.exec]` may run, as an absolute path and words between spaces, which no shell reads; may be
+    /// repeated
+    #[arg(long = "allow-command", value_name = "NAME=PATH ARG...", value_parser = parse_command)]
+    pub allow_commands: Vec<(CommandName, CommandLine)>,
+}
+
+impl CommandArgs {
+    /// The list; a name given twice means the last.
+    pub fn into_allowed(self) -> Result<AllowedCommands, EdgeError> {
+        AllowedCommands::new(self.allow_commands.into_iter().collect()).map_err(|error| {
+            EdgeError::Usage {
+                problem: format!("--allow-command: {error}"),
+            }
+        })
+    }
+}
+
+fn parse_command(text: &str) -> Result<(CommandName, CommandLine), String> {
+    let (name, line) = text
+        .split_once('=')
+        .ok_or("expected NAME=/PATH ARG..., for example gpu='/usr/bin/nvidia-smi -L'")?;
+    let name = name
+        .parse()
+        .map_err(|error| format!("a command's name {error}"))?;
+    let line = line
+        .parse()
+        .map_err(|error: CommandError| error.to_string())?;
+    Ok((name, line))
 }
 
 fn parse_label(text: &str) -> Result<(String, String), String> {
@@ -85,6 +122,7 @@ impl EdgeArgs {
             labels,
             allow_paths: self.allow_paths,
             metrics: self.metrics,
+            commands: self.commands.into_allowed()?,
             ..EdgeConfig::new(self.state_dir)
         })
     }
@@ -140,6 +178,24 @@ mod tests {
     }
 
     #[test]
+    fn a_command_is_checked_where_it_is_written() {
+        let (name, line) = parse_command("gpu=/bin/x a=b").unwrap();
+        assert_eq!(
+            (name.as_str(), line.words()),
+            ("gpu", &["/bin/x".to_owned(), "a=b".to_owned()][..])
+        );
+        for (wrong, said) in [
+            ("/bin/x", "expected NAME="),
+            ("G=/bin/x", "a command's name"),
+            ("g=x", "no absolute path"),
+            ("g=", "needs a program"),
+        ] {
+            let error = parse_command(wrong).unwrap_err();
+            assert!(error.contains(said), "{wrong}: {error}");
+        }
+    }
+
+    #[test]
     fn a_token_file_is_read_and_a_missing_one_is_named() {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("token");
@@ -150,6 +206,7 @@ mod tests {
             labels: Vec::new(),
             allow_paths: Vec::new(),
             metrics: None,
+            commands: CommandArgs::default(),
         };
         let at = format!("@{}", file.display());
         let error = args(at.clone()).into_config().unwrap_err();

@@ -8,13 +8,18 @@
 //!
 //! [labels]
 //! site = "plant-7"
+//!
+//! [commands]
+//! gpu-query = ["/usr/bin/nvidia-smi", "--query-gpu=index,name", "--format=csv"]
 //! ```
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use sluice_model::{Labels, NodeName, check_label_key, check_label_value};
+use sluice_connectors::{AllowedCommands, CommandLine};
+use sluice_model::{CommandName, Labels, NodeName, check_label_key, check_label_value};
 use sluice_transport::Address;
 use toml_edit::{Document, Item};
 
@@ -44,6 +49,8 @@ pub struct EdgeConfig {
     pub allow_paths: Vec<PathBuf>,
     /// Where metrics are served, in plain HTTP; at a later start, none means that of the last one.
     pub metrics: Option<SocketAddr>,
+    /// Commands that `[input.exec]` may run; at a later start, none means those of the last one.
+    pub commands: AllowedCommands,
     /// `dev` only: the process's standard streams.
     pub console: Option<Console>,
 }
@@ -58,6 +65,7 @@ impl EdgeConfig {
             labels: Labels::new(),
             allow_paths: Vec::new(),
             metrics: None,
+            commands: AllowedCommands::default(),
             console: None,
         }
     }
@@ -80,6 +88,7 @@ pub(crate) struct Kept {
     pub(crate) allow_paths: Vec<PathBuf>,
     pub(crate) labels: Labels,
     pub(crate) metrics: Option<SocketAddr>,
+    pub(crate) commands: AllowedCommands,
 }
 
 impl Kept {
@@ -127,6 +136,9 @@ impl Kept {
             self.allow_paths = absolute(&config.allow_paths)?;
         }
         self.metrics = config.metrics.or(self.metrics);
+        if !config.commands.is_empty() {
+            self.commands = config.commands.clone();
+        }
         Ok(self)
     }
 
@@ -149,6 +161,11 @@ impl Kept {
         for (key, value) in &self.labels {
             // Writing to a string cannot fail.
             let _ = writeln!(text, "{} = {}", quoted(key), quoted(value));
+        }
+        text.push_str("\n[commands]\n");
+        for (name, line) in self.commands.iter() {
+            let words = line.words().iter().map(|word| quoted(word)).collect();
+            let _ = writeln!(text, "{} = [{}]", quoted(name.as_str()), list(words));
         }
         text
     }
@@ -182,6 +199,7 @@ fn parse(text: &str) -> Result<Kept, Problem> {
     let mut name = None;
     let mut metrics = None;
     let (mut orchestrator, mut allow_paths, mut labels) = (Vec::new(), Vec::new(), Labels::new());
+    let mut commands = AllowedCommands::default();
     for (key, item) in document.iter() {
         let at = item.span().map_or(0, |span| span.start);
         match key {
@@ -214,8 +232,9 @@ fn parse(text: &str) -> Result<Kept, Problem> {
                 })?);
             }
             "labels" => labels = read_labels(item, at)?,
+            "commands" => commands = read_commands(item, at)?,
             other => {
-                let known = "name, orchestrator, allow-path, metrics, labels";
+                let known = "name, orchestrator, allow-path, metrics, labels, commands";
                 return Err((at, format!("unknown key `{other}`; known are {known}")));
             }
         }
@@ -230,7 +249,27 @@ fn parse(text: &str) -> Result<Kept, Problem> {
         allow_paths,
         labels,
         metrics,
+        commands,
     })
+}
+
+fn read_commands(item: &Item, at: usize) -> Result<AllowedCommands, Problem> {
+    let table = item.as_table_like().ok_or_else(|| {
+        let expected = "commands: expected a table such as [commands]";
+        (at, expected.to_owned())
+    })?;
+    let mut commands = BTreeMap::new();
+    for (key, item) in table.iter() {
+        let at = item.span().map_or(at, |span| span.start);
+        let name: CommandName = key
+            .parse()
+            .map_err(|error| (at, format!("command `{key}`: {error}")))?;
+        let words = strings(item, at)?.into_iter().map(|(_, word)| word);
+        let line = CommandLine::new(words.collect())
+            .map_err(|error| (at, format!("command `{key}`: {error}")))?;
+        commands.insert(name, line);
+    }
+    AllowedCommands::new(commands).map_err(|error| (at, error.to_string()))
 }
 
 fn read_labels(item: &Item, at: usize) -> Result<Labels, Problem> {
@@ -282,6 +321,14 @@ mod tests {
             allow_paths: vec!["/var/log".into(), "/a \"b\"\\c\n".into()],
             labels: [("site/x.y".to_owned(), "plant-7".to_owned())].into(),
             metrics: Some(SocketAddr::from(([127, 0, 0, 1], 9464))),
+            commands: AllowedCommands::new(
+                [(
+                    "gpu".parse().unwrap(),
+                    CommandLine::new(vec!["/bin/x".into(), "a \"b\"\n".into()]).unwrap(),
+                )]
+                .into(),
+            )
+            .unwrap(),
         }
     }
 
@@ -307,6 +354,11 @@ mod tests {
             ),
             ("metrics = \"9464\"", 1, "metrics: expected \"ADDR:PORT\""),
             ("a\nb = ", 1, ""),
+            (
+                "name = \"e1\"\norchestrator = [\"h:1\"]\n[commands]\ngpu = [\"nvidia-smi\"]",
+                4,
+                "command `gpu`: \"nvidia-smi\" is no absolute path",
+            ),
             (
                 "name = \"e1\"\norchestrator = [\"h:1\"]\n[labels]\n\"a b\" = \"c\"",
                 4,

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sluice_connectors::AllowedPaths;
+use sluice_connectors::{AllowedCommands, AllowedPaths};
 use sluice_metrics::MetricsPort;
 use sluice_model::{NodeId, NodeName};
 use sluice_state_dir::DirectoryLock;
@@ -58,6 +58,7 @@ impl Edge {
         let runner = RunnerContext::open(RunnerOptions {
             cache_dir: state_dir.join("compiled"),
             allowed,
+            commands: kept.commands.clone(),
             console: config.console.clone(),
             hostname: crate::hostname(),
         })?;
@@ -70,7 +71,7 @@ impl Edge {
             seed: random()?,
             program: env!("CARGO_PKG_VERSION").to_owned(),
             labels: kept.labels.clone(),
-            capabilities: capabilities(),
+            capabilities: capabilities(&kept.commands),
             node: Some((node, kept.name.clone())),
         };
         let (core, first) = with_room(&state_dir, || {
@@ -236,6 +237,7 @@ async fn identify(
         allow_paths,
         labels: config.labels.clone(),
         metrics: config.metrics,
+        commands: config.commands.clone(),
     };
     join_as(state_dir, token, kept, Before::New).await
 }
@@ -357,10 +359,11 @@ fn allowed_paths(state_dir: &Path, kept: &Kept) -> Result<AllowedPaths, EdgeErro
 }
 
 /// What this program can run, as Hello tells it.
-fn capabilities() -> Vec<String> {
+fn capabilities(commands: &AllowedCommands) -> Vec<String> {
     let connectors = [
         "input.generate",
         "input.file",
+        "input.exec",
         "output.stdout",
         "output.file",
         "output.discard",
@@ -369,6 +372,7 @@ fn capabilities() -> Vec<String> {
         .iter()
         .map(|it| format!("connector:{it}"))
         .collect();
+    all.extend(commands.iter().map(|(name, _)| format!("command:{name}")));
     all.push("world:transform@0.1".to_owned());
     all.push(format!("arch:{}", std::env::consts::ARCH));
     all
@@ -438,6 +442,7 @@ mod tests {
             allow_paths: Vec::new(),
             labels: sluice_model::Labels::new(),
             metrics: None,
+            commands: AllowedCommands::default(),
         };
         kept.save(path).unwrap();
         let mut config = EdgeConfig::new(path);

@@ -35,7 +35,7 @@ use sluice_model::{
 };
 use sluice_sandbox::{Engine, EngineConfig, GuestPool};
 
-pub use sluice_connectors::AllowedPaths;
+pub use sluice_connectors::{AllowedCommands, AllowedPaths};
 
 pub use counters::Counters;
 pub(crate) use counters::{ERROR_KINDS, Metered, Tally};
@@ -65,6 +65,8 @@ pub struct RunnerOptions {
     pub cache_dir: PathBuf,
     /// Where inputs and outputs may be.
     pub allowed: AllowedPaths,
+    /// What `[input.exec]` may run.
+    pub commands: AllowedCommands,
     /// `dev` and `pipeline run` only: the process's own standard streams.
     pub console: Option<Console>,
     /// What `${hostname}` stands for.

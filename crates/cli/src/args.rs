@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum, ValueHint};
 use clap_complete::Shell;
-use sluice_edge_runtime::args::EdgeArgs;
+use sluice_edge_runtime::args::{CommandArgs, EdgeArgs};
 use sluice_model::pipeline::parse_duration;
 use sluice_model::{
     JobName, NodeName, Role, StageName, TokenId, check_label_key, check_label_value,
@@ -70,7 +70,8 @@ pub(crate) enum Command {
     /// Records of `[output.stdout]` go to standard output, logs to standard error. Ends when the pipeline completes.
     #[command(
         after_help = "Examples:\n  sluice dev pipelines/heartbeat/pipeline.toml\n  \
-        sluice dev my.toml --state-dir /tmp/my   # continues where it was"
+        sluice dev my.toml --state-dir /tmp/my   # continues where it was\n  \
+        sluice dev gpus.toml --allow-command 'gpus=/usr/bin/nvidia-smi -L'"
     )]
     Dev(DevArgs),
     /// Run the orchestrator
@@ -180,6 +181,8 @@ pub(crate) struct DevArgs {
     /// Keep state here and continue from it; without it nothing is kept
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub(crate) state_dir: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) commands: CommandArgs,
     /// How the log is written
     #[arg(long, value_enum, default_value_t = LogFormat::Human)]
     pub(crate) log: LogFormat,
@@ -566,6 +569,8 @@ pub(crate) enum PipelineCommand {
         /// The pipeline file
         #[arg(value_hint = ValueHint::FilePath)]
         file: PathBuf,
+        #[command(flatten)]
+        commands: CommandArgs,
     },
 }
 

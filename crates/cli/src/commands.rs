@@ -105,7 +105,9 @@ pub(crate) async fn execute(args: Args, out: &Out) -> Result<(), Failure> {
         Command::Plugin(PluginCommand::Inspect { file }) => local::inspect(&file, out),
         Command::Pipeline(PipelineCommand::Validate { file }) => local::validate(&file, out),
         Command::Pipeline(PipelineCommand::Schema) => local::schema(out),
-        Command::Pipeline(PipelineCommand::Run { file }) => local::run(&file, out).await,
+        Command::Pipeline(PipelineCommand::Run { file, commands }) => {
+            local::run(&file, commands, out).await
+        }
         Command::Completions { shell } => local::completions(shell, out),
     }
 }

@@ -19,7 +19,7 @@ mod orchestrator;
 mod run;
 
 pub(crate) use dev::dev;
-pub(crate) use edge::edge;
+pub(crate) use edge::{allowed_commands, edge};
 pub(crate) use orchestrator::orchestrator;
 pub(crate) use run::run_pipeline;
 

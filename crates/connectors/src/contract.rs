@@ -15,22 +15,40 @@ use sluice_model::pipeline::{Codec, Template, TemplateScope};
 use sluice_record::{BATCH_BYTES_MAX, BATCH_RECORDS_MAX};
 
 use crate::{
-    AllowedPaths, Input, InputBatch, InputError, InputSettings, LineSink, Next, Output,
-    OutputSettings, Position, StdinSource, StdoutTarget,
+    AllowedCommands, AllowedPaths, CommandError, CommandLine, Input, InputBatch, InputError,
+    InputSettings, LineSink, Next, Output, OutputSettings, Position, StdinSource, StdoutTarget,
 };
 
 fn allowed(directory: &Path) -> AllowedPaths {
     AllowedPaths::new([directory.to_path_buf()]).unwrap()
 }
 
-/// Everything from `position` on: each record with the position behind its batch.
+/// As [`drain_with`], with no command allowed.
 async fn drain(
     settings: &InputSettings,
     position: Option<Position>,
     allowed: &AllowedPaths,
     stdin: Option<&StdinSource>,
 ) -> Vec<(Vec<u8>, Option<Position>)> {
-    let mut input = Input::open(settings.clone(), position, allowed, stdin)
+    drain_with(
+        settings,
+        position,
+        allowed,
+        &AllowedCommands::default(),
+        stdin,
+    )
+    .await
+}
+
+/// Everything from `position` on: each record with the position behind its batch.
+async fn drain_with(
+    settings: &InputSettings,
+    position: Option<Position>,
+    allowed: &AllowedPaths,
+    commands: &AllowedCommands,
+    stdin: Option<&StdinSource>,
+) -> Vec<(Vec<u8>, Option<Position>)> {
+    let mut input = Input::open(settings.clone(), position, allowed, commands, stdin)
         .await
         .unwrap();
     let mut batch = InputBatch::default();
@@ -103,9 +121,15 @@ async fn generate_keeps_its_interval() {
         template: Template::parse("${seq} ${now}", TemplateScope::Record).unwrap(),
     };
     assert!(!settings.ends());
-    let mut input = Input::open(settings, None, &allowed(directory.path()), None)
-        .await
-        .unwrap();
+    let mut input = Input::open(
+        settings,
+        None,
+        &allowed(directory.path()),
+        &AllowedCommands::default(),
+        None,
+    )
+    .await
+    .unwrap();
     let mut batch = InputBatch::default();
     let start = tokio::time::Instant::now();
     for seq in 0..5_u32 {
@@ -154,7 +178,14 @@ async fn stdin_keeps_the_contract() {
         Some(&stdin),
     )
     .await;
-    let none = Input::open(InputSettings::Stdin, None, &allowed(directory.path()), None).await;
+    let none = Input::open(
+        InputSettings::Stdin,
+        None,
+        &allowed(directory.path()),
+        &AllowedCommands::default(),
+        None,
+    )
+    .await;
     assert!(matches!(none, Err(InputError::NoStdin)));
 }
 
@@ -178,6 +209,7 @@ async fn stdin_does_not_wait_for_a_full_batch() {
         InputSettings::Stdin,
         None,
         &allowed(directory.path()),
+        &AllowedCommands::default(),
         Some(&stdin),
     )
     .await
@@ -191,6 +223,144 @@ async fn stdin_does_not_wait_for_a_full_batch() {
     assert_eq!(input.next(&mut batch).await.unwrap(), Next::Batch);
     assert_eq!(batch.batch.iter().collect::<Vec<_>>(), [b"two"]);
     assert_eq!(input.next(&mut batch).await.unwrap(), Next::End);
+}
+
+fn command(argv: &[&str]) -> (InputSettings, AllowedCommands) {
+    let name: sluice_model::CommandName = "it".parse().unwrap();
+    let argv = argv.iter().map(|word| (*word).to_owned()).collect();
+    let line = CommandLine::new(argv).unwrap();
+    let settings = InputSettings::Exec {
+        command: name.clone(),
+        deadline: Duration::from_secs(60),
+    };
+    (
+        settings,
+        AllowedCommands::new([(name, line)].into()).unwrap(),
+    )
+}
+
+async fn open_command(argv: &[&str]) -> Result<Input, InputError> {
+    let (settings, commands) = command(argv);
+    let directory = tempfile::tempdir().unwrap();
+    Input::open(settings, None, &allowed(directory.path()), &commands, None).await
+}
+
+/// What a command comes to when it is not well.
+async fn command_error(argv: &[&str]) -> String {
+    let mut batch = InputBatch::default();
+    match open_command(argv).await {
+        Err(error) => error.to_string(),
+        Ok(mut input) => loop {
+            match input.next(&mut batch).await {
+                Ok(Next::Batch) => {}
+                Ok(Next::End) => panic!("{argv:?} ended well"),
+                Err(error) => break error.to_string(),
+            }
+        },
+    }
+}
+
+#[tokio::test]
+async fn exec_gives_the_lines_of_a_command_with_a_clean_environment_and_no_shell() {
+    let directory = tempfile::tempdir().unwrap();
+    let allowed = allowed(directory.path());
+    for count in [0, 1, 257, 5000] {
+        let (settings, commands) = command(&["/usr/bin/seq", "-f", "n %g", &count.to_string()]);
+        assert!(settings.ends());
+        let records = drain_with(&settings, None, &allowed, &commands, None).await;
+        assert!(records.iter().all(|(_, position)| position.is_none()));
+        let records: Vec<_> = records.into_iter().map(|(record, _)| record).collect();
+        let expected = (1..=count).map(|number| format!("n {number}").into_bytes());
+        assert_eq!(records, expected.collect::<Vec<_>>());
+    }
+    for (argv, expected) in [
+        (
+            &["/usr/bin/env"] as &[&str],
+            "LC_ALL=C|PATH=/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin",
+        ),
+        (&["/bin/echo", "$HOME; id"], "$HOME; id"),
+        (&["/bin/pwd"], "/"),
+        (&["/bin/cat"], ""),
+    ] {
+        let (settings, commands) = command(argv);
+        let records = drain_with(&settings, None, &allowed, &commands, None).await;
+        let mut lines: Vec<_> = records
+            .into_iter()
+            .map(|(record, _)| String::from_utf8(record).unwrap())
+            .collect();
+        lines.sort_unstable();
+        assert_eq!(lines.join("|"), expected, "{argv:?}");
+    }
+}
+
+#[tokio::test]
+async fn exec_says_what_went_wrong_and_what_the_command_said() {
+    let not_there = command_error(&["/nonexistent/nvidia-smi"]).await;
+    assert!(
+        not_there.contains("there is no program /nonexistent/nvidia-smi on this machine"),
+        "{not_there}"
+    );
+    let script = "echo out; echo 'one' >&2; echo 'No devices were found' >&2; exit 6";
+    let failed = command_error(&["/bin/sh", "-c", script]).await;
+    assert_eq!(
+        failed,
+        "the command `it` (/bin/sh) ended with exit code 6; its last words: one / No devices were found"
+    );
+    let killed = command_error(&["/bin/sh", "-c", "kill -9 $$"]).await;
+    assert!(killed.ends_with("was ended by signal 9"), "{killed}");
+    let not_run = command_error(&["/etc/passwd"]).await;
+    assert!(not_run.contains("cannot start /etc/passwd"), "{not_run}");
+}
+
+#[tokio::test]
+async fn exec_runs_nothing_that_is_not_listed() {
+    let (settings, _) = command(&["/bin/echo"]);
+    let directory = tempfile::tempdir().unwrap();
+    let none = AllowedCommands::default();
+    let error = Input::open(settings, None, &allowed(directory.path()), &none, None)
+        .await
+        .unwrap_err();
+    assert!(matches!(
+        &error,
+        InputError::Command(CommandError::NotListed { .. })
+    ));
+    assert!(error.to_string().contains("--allow-command"), "{error}");
+}
+
+#[tokio::test]
+async fn a_command_that_is_late_or_not_wanted_any_more_is_killed_with_its_children() {
+    let directory = tempfile::tempdir().unwrap();
+    // A child that holds a lock for as long as it lives, and a parent that waits for it.
+    let fifo = directory.path().join("alive");
+    let made = std::process::Command::new("mkfifo").arg(&fifo).status();
+    assert!(made.unwrap().success());
+    let script = format!(
+        "(exec 3>{0}; echo started; sleep 1000) & wait",
+        fifo.display()
+    );
+    for late in [false, true] {
+        let (settings, commands) = command(&["/bin/sh", "-c", &script]);
+        let InputSettings::Exec { command, .. } = settings else {
+            unreachable!()
+        };
+        let deadline = Duration::from_secs(if late { 1 } else { 600 });
+        let settings = InputSettings::Exec { command, deadline };
+        let mut input = Input::open(settings, None, &allowed(directory.path()), &commands, None)
+            .await
+            .unwrap();
+        let reader = fifo.clone();
+        // Opens when the child has, and reads its end when no process of the group holds it.
+        let gone = tokio::task::spawn_blocking(move || std::fs::read(reader).unwrap());
+        let mut batch = InputBatch::default();
+        assert_eq!(input.next(&mut batch).await.unwrap(), Next::Batch);
+        if late {
+            let error = input.next(&mut batch).await.unwrap_err().to_string();
+            assert!(error.contains("had not ended after 1s"), "{error}");
+        }
+        drop(input);
+        let read = tokio::time::timeout(Duration::from_secs(60), gone).await;
+        assert_eq!(read.unwrap().unwrap(), b"");
+    }
 }
 
 #[tokio::test]
@@ -249,9 +419,15 @@ async fn a_missing_input_is_named() {
     let settings = InputSettings::File {
         path: "logs/in.log".to_owned(),
     };
-    let error = Input::open(settings, None, &allowed(directory.path()), None)
-        .await
-        .unwrap_err();
+    let error = Input::open(
+        settings,
+        None,
+        &allowed(directory.path()),
+        &AllowedCommands::default(),
+        None,
+    )
+    .await
+    .unwrap_err();
     assert!(error.to_string().contains("logs/in.log"), "{error}");
     assert!(error.to_string().contains("No such file"), "{error}");
 }

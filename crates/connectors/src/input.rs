@@ -10,24 +10,32 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use sluice_model::CommandName;
 use sluice_model::pipeline::{Template, TemplateContext, TemplateError};
 use sluice_record::Batch;
 
-use crate::{AllowedPaths, PathError};
+use crate::{AllowedCommands, AllowedPaths, CommandError, PathError};
 
+#[cfg(feature = "input-exec")]
+mod exec;
 #[cfg(feature = "input-file")]
 mod file;
 #[cfg(feature = "input-generate")]
 mod generate;
-#[cfg(any(feature = "input-file", feature = "input-stdin"))]
+#[cfg(any(
+    feature = "input-exec",
+    feature = "input-file",
+    feature = "input-stdin"
+))]
 mod lines;
-#[cfg(feature = "input-stdin")]
-mod stdin;
+#[cfg(any(feature = "input-exec", feature = "input-stdin"))]
+mod stream;
 
 /// How much of a record that is too large goes with its rejection: enough to recognise it, no more.
 pub const REJECT_PREFIX_BYTES_MAX: usize = 4096;
 /// Most rejected records in one batch, so that a file of nothing but monsters still moves its position.
 #[cfg(any(
+    feature = "input-exec",
     feature = "input-generate",
     feature = "input-file",
     feature = "input-stdin"
@@ -71,6 +79,7 @@ impl InputBatch {
 
     /// Whether a record of `bytes` still fits; one alone always does.
     #[cfg(any(
+        feature = "input-exec",
         feature = "input-generate",
         feature = "input-file",
         feature = "input-stdin"
@@ -136,6 +145,9 @@ pub enum InputError {
     /// `[input.stdin]` where there is no standard input.
     #[error("`[input.stdin]` works only in `sluice dev` and `sluice pipeline run`")]
     NoStdin,
+    /// A command did not do what it should.
+    #[error(transparent)]
+    Command(#[from] CommandError),
     /// This program was built without the connector.
     #[error("this program was built without the input `{name}`")]
     NotBuilt {
@@ -166,6 +178,13 @@ pub enum InputSettings {
     },
     /// `[input.stdin]`
     Stdin,
+    /// `[input.exec]`
+    Exec {
+        /// Which of the edge's commands.
+        command: CommandName,
+        /// How long it may run.
+        deadline: Duration,
+    },
 }
 
 impl InputSettings {
@@ -185,6 +204,10 @@ impl InputSettings {
                 path: file.path.render(context)?,
             },
             Spec::Stdin => Self::Stdin,
+            Spec::Exec(exec) => Self::Exec {
+                command: exec.command.clone(),
+                deadline: exec.deadline,
+            },
         })
     }
 
@@ -192,7 +215,7 @@ impl InputSettings {
     pub fn ends(&self) -> bool {
         match self {
             Self::Generate { count, .. } => count.is_some(),
-            Self::File { .. } | Self::Stdin => true,
+            Self::File { .. } | Self::Stdin | Self::Exec { .. } => true,
         }
     }
 }
@@ -208,7 +231,10 @@ pub enum Input {
     File(Box<file::FileInput>),
     /// `[input.stdin]`
     #[cfg(feature = "input-stdin")]
-    Stdin(stdin::StdinInput),
+    Stdin(stream::StreamInput),
+    /// `[input.exec]`
+    #[cfg(feature = "input-exec")]
+    Exec(exec::ExecInput),
 }
 
 impl Input {
@@ -217,6 +243,7 @@ impl Input {
         settings: InputSettings,
         position: Option<Position>,
         allowed: &AllowedPaths,
+        commands: &AllowedCommands,
         stdin: Option<&StdinSource>,
     ) -> Result<Self, InputError> {
         match settings {
@@ -240,20 +267,31 @@ impl Input {
             #[cfg(feature = "input-stdin")]
             InputSettings::Stdin => {
                 let source = stdin.ok_or(InputError::NoStdin)?;
-                Ok(Self::Stdin(stdin::StdinInput::new(source())?))
+                let stream = stream::StreamInput::new(source(), "standard input".to_owned());
+                Ok(Self::Stdin(stream?))
+            }
+            #[cfg(feature = "input-exec")]
+            InputSettings::Exec { command, deadline } => {
+                let line = commands.find(&command)?.clone();
+                let started = crate::output::blocking(move || {
+                    exec::ExecInput::start(command, &line, deadline)
+                });
+                Ok(Self::Exec(started.await?))
             }
             #[cfg(not(all(
+                feature = "input-exec",
                 feature = "input-generate",
                 feature = "input-file",
                 feature = "input-stdin"
             )))]
             other => {
-                let _ = (position, allowed, stdin);
+                let _ = (position, allowed, commands, stdin);
                 Err(InputError::NotBuilt {
                     name: match other {
                         InputSettings::Generate { .. } => "generate",
                         InputSettings::File { .. } => "file",
                         InputSettings::Stdin => "stdin",
+                        InputSettings::Exec { .. } => "exec",
                     },
                 })
             }
@@ -272,7 +310,10 @@ impl Input {
             Self::File(input) => input.next(into).await,
             #[cfg(feature = "input-stdin")]
             Self::Stdin(input) => input.next(into).await,
+            #[cfg(feature = "input-exec")]
+            Self::Exec(input) => input.next(into).await,
             #[cfg(not(any(
+                feature = "input-exec",
                 feature = "input-generate",
                 feature = "input-file",
                 feature = "input-stdin"

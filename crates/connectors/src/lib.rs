@@ -6,6 +6,7 @@
 //! disk or executions: the edge's runner puts these together. Paths never leave what [`AllowedPaths`] allows, and no
 //! file is read or written on a thread that serves the network.
 
+mod commands;
 mod input;
 mod output;
 mod paths;
@@ -13,6 +14,7 @@ mod paths;
 #[cfg(test)]
 mod contract;
 
+pub use commands::{AllowedCommands, CommandError, CommandLine};
 pub use input::{
     FilePosition, Input, InputBatch, InputError, InputSettings, Next, Position,
     REJECT_PREFIX_BYTES_MAX, RejectedRecord, StdinSource,

@@ -16,7 +16,8 @@ pub use ids::{
     JobId, LifeNonce, NodeId, Revision, SessionId, Slot, TokenId, Version,
 };
 pub use names::{
-    JobName, Labels, NameError, NodeName, StageName, check_label_key, check_label_value,
+    CommandName, JobName, Labels, NameError, NodeName, StageName, check_label_key,
+    check_label_value,
 };
 pub use state::{
     Desired, ExecutionState, FailReason, JobState, NextAction, NodeState, ObservedPhase, OnLost,

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde_json::Value as Json;
 
-use crate::{JobName, OnLost, StageName};
+use crate::{CommandName, JobName, OnLost, StageName};
 
 mod parse;
 mod plugin_ref;
@@ -63,7 +63,7 @@ impl Pipeline {
             Input::Stdin => Some(
                 "`[input.stdin]` reads what `sluice dev` or `sluice pipeline run` was given; an edge has no such input",
             ),
-            Input::Generate(_) | Input::File(_) => None,
+            Input::Generate(_) | Input::File(_) | Input::Exec(_) => None,
         }
     }
 }
@@ -117,6 +117,8 @@ pub enum Input {
     File(FileInput),
     /// Reads lines from the process's standard input; `dev` and `pipeline run` only.
     Stdin,
+    /// Runs a command that the edge's owner listed, and reads the lines that it prints.
+    Exec(ExecInput),
 }
 
 /// Settings of `[input.generate]`.
@@ -135,6 +137,15 @@ pub struct GenerateInput {
 pub struct FileInput {
     /// A path on the edge, inside what its owner allowed.
     pub path: Template,
+}
+
+/// Settings of `[input.exec]`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ExecInput {
+    /// Which of the edge's commands; what it runs is the edge owner's to say.
+    pub command: CommandName,
+    /// How long it may run; then it is killed.
+    pub deadline: Duration,
 }
 
 /// One output.

@@ -11,11 +11,16 @@ pub fn lacking(pipeline: &Pipeline, capabilities: &[String]) -> Option<String> {
     if capabilities.is_empty() {
         return None;
     }
-    let input = match pipeline.input {
+    let input = match &pipeline.input {
         Input::Generate(_) => Some("connector:input.generate"),
         Input::File(_) => Some("connector:input.file"),
         // Only `sluice dev` takes it, which reads for its edge.
         Input::Stdin => None,
+        Input::Exec(_) => Some("connector:input.exec"),
+    };
+    let command = match &pipeline.input {
+        Input::Exec(exec) => Some(format!("command:{}", exec.command)),
+        _ => None,
     };
     let output = match pipeline.output {
         Output::Stdout(_) => "connector:output.stdout",
@@ -24,7 +29,10 @@ pub fn lacking(pipeline: &Pipeline, capabilities: &[String]) -> Option<String> {
     };
     let mut lacks: Vec<&str> = Vec::new();
     let stages = (!pipeline.stages.is_empty()).then_some(WORLD);
-    for need in [input, Some(output), stages].into_iter().flatten() {
+    for need in [input, command.as_deref(), Some(output), stages]
+        .into_iter()
+        .flatten()
+    {
         if !capabilities.iter().any(|has| has == need) {
             lacks.push(need);
         }
@@ -35,6 +43,22 @@ pub fn lacking(pipeline: &Pipeline, capabilities: &[String]) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_command_that_the_owner_did_not_list_lacks() {
+        let pipeline = sluice_model::pipeline::parse(
+            "name = \"a\"\n[input.exec]\ncommand = \"gpu\"\n[output.discard]\n",
+        )
+        .expect("a good pipeline");
+        let has = |more: &[&str]| {
+            let all = ["connector:input.exec", "connector:output.discard"];
+            let all = all.iter().chain(more).map(|word| (*word).to_owned());
+            lacking(&pipeline, &all.collect::<Vec<_>>())
+        };
+        assert_eq!(has(&["command:gpu"]), None);
+        assert_eq!(has(&["command:gp"]).as_deref(), Some("command:gpu"));
+        assert_eq!(has(&[]).as_deref(), Some("command:gpu"));
+    }
 
     #[test]
     fn what_lacks_is_named_once_and_silence_lacks_nothing() {

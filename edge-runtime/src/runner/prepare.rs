@@ -147,6 +147,14 @@ fn settings(context: &RunnerContext, plan: &ExecutionPlan) -> Result<Settings, P
     };
     match &input {
         InputSettings::File { path } => options.allowed.check(path).map_err(refused)?,
+        InputSettings::Exec { command, .. } => {
+            options
+                .commands
+                .find(command)
+                .map_err(|error| PrepareError::Refused {
+                    message: error.to_string(),
+                })?;
+        }
         InputSettings::Stdin if options.console.is_none() => {
             let message = sluice_connectors::InputError::NoStdin.to_string();
             return Err(PrepareError::Refused { message });

@@ -118,7 +118,14 @@ async fn live(
         let checkpoint = resume(&plan, input.ends(), &log).await?;
         tally.resume(&checkpoint.counters);
         let stdin = options.console.as_ref().map(|console| &console.stdin);
-        let input = Input::open(input, checkpoint.input, &options.allowed, stdin).await?;
+        let input = Input::open(
+            input,
+            checkpoint.input,
+            &options.allowed,
+            &options.commands,
+            stdin,
+        )
+        .await?;
         let output = Output::open(output, checkpoint.output, &options.allowed, &stdout).await?;
         Ok::<_, OpenError>((checkpoint, input, output))
     };

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::time::Duration;
 
-use sluice_connectors::AllowedPaths;
+use sluice_connectors::{AllowedCommands, AllowedPaths, CommandLine};
 use sluice_model::ObservedPhase;
 use sluice_model::pipeline::{Pipeline, parse};
 use tokio::sync::mpsc;
@@ -60,6 +60,22 @@ impl std::io::Write for Stdout {
     }
 }
 
+/// What the fixture's edge lists.
+fn fixture_commands() -> AllowedCommands {
+    let line = |script: &str| {
+        CommandLine::new(vec!["/bin/sh".into(), "-c".into(), script.into()]).unwrap()
+    };
+    let commands = [
+        ("three".parse().unwrap(), line("seq 3")),
+        (
+            "broken".parse().unwrap(),
+            line("echo 1; echo no device >&2; exit 9"),
+        ),
+        ("endless".parse().unwrap(), line("echo 1; exec sleep 1000")),
+    ];
+    AllowedCommands::new(commands.into()).unwrap()
+}
+
 impl Fixture {
     fn new() -> Self {
         Self::with(None)
@@ -88,6 +104,7 @@ impl Fixture {
             // Shared by all tests: compiling the same components once is enough.
             cache_dir: dist().join("../target/test-code-cache"),
             allowed: AllowedPaths::new([directory.path().join("files")]).unwrap(),
+            commands: fixture_commands(),
             console: streams,
             hostname: "machine".to_owned(),
         });

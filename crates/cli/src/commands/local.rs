@@ -5,6 +5,7 @@ use std::path::Path;
 use clap::CommandFactory as _;
 use clap_complete::Shell;
 use serde::Serialize;
+use sluice_edge_runtime::args::CommandArgs;
 use sluice_model::Digest;
 use sluice_model::pipeline::{ProblemReport, json_schema};
 
@@ -85,13 +86,14 @@ pub(super) fn schema(out: &Out) -> Result<(), Failure> {
     out.json(&json_schema())
 }
 
-pub(super) async fn run(file: &Path, out: &Out) -> Result<(), Failure> {
+pub(super) async fn run(file: &Path, commands: CommandArgs, out: &Out) -> Result<(), Failure> {
+    let commands = hosts::allowed_commands(commands)?;
     let path = file.to_owned();
     let checked = tokio::task::spawn_blocking(move || pipeline_file::check(&path))
         .await
         .map_err(|error| Failure::new(Exit::Failed, "the check ended early").with_detail(error))?
         .map_err(|error| error.into_failure(out.color_err))?;
-    hosts::run_pipeline(checked, out).await
+    hosts::run_pipeline(checked, commands, out).await
 }
 
 pub(super) fn completions(shell: Shell, out: &Out) -> Result<(), Failure> {

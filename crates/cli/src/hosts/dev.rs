@@ -8,6 +8,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use sluice_api::{DeployOutcome, Execution, JobDetail, TokenCreate, TokenCreated, routes};
+use sluice_edge_runtime::runner::AllowedCommands;
 use sluice_edge_runtime::{EdgeHandle, SHUTDOWN_WITHIN};
 use sluice_host::{Orchestrator, OrchestratorConfig, OrchestratorHandle};
 use sluice_model::pipeline::Pipeline;
@@ -35,6 +36,7 @@ const HEARTBEAT: Duration = Duration::from_secs(1);
 /// Runs the pipeline until it completes, fails, or a signal comes.
 pub(crate) async fn dev(args: DevArgs, out: &Out) -> Result<(), Failure> {
     logging::start(args.log, Reader::Author)?;
+    let commands = edge::allowed_commands(args.commands)?;
     let path = args.pipeline;
     let file = tokio::task::spawn_blocking(move || check(&path))
         .await
@@ -42,11 +44,11 @@ pub(crate) async fn dev(args: DevArgs, out: &Out) -> Result<(), Failure> {
         .map_err(|error| error.into_failure(out.color_err))?;
     let stop = stop_on_signals()?;
     match args.state_dir {
-        Some(dir) => both(&dir, file, out, &stop).await,
+        Some(dir) => both(&dir, file, commands, out, &stop).await,
         None => {
             // Goes away when both have stopped.
             let dir = temporary_dir()?;
-            both(dir.path(), file, out, &stop).await
+            both(dir.path(), file, commands, out, &stop).await
         }
     }
 }
@@ -54,11 +56,12 @@ pub(crate) async fn dev(args: DevArgs, out: &Out) -> Result<(), Failure> {
 async fn both(
     dir: &Path,
     file: PipelineFile,
+    commands: AllowedCommands,
     out: &Out,
     stop: &CancellationToken,
 ) -> Result<(), Failure> {
     let mut orchestrator = start_orchestrator(dir).await?;
-    let result = with_orchestrator(&mut orchestrator, dir, file, out, stop).await;
+    let result = with_orchestrator(&mut orchestrator, dir, file, commands, out, stop).await;
     orchestrator.shutdown().await;
     result
 }
@@ -79,13 +82,14 @@ async fn with_orchestrator(
     orchestrator: &mut OrchestratorHandle,
     dir: &Path,
     file: PipelineFile,
+    commands: AllowedCommands,
     out: &Out,
     stop: &CancellationToken,
 ) -> Result<(), Failure> {
     let (path, context) = context::find(Some(orchestrator.context_file()), None)?;
     let client = Client::open(path, context).await?;
     let node = DevNode::of(&file.pipeline)?;
-    let mut edge = start_edge(&client, dir, node).await?;
+    let mut edge = start_edge(&client, dir, node, commands).await?;
     let result = tokio::select! {
         result = run(&client, file, out) => result,
         // Asked to stop: the pipeline did not fail.
@@ -129,7 +133,12 @@ impl DevNode {
     }
 }
 
-async fn start_edge(client: &Client, dir: &Path, node: DevNode) -> Result<EdgeHandle, Failure> {
+async fn start_edge(
+    client: &Client,
+    dir: &Path,
+    node: DevNode,
+    commands: AllowedCommands,
+) -> Result<EdgeHandle, Failure> {
     let request = TokenCreate {
         ttl_ms: 10 * 60 * 1000,
         uses: 1,
@@ -141,6 +150,7 @@ async fn start_edge(client: &Client, dir: &Path, node: DevNode) -> Result<EdgeHa
         state_dir: dir.join("edge"),
         name: node.name,
         labels: node.labels,
+        commands,
         token: created.token,
     })
     .await

@@ -2,7 +2,10 @@
 
 use std::path::PathBuf;
 
-use sluice_edge_runtime::{Edge, EdgeConfig, EdgeError, EdgeHandle, ExitCode, args};
+use sluice_edge_runtime::runner::AllowedCommands;
+use sluice_edge_runtime::{
+    Edge, EdgeConfig, EdgeError, EdgeHandle, ExitCode, args, args::CommandArgs,
+};
 use sluice_model::{Labels, NodeName};
 
 use super::{console, stop_on_signals, working_directory};
@@ -24,6 +27,8 @@ pub(super) struct InProcess {
     pub(super) state_dir: PathBuf,
     pub(super) name: NodeName,
     pub(super) labels: Labels,
+    /// What `[input.exec]` may run.
+    pub(super) commands: AllowedCommands,
     /// How it joins, if the directory has not joined yet.
     pub(super) token: String,
 }
@@ -34,10 +39,16 @@ pub(super) async fn start_in_process(edge: InProcess) -> Result<EdgeHandle, Fail
     config.join = Some(edge.token);
     config.labels = edge.labels;
     config.allow_paths = vec![working_directory()?];
+    config.commands = edge.commands;
     config.console = Some(console());
     Edge::start(config)
         .await
         .map_err(|error| not_running(&error))
+}
+
+/// What `--allow-command` lists.
+pub(crate) fn allowed_commands(commands: CommandArgs) -> Result<AllowedCommands, Failure> {
+    commands.into_allowed().map_err(|error| not_running(&error))
 }
 
 pub(super) fn not_running(error: &EdgeError) -> Failure {

@@ -1,7 +1,8 @@
 //! `sluice pipeline run`: one pipeline in this process, with no cluster at all.
 
 use sluice_edge_runtime::runner::{
-    AllowedPaths, End, ExecutionPlan, PrepareError, RunnerContext, RunnerOptions, run_local,
+    AllowedCommands, AllowedPaths, End, ExecutionPlan, PrepareError, RunnerContext, RunnerOptions,
+    run_local,
 };
 use sluice_model::{Attempt, Digest, ExecutionId, Labels, NodeName, Version};
 
@@ -13,7 +14,11 @@ use crate::out::Out;
 use crate::pipeline_file::PipelineFile;
 
 /// Runs until the pipeline ends or a signal comes. Nothing is kept.
-pub(crate) async fn run_pipeline(file: PipelineFile, out: &Out) -> Result<(), Failure> {
+pub(crate) async fn run_pipeline(
+    file: PipelineFile,
+    commands: AllowedCommands,
+    out: &Out,
+) -> Result<(), Failure> {
     logging::start(LogFormat::Human, Reader::Author)?;
     let stop = stop_on_signals()?;
     let dir = temporary_dir()?;
@@ -28,6 +33,7 @@ pub(crate) async fn run_pipeline(file: PipelineFile, out: &Out) -> Result<(), Fa
     let options = RunnerOptions {
         cache_dir: dir.path().join("cache"),
         allowed,
+        commands,
         console: Some(console()),
         hostname: sluice_edge_runtime::hostname(),
     };

@@ -146,6 +146,8 @@ struct InputDocument {
     file: Option<FileInputDocument>,
     /// Reads lines from standard input; `sluice dev` and `sluice pipeline run` only.
     stdin: Option<StdinDocument>,
+    /// Runs a command that the edge's owner listed, and reads the lines that it prints.
+    exec: Option<ExecDocument>,
 }
 
 /// Makes records from a template.
@@ -175,6 +177,18 @@ struct FileInputDocument {
     /// A path on the edge, inside a directory that its owner allowed.
     #[schemars(length(min = 1))]
     path: String,
+}
+
+/// Runs a command that the edge's owner listed.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+#[expect(dead_code, reason = "only its schema is used")]
+struct ExecDocument {
+    /// The command's name in the edge's policy (`sluice edge --allow-command`).
+    #[schemars(regex(pattern = "^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$"))]
+    command: String,
+    /// How long it may run, from `1s` to `1d`; then it is killed. Absent: `10m`.
+    deadline: Option<String>,
 }
 
 /// Reads lines from standard input.

@@ -49,6 +49,11 @@ async fn what_cannot_start_says_why() {
     )
     .await;
     check(
+        "[input.exec]\ncommand = \"four\"\n[output.discard]\n",
+        "refused: ... no command `four` ... --allow-command",
+    )
+    .await;
+    check(
         "[input.stdin]\n[output.discard]\n",
         "refused: ... sluice pipeline run",
     )
@@ -87,6 +92,25 @@ async fn what_cannot_start_says_why() {
     let corrupt = fixture.prepare(plan).await.map(|_| ()).unwrap_err();
     assert!(
         matches!(corrupt, PrepareError::Corrupt { digest, .. } if digest == Digest::of(b"another"))
+    );
+}
+
+#[tokio::test]
+async fn a_command_s_lines_are_records_and_its_failure_is_the_execution_s() {
+    let fixture = Fixture::new();
+    let (end, counters) = fixture
+        .run("[input.exec]\ncommand = \"three\"\n[output.file]\npath = \"out.log\"\n")
+        .await;
+    assert_eq!((end, counters), (End::Completed, numbers(3, 3, 0)));
+    assert_eq!(fixture.read("out.log"), "1\n2\n3\n");
+    std::fs::remove_dir_all(fixture.state_dir()).unwrap();
+    let (end, counters) = fixture
+        .run("[input.exec]\ncommand = \"broken\"\n[output.discard]\n")
+        .await;
+    assert_eq!(counters.records_in, 1, "what it said before counts");
+    assert!(
+        matches!(&end, End::Backoff { message } if message.contains("exit code 9") && message.contains("no device")),
+        "{end:?}"
     );
 }
 

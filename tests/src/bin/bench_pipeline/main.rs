@@ -21,7 +21,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail, ensure};
 use memchr::memmem::Finder;
 use sluice_edge_runtime::runner::{
-    AllowedPaths, End, ExecutionPlan, RunnerContext, RunnerEvent, RunnerOptions, prepare,
+    AllowedCommands, AllowedPaths, End, ExecutionPlan, RunnerContext, RunnerEvent, RunnerOptions,
+    prepare,
 };
 use sluice_model::pipeline::parse;
 use sluice_model::{Attempt, Digest, ExecutionId, Labels, Version};
@@ -131,6 +132,7 @@ fn runner(directory: &Path, cache: &str) -> anyhow::Result<RunnerContext> {
     Ok(RunnerContext::open(RunnerOptions {
         cache_dir: directory.join(cache),
         allowed: AllowedPaths::new([directory.to_path_buf()])?,
+        commands: AllowedCommands::default(),
         console: None,
         hostname: "bench".to_owned(),
     })?)

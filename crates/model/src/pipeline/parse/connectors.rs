@@ -1,13 +1,13 @@
 //! `[input.KIND]`, `[output.KIND]` and `[[output]]`.
 
-use std::ops::Range;
+use std::ops::{Range, RangeInclusive};
 use std::time::Duration;
 
 use toml_edit::{Item, TableLike, Value};
 
 use crate::StageName;
 use crate::pipeline::{
-    Codec, FileInput, FileOutput, GenerateInput, Input, Output, StdoutOutput, Template,
+    Codec, ExecInput, FileInput, FileOutput, GenerateInput, Input, Output, StdoutOutput, Template,
     TemplateScope,
 };
 
@@ -20,6 +20,12 @@ use super::words::{listed, nearest};
 const INTERVAL_MAX: Duration = Duration::from_secs(31 * 24 * 60 * 60);
 /// `interval` when the pipeline does not say.
 const INTERVAL_DEFAULT: Duration = Duration::from_secs(1);
+
+/// How long a command may run: a second is little for a program to start, a day is for a schedule.
+const EXEC_DEADLINE: RangeInclusive<Duration> =
+    Duration::from_secs(1)..=Duration::from_secs(24 * 60 * 60);
+/// `deadline` of a command when the pipeline does not say.
+const EXEC_DEADLINE_DEFAULT: Duration = Duration::from_secs(10 * 60);
 
 /// A connector's table and, unless it has a problem, what it says.
 type Found<'a, T> = (Field<'a>, Option<T>);
@@ -40,6 +46,7 @@ pub(super) fn input(walk: &mut Walk<'_>, root: &Section<'_>) -> Option<Input> {
             .and_then(|section| match kind.key_text() {
                 "generate" => generate(walk, &section),
                 "file" => file_input(walk, &section),
+                "exec" => exec(walk, &section),
                 _ => {
                     walk.check_keys(&section, keys::STDIN);
                     Some(Input::Stdin)
@@ -178,7 +185,7 @@ fn kinds<'a>(
         } else if !(section.is_listed() && keys::NAMED_OUTPUT.contains(&key)) {
             let help = format!(
                 "settings stand in the table of their kind, as in `[{what}.{}]`",
-                known[1]
+                known[known.len() / 2]
             );
             walk.problem(
                 field.key.clone(),
@@ -295,6 +302,43 @@ fn file_input(walk: &mut Walk<'_>, section: &Section<'_>) -> Option<Input> {
     Some(Input::File(FileInput {
         path: path(walk, section, "in.log")?,
     }))
+}
+
+fn exec(walk: &mut Walk<'_>, section: &Section<'_>) -> Option<Input> {
+    walk.check_keys(section, keys::EXEC);
+    let command = walk
+        .required(section, "command", "command = \"gpu-query\"")
+        .and_then(|field| {
+            let text = walk.text(&field, "the name of one of the edge's commands")?;
+            let parsed = text.parse().map_err(|rule: crate::NameError| {
+                format!("a command's name {rule}: what it runs is in the edge's policy, not here")
+            });
+            walk.accept(&field, parsed, |problem| problem)
+        });
+    let deadline = match section.field("deadline") {
+        Some(field) => exec_deadline(walk, &field),
+        None => Some(EXEC_DEADLINE_DEFAULT),
+    };
+    Some(Input::Exec(ExecInput {
+        command: command?,
+        deadline: deadline?,
+    }))
+}
+
+fn exec_deadline(walk: &mut Walk<'_>, field: &Field<'_>) -> Option<Duration> {
+    let text = walk.text(field, "a duration such as \"10m\"")?;
+    let deadline = walk.accept(field, parse_duration(text), |error| error.to_string())?;
+    if !EXEC_DEADLINE.contains(&deadline) {
+        let (min, max) = (EXEC_DEADLINE.start(), EXEC_DEADLINE.end());
+        let message = format!(
+            "a command may run for {} to {}",
+            duration_text(*min),
+            duration_text(*max)
+        );
+        walk.problem(field.value.clone(), message, "", None);
+        return None;
+    }
+    Some(deadline)
 }
 
 fn path(walk: &mut Walk<'_>, section: &Section<'_>, example: &str) -> Option<Template> {

@@ -13,11 +13,13 @@ pub(in crate::pipeline) const ROLLOUT: &[&str] = &[
     "deadline",
 ];
 /// `[input]`: the inputs of this version.
-pub(in crate::pipeline) const INPUTS: &[&str] = &["file", "generate", "stdin"];
+pub(in crate::pipeline) const INPUTS: &[&str] = &["exec", "file", "generate", "stdin"];
 /// `[input.generate]`
 pub(in crate::pipeline) const GENERATE: &[&str] = &["interval", "count", "template"];
 /// `[input.file]`
 pub(in crate::pipeline) const FILE_INPUT: &[&str] = &["path"];
+/// `[input.exec]`
+pub(in crate::pipeline) const EXEC: &[&str] = &["command", "deadline"];
 /// `[input.stdin]`
 pub(in crate::pipeline) const STDIN: &[&str] = &[];
 /// `[[stage]]`

@@ -44,6 +44,7 @@ const SECTIONS: &[(&str, &[&str], &str)] = &[
         keys::FILE_INPUT,
         "[input.file]\nKEY = 1",
     ),
+    ("ExecDocument", keys::EXEC, "[input.exec]\nKEY = 1"),
     ("StdinDocument", keys::STDIN, "[input.stdin]\nKEY = 1"),
     ("StageDocument", keys::STAGE, "[[stage]]\nKEY = 1"),
     (

@@ -1,6 +1,6 @@
-//! `[input.stdin]`: lines from a stream that cannot be read twice; `dev` and `pipeline run` only.
+//! Lines from a stream that cannot be read twice: `[input.stdin]`, and what a command of `[input.exec]` prints.
 //!
-//! A thread of its own reads, because a read from a terminal may never return and nothing can interrupt it. The thread
+//! A thread of its own reads, because a read from a terminal or a pipe may never return and nothing can interrupt it. The thread
 //! holds nothing but the stream: when the input is dropped it ends with the next read that returns.
 
 use std::io::{self, Read};
@@ -16,7 +16,9 @@ const READ_BYTES: usize = 64 * 1024;
 const CHUNKS_WAITING_MAX: usize = 4;
 
 #[derive(Debug)]
-pub struct StdinInput {
+pub struct StreamInput {
+    /// What is read, for errors.
+    from: String,
     chunks: mpsc::Receiver<io::Result<Vec<u8>>>,
     /// Buffers on their way back to the reader.
     used: std::sync::mpsc::Sender<Vec<u8>>,
@@ -25,8 +27,8 @@ pub struct StdinInput {
     chunk_used: usize,
 }
 
-impl StdinInput {
-    pub(super) fn new(mut stream: Box<dyn Read + Send>) -> Result<Self, InputError> {
+impl StreamInput {
+    pub(super) fn new(mut stream: Box<dyn Read + Send>, from: String) -> Result<Self, InputError> {
         let (send, chunks) = mpsc::channel(CHUNKS_WAITING_MAX);
         let (used, reusable) = std::sync::mpsc::channel::<Vec<u8>>();
         let read = move || loop {
@@ -47,10 +49,11 @@ impl StdinInput {
             }
         };
         std::thread::Builder::new()
-            .name("stdin".to_owned())
+            .name("input-stream".to_owned())
             .spawn(read)
-            .map_err(read_error)?;
+            .map_err(|source| read_error(&from, source))?;
         Ok(Self {
+            from,
             chunks,
             used,
             splitter: LineSplitter::default(),
@@ -78,7 +81,8 @@ impl StdinInput {
             };
             match chunk {
                 Some(chunk) => {
-                    let used = std::mem::replace(&mut self.chunk, chunk.map_err(read_error)?);
+                    let chunk = chunk.map_err(|source| read_error(&self.from, source))?;
+                    let used = std::mem::replace(&mut self.chunk, chunk);
                     self.chunk_used = 0;
                     // The reader may be gone: then nobody needs the buffer.
                     let _ = self.used.send(used);
@@ -96,9 +100,9 @@ impl StdinInput {
     }
 }
 
-fn read_error(source: io::Error) -> InputError {
+fn read_error(from: &str, source: io::Error) -> InputError {
     InputError::Read {
-        from: "standard input".to_owned(),
+        from: from.to_owned(),
         source,
     }
 }
