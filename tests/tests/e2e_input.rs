@@ -167,11 +167,18 @@ enum Example {
     GoesOn { keys: &'static [&'static str] },
 }
 
-const EXAMPLES: [(&str, Example); 5] = [
+const EXAMPLES: [(&str, Example); 6] = [
     (
         "filter-file",
         Example::Ends {
             writes: "output.log",
+            dead_letters: 0,
+        },
+    ),
+    (
+        "gpu-report",
+        Example::Ends {
+            writes: "output.jsonl",
             dead_letters: 0,
         },
     ),
@@ -205,6 +212,7 @@ const EXAMPLES: [(&str, Example); 5] = [
 /// Plugins that the examples use.
 fn needs_plugins() {
     plugin("filter_contains");
+    plugin("gpu_report");
     plugin("sshd_auth");
 }
 
