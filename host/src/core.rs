@@ -39,7 +39,7 @@ mod unplaced;
 mod versions;
 mod view;
 
-pub use audit::{Asker, Caller};
+pub use audit::{Asker, Caller, OnlyIf};
 pub use join::Joined;
 pub use operator::{ApiCall, LogTarget, Reply};
 pub use tally::Tally;

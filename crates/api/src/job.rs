@@ -49,6 +49,20 @@ pub struct Job {
     pub rollout: Option<RolloutSummary>,
 }
 
+impl Job {
+    /// Its `ETag`: another one after everything that was ordered of it. `If-Match` with it on a deploy or another order
+    /// has that refused as stale when the job is not as it was seen any more.
+    pub fn etag(&self) -> String {
+        job_etag(self.id, self.version, self.stopped)
+    }
+}
+
+/// [`Job::etag`] from its parts.
+pub fn job_etag(id: JobId, version: Version, stopped: bool) -> String {
+    let order = if stopped { "stopped" } else { "started" };
+    format!("\"{id}-{version}-{order}\"")
+}
+
 /// The answer of `job describe`: a [`Job`] and what it is made of, in one object.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct JobDetail {

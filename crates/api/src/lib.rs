@@ -30,6 +30,7 @@ pub use execution::{Execution, ExecutionFilter, Observed, ReasonCode};
 pub use explain::{Explain, ExplainNode};
 pub use job::{
     Job, JobComponent, JobDetail, JobKind, JobVersion, RollbackRequest, Unplaced, VersionSource,
+    job_etag,
 };
 pub use logs::{
     AbsentNode, LOG_TAIL_DEFAULT, LOG_TAIL_MAX, LogEvent, LogLevel, LogLine, Logs, LogsQuery,

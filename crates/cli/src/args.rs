@@ -110,7 +110,7 @@ pub(crate) enum Command {
     /// Deploy a pipeline: make a job, or a new version of it
     #[command(
         after_help = "Examples:\n  sluice deploy pipeline.toml --dry-run\n  sluice deploy pipeline.toml --wait\n  \
-        sluice deploy pipeline.toml --wait=30s"
+        sluice deploy pipeline.toml --wait=30s\n  sluice deploy pipeline.toml --if-version 3   # refused when somebody deployed version 4"
     )]
     Deploy(DeployArgs),
     /// Who changed what through the API, and what was refused; newest first
@@ -289,6 +289,9 @@ pub(crate) struct DeployArgs {
     /// Say what would change, and change nothing
     #[arg(long, conflicts_with = "wait")]
     pub(crate) dry_run: bool,
+    /// Only if the job is at this version; 0 = only if there is no such job
+    #[arg(long, value_name = "VERSION")]
+    pub(crate) if_version: Option<u64>,
 }
 
 #[derive(Debug, Subcommand)]

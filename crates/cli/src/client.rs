@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use indicatif::ProgressBar;
-use reqwest::header::CONTENT_LENGTH;
+use reqwest::header::{CONTENT_LENGTH, IF_MATCH, IF_NONE_MATCH};
 use reqwest::{Method, RequestBuilder, Response};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -25,6 +25,15 @@ const UPLOAD_CHUNK_BYTES: usize = 64 * 1024;
 
 /// Largest answer that is read: 10,000 log lines of 8 KiB from one execution.
 const ANSWER_BYTES_MAX: usize = 96 << 20;
+
+/// How something was before it is changed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Seen {
+    /// There, with this `ETag`.
+    Is(String),
+    /// Not there.
+    Absent,
+}
 
 /// A connection to one orchestrator.
 #[derive(Debug)]
@@ -127,6 +136,21 @@ impl Client {
     ) -> Result<T, Failure> {
         self.answer(self.request(Method::POST, path).json(body))
             .await
+    }
+
+    /// `POST` of JSON, done only if the thing is still as `seen`.
+    pub(crate) async fn post_json_if<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &impl Serialize,
+        seen: &Seen,
+    ) -> Result<T, Failure> {
+        let request = self.request(Method::POST, path).json(body);
+        let request = match seen {
+            Seen::Is(etag) => request.header(IF_MATCH, etag),
+            Seen::Absent => request.header(IF_NONE_MATCH, "*"),
+        };
+        self.answer(request).await
     }
 
     /// `DELETE`.

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use sluice_api::{AuditEntry, AuditQuery, ErrorBody, ErrorCode};
+use sluice_api::{AuditEntry, AuditQuery, ErrorBody, ErrorCode, job_etag};
 use sluice_model::{Role, UnixMs};
 
 use super::operator::{ApiCall, Called, Reply};
@@ -32,6 +32,17 @@ pub struct Asker {
     pub operation: &'static str,
     /// The path that was asked for.
     pub target: String,
+    /// What must hold for a write to be done.
+    pub only_if: Option<OnlyIf>,
+}
+
+/// What whoever asks for a write saw before.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum OnlyIf {
+    /// The job is still as one of these `ETag`s says; empty: it is there at all.
+    Is(Vec<String>),
+    /// There is no such job.
+    Absent,
 }
 
 impl Asker {
@@ -66,7 +77,15 @@ impl<S: Store> Core<S> {
             call => (None, call),
         };
         let recorded = asker.filter(|_| call.writes());
-        let called = self.call(call, step)?;
+        let only_if = recorded.as_ref().and_then(|asker| asker.only_if.as_ref());
+        let stale = match only_if {
+            Some(only_if) => self.check(only_if, &call)?.err(),
+            None => None,
+        };
+        let called = match stale {
+            Some(stale) => Err(stale),
+            None => self.call(call, step)?,
+        };
         let handled = if called.is_ok() {
             if let Some(asker) = recorded {
                 self.store
@@ -78,6 +97,39 @@ impl<S: Store> Core<S> {
         };
         step.reply(request, called);
         Ok(handled)
+    }
+
+    /// Whether the job that a call is about is as its asker saw it.
+    fn check(
+        &mut self,
+        only_if: &OnlyIf,
+        call: &ApiCall,
+    ) -> Result<Result<(), ErrorBody>, StoreError> {
+        let Some(name) = call.job() else {
+            if matches!(call, ApiCall::Deploy(..)) {
+                // Its text has problems, and the deploy says which.
+                return Ok(Ok(()));
+            }
+            let message = "only orders about a job take If-Match and If-None-Match";
+            return Ok(Err(ErrorBody::new(ErrorCode::Invalid, message)));
+        };
+        let job = self.store.job_by_name(&name)?;
+        let etag = job.map(|job| job_etag(job.id, job.version, job.stopped));
+        let holds = match (only_if, &etag) {
+            (OnlyIf::Is(seen), Some(etag)) => seen.is_empty() || seen.contains(etag),
+            (OnlyIf::Absent, None) => true,
+            (OnlyIf::Is(_), None) | (OnlyIf::Absent, Some(_)) => false,
+        };
+        if holds {
+            return Ok(Ok(()));
+        }
+        let message = match etag {
+            Some(etag) => format!("job {name} is not as it was seen: it is {etag} now"),
+            None => format!("job {name} is not as it was seen: there is none now"),
+        };
+        Ok(Err(ErrorBody::new(ErrorCode::Stale, message).with_help(
+            format!("somebody changed it meanwhile: look at `sluice job history {name}` and `sluice audit`, then try again"),
+        )))
     }
 
     /// Who presents the token with this hash.

@@ -129,6 +129,23 @@ impl ApiCall {
             | Self::ComponentUse => false,
         }
     }
+
+    /// The job that it orders something of; `None` too for a deploy of a text that names none.
+    pub(super) fn job(&self) -> Option<JobName> {
+        match self {
+            Self::By(_, call) => call.job(),
+            Self::Deploy(request, _) => pipeline::parse(&request.pipeline)
+                .ok()
+                .map(|pipeline| pipeline.name),
+            Self::RolloutOrder(name, _)
+            | Self::StartJob(name)
+            | Self::StopJob(name)
+            | Self::DeleteJob(name)
+            | Self::Rollback(name, _)
+            | Self::RestartJob(name) => Some(name.clone()),
+            _ => None,
+        }
+    }
 }
 
 /// Answers, one for each sort of question.

@@ -6,7 +6,7 @@ use axum::Router;
 use axum::body::Body as RawBody;
 use axum::extract::{DefaultBodyLimit, State};
 use axum::http::HeaderMap;
-use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE};
+use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE, ETAG, HeaderName};
 use axum::middleware;
 use axum::response::{IntoResponse as _, Response};
 use futures_util::StreamExt as _;
@@ -236,8 +236,9 @@ async fn jobs<C: ControlApi>(By(control): By<C>) -> Reply<Vec<Job>> {
 async fn job<C: ControlApi>(
     By(control): By<C>,
     Segments(name): Segments<JobName>,
-) -> Reply<JobDetail> {
-    Ok(axum::Json(control.job(name).await?))
+) -> Result<([(HeaderName, String); 1], axum::Json<JobDetail>), Failure> {
+    let detail = control.job(name).await?;
+    Ok(([(ETAG, detail.job.etag())], axum::Json(detail)))
 }
 
 async fn delete_job<C: ControlApi>(

@@ -14,8 +14,9 @@ use std::time::Duration;
 use axum::Router;
 use axum::extract::{FromRequestParts, Request, State};
 use axum::handler::Handler;
-use axum::http::Method;
+use axum::http::header::{IF_MATCH, IF_NONE_MATCH};
 use axum::http::request::Parts;
+use axum::http::{HeaderMap, Method};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{MethodFilter, on};
@@ -25,7 +26,7 @@ use sluice_model::Role;
 use super::ControlApi;
 use super::answer::{Failure, Refused};
 use crate::artifacts::Artifacts;
-use crate::core::{Asker, Caller};
+use crate::core::{Asker, Caller, OnlyIf};
 
 /// How long an operation may take: reading logs waits for edges a few seconds, everything else is far below.
 const OPERATION_TIMEOUT: Duration = Duration::from_secs(30);
@@ -198,10 +199,15 @@ async fn admit<C: ControlApi>(
         .expect("nothing comes here without a token")
         .clone();
     let role = caller.role;
+    let only_if = match operation.effect {
+        Effect::Writes => only_if(request.headers()),
+        Effect::Reads | Effect::WritesOutside => None,
+    };
     let asker = Arc::new(Asker {
         caller,
         operation: operation.id,
         target: request.uri().path().to_owned(),
+        only_if,
     });
     request.extensions_mut().insert(Arc::clone(&asker));
     let response = if role < operation.role {
@@ -227,6 +233,24 @@ async fn admit<C: ControlApi>(
     response
 }
 
+/// What the request's conditions say; a condition that is not understood never holds.
+fn only_if(headers: &HeaderMap) -> Option<OnlyIf> {
+    if let Some(value) = headers.get(IF_MATCH) {
+        let text = value.to_str().unwrap_or("unreadable").trim();
+        if text == "*" {
+            return Some(OnlyIf::Is(Vec::new()));
+        }
+        let etags = text.split(',').map(|etag| etag.trim().to_owned());
+        return Some(OnlyIf::Is(etags.collect()));
+    }
+    headers
+        .get(IF_NONE_MATCH)
+        .map(|value| match value.as_bytes() {
+            b"*" => OnlyIf::Absent,
+            _ => OnlyIf::Is(vec!["If-None-Match takes * only".to_owned()]),
+        })
+}
+
 async fn within_time(request: Request, next: Next) -> Response {
     match tokio::time::timeout(OPERATION_TIMEOUT, next.run(request)).await {
         Ok(response) => response,
@@ -248,4 +272,34 @@ fn forbidden(role: Role, operation: &Operation) -> Failure {
         operation.role
     );
     Failure(ErrorBody::new(ErrorCode::Forbidden, message).with_help(help))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    #[test]
+    fn conditions_of_a_request_are_read_and_what_is_not_understood_never_holds() {
+        let read = |name, value: &str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(name, value.parse().unwrap());
+            only_if(&headers)
+        };
+        let is = |etags: &[&str]| {
+            Some(OnlyIf::Is(
+                etags.iter().map(|&etag| etag.to_owned()).collect(),
+            ))
+        };
+        assert_eq!(only_if(&HeaderMap::new()), None);
+        assert_eq!(read(IF_MATCH, "*"), is(&[]));
+        assert_eq!(read(IF_MATCH, "\"a\", \"b\""), is(&["\"a\"", "\"b\""]));
+        assert_eq!(read(IF_MATCH, ""), is(&[""]));
+        assert_eq!(read(IF_NONE_MATCH, "*"), Some(OnlyIf::Absent));
+        let odd = read(IF_NONE_MATCH, "\"a\"");
+        assert!(
+            matches!(odd, Some(OnlyIf::Is(etags)) if etags.len() == 1 && !etags[0].starts_with('"'))
+        );
+    }
 }

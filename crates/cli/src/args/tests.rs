@@ -29,6 +29,7 @@ fn every_command_of_this_version_parses() {
         "sluice token list --output json",
         "sluice token revoke 0c5e3c0e-8d25-4a4c-b3a7-0f1f5a0a6b11",
         "sluice deploy p.toml",
+        "sluice deploy p.toml --if-version 3",
         "sluice deploy p.toml --wait",
         "sluice deploy p.toml --wait=1s",
         "sluice deploy --dry-run p.toml",

@@ -4,14 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use sluice_api::{
-    DeployOutcome, DeployReply, DeployRequest, MissingArtifacts, MissingReply, RollbackRequest,
-    routes,
+    DeployOutcome, DeployReply, DeployRequest, JobDetail, MissingArtifacts, MissingReply,
+    RollbackRequest, routes,
 };
 use sluice_model::{Digest, JobName, Version};
 
 use crate::args::{DeployArgs, Format};
-use crate::client::Client;
-use crate::failure::Failure;
+use crate::client::{Client, Seen};
+use crate::failure::{Exit, Failure};
 use crate::out::Out;
 use crate::pipeline_file::{CheckError, ComponentFile, PipelineFile, check};
 use crate::render;
@@ -26,7 +26,7 @@ pub(super) async fn deploy(
         .await?
         .map_err(|error| error.into_failure(out.color_err))?;
     let client = connect().await?;
-    let reply = deploy_file(&client, &file, args.dry_run, out).await?;
+    let reply = deploy_file(&client, &file, args.dry_run, args.if_version, out).await?;
     report(out, &reply)?;
     match args.wait {
         Some(wait) => {
@@ -37,11 +37,13 @@ pub(super) async fn deploy(
     }
 }
 
-/// Uploads what the orchestrator lacks of a checked file and deploys it.
+/// Uploads what the orchestrator lacks of a checked file and deploys it, unless the job is not at `if_version`, or
+/// changes while components are uploaded.
 pub(crate) async fn deploy_file(
     client: &Client,
     file: &PipelineFile,
     dry_run: bool,
+    if_version: Option<u64>,
     out: &Out,
 ) -> Result<DeployReply, Failure> {
     let request = DeployRequest {
@@ -54,6 +56,7 @@ pub(crate) async fn deploy_file(
             .collect(),
         dry_run,
     };
+    let seen = look(client, &file.pipeline.name, if_version).await?;
     let missing = missing(client, file).await?;
     // A dry run changes nothing, so it uploads nothing; the orchestrator is told what it would get.
     if dry_run {
@@ -67,7 +70,27 @@ pub(crate) async fn deploy_file(
     } else {
         upload(client, out, missing).await?;
     }
-    client.post_json(routes::DEPLOY, &request).await
+    client.post_json_if(routes::DEPLOY, &request, &seen).await
+}
+
+/// How the job is now; it must be at `if_version` where that is named.
+async fn look(client: &Client, job: &JobName, if_version: Option<u64>) -> Result<Seen, Failure> {
+    let path = routes::fill(routes::JOB, &[job.as_str()]);
+    let (seen, version) = match client.get::<JobDetail>(&path).await {
+        Ok(detail) => (Seen::Is(detail.job.etag()), detail.job.version),
+        Err(failure) if failure.exit == Exit::NotFound => (Seen::Absent, Version::ZERO),
+        Err(failure) => return Err(failure),
+    };
+    if if_version.is_some_and(|asked| asked != version.0) {
+        let message = match &seen {
+            Seen::Is(_) => format!("{job} is at version {version}: nothing was deployed"),
+            Seen::Absent => format!("there is no job {job}: nothing was deployed"),
+        };
+        return Err(Failure::new(Exit::Failed, message).with_help(format!(
+            "`sluice job history {job}` shows what was deployed meanwhile"
+        )));
+    }
+    Ok(seen)
 }
 
 /// Makes a new version with an older one's content.

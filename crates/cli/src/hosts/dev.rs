@@ -157,7 +157,7 @@ async fn start_edge(
 }
 
 async fn run(client: &Client, file: PipelineFile, out: &Out) -> Result<(), Failure> {
-    let reply = deploy_file(client, &file, false, out).await?;
+    let reply = deploy_file(client, &file, false, None, out).await?;
     let verb = match reply.outcome {
         DeployOutcome::Created | DeployOutcome::Updated => "runs",
         DeployOutcome::Started | DeployOutcome::Unchanged => "continues",

@@ -6,7 +6,7 @@ use sluice_api::{AuditEntry, AuditQuery};
 use sluice_model::Role;
 
 use super::*;
-use crate::core::{Asker, Caller};
+use crate::core::{Asker, Caller, OnlyIf};
 use crate::store::ApiTokenRecord;
 
 fn asker(operation: &'static str) -> Arc<Asker> {
@@ -18,6 +18,7 @@ fn asker(operation: &'static str) -> Arc<Asker> {
         },
         operation,
         target: "/v1/somewhere".to_owned(),
+        only_if: None,
     })
 }
 
@@ -91,4 +92,46 @@ fn a_token_opens_the_api_until_it_ends_or_is_revoked() {
     world.call(ApiCall::RevokeToken(id)).unwrap();
     assert_eq!(who(&mut world, 1), None, "it was revoked");
     world.call(ApiCall::RevokeToken(id)).unwrap_err();
+}
+
+#[test]
+fn an_order_about_a_job_that_changed_since_it_was_seen_is_stale() {
+    let mut world = World::new();
+    let text = pipeline("a", "x");
+    let order = |world: &mut World, call: ApiCall, only_if: OnlyIf| {
+        let asker = Asker {
+            only_if: Some(only_if),
+            ..Asker::clone(&asker("job.deploy"))
+        };
+        let called = world.call(ApiCall::By(Arc::new(asker), Box::new(call)));
+        called.map(|_| ()).map_err(|error| error.code)
+    };
+    let name = || "a".parse::<sluice_model::JobName>().unwrap();
+    let etag = |world: &mut World| match world.call(ApiCall::Job(name())) {
+        Ok(Reply::JobDetail(detail)) => vec![detail.job.etag()],
+        other => panic!("{other:?}"),
+    };
+    let stop = || ApiCall::StopJob(name());
+    let anything = OnlyIf::Is(Vec::new());
+    assert_eq!(order(&mut world, stop(), anything), Err(ErrorCode::Stale));
+    world.deploy(&text);
+    let seen = etag(&mut world);
+    assert_eq!(
+        order(&mut world, stop(), OnlyIf::Absent),
+        Err(ErrorCode::Stale)
+    );
+    assert_eq!(order(&mut world, stop(), OnlyIf::Is(seen.clone())), Ok(()));
+    assert_eq!(
+        order(&mut world, stop(), OnlyIf::Is(seen.clone())),
+        Err(ErrorCode::Stale)
+    );
+    let now = etag(&mut world);
+    assert_ne!(now, seen);
+    let start = ApiCall::StartJob(name());
+    assert_eq!(order(&mut world, start, OnlyIf::Is(now)), Ok(()));
+    let audit = ApiCall::RevokeToken(TokenId::from_random([1; 16]));
+    assert_eq!(
+        order(&mut world, audit, OnlyIf::Absent),
+        Err(ErrorCode::Invalid)
+    );
 }
