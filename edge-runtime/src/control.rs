@@ -617,6 +617,7 @@ impl Loop {
                 .map(|it| (it.digest, self.around.artifacts.path(it.digest)))
                 .collect(),
             pipeline,
+            params: spec.params,
             state_dir: self.state_of(assignment.execution),
         })
     }

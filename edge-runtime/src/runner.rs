@@ -29,7 +29,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-pub use sluice_model::pipeline::Pipeline;
+pub use sluice_model::pipeline::{Params, Pipeline};
 use sluice_model::{
     Attempt, Digest, ExecutionId, FailReason, JobName, Labels, NodeName, StageName, Version,
 };
@@ -103,6 +103,8 @@ pub struct ExecutionPlan {
     pub labels: Labels,
     /// The checked pipeline.
     pub pipeline: Pipeline,
+    /// The run's parameters; none for what is not a batch.
+    pub params: Params,
     /// For each stage, in order, its component's digest and the verified file.
     pub components: Vec<(Digest, PathBuf)>,
     /// `STATE_DIR/executions/ID`; made when missing.

@@ -22,7 +22,7 @@ use sluice_protocol::JoinRequest;
 use sluice_scheduler::Watch;
 use tracing::{info, warn};
 
-use crate::store::{NodeRecord, Store, StoreError};
+use crate::store::{NodeRecord, Store, StoreError, TaskLimits};
 
 mod audit;
 mod evaluate;
@@ -33,6 +33,7 @@ mod join;
 mod nodes;
 mod operator;
 mod rollout;
+mod runs;
 mod session;
 mod tally;
 mod unplaced;
@@ -75,6 +76,8 @@ pub struct CoreConfig {
     pub lost_after: Duration,
     /// Names this process in claims.
     pub worker: String,
+    /// How many tasks of runs are active at once.
+    pub limits: TaskLimits,
 }
 
 /// The two clocks, read once for each call.
@@ -264,6 +267,11 @@ pub struct Core<S> {
     behind: BTreeSet<NodeId>,
     takes_local_pipelines: bool,
     tally: Arc<Tally>,
+    /// There may be tasks that have not ended.
+    runs_open: bool,
+    /// Waiting tasks are looked at with this round.
+    runs_due: bool,
+    claims_renewed: Option<MonotonicMs>,
 }
 
 impl<S> std::fmt::Debug for Core<S> {
@@ -336,13 +344,12 @@ impl<S: Store> Core<S> {
             }
         };
         let nodes = store.nodes()?;
-        store.commit()?;
         info!(
             event = "orchestrator.life",
             epoch = epoch.0,
             "a new orchestrator life"
         );
-        Ok(Self {
+        let mut core = Self {
             store,
             config,
             epoch,
@@ -363,7 +370,13 @@ impl<S: Store> Core<S> {
             behind: BTreeSet::new(),
             takes_local_pipelines: false,
             tally: Arc::default(),
-        })
+            runs_open: true,
+            runs_due: true,
+            claims_renewed: None,
+        };
+        core.inherit_claims(now.unix)?;
+        core.store.commit()?;
+        Ok(core)
     }
 
     /// Takes pipelines that run only in front of a person, too: this process hosts the edge as well.
@@ -470,6 +483,9 @@ impl<S: Store> Core<S> {
         }
         if evaluated == EVALUATIONS_MAX {
             step.out.push(Output::Again);
+        }
+        if self.runs_due && !self.full {
+            self.guarded(step, None, None, |core, step| core.place_tasks(step))?;
         }
         for node in std::mem::take(&mut step.touched) {
             step.pumped.insert(node);
@@ -597,10 +613,10 @@ impl<S: Store> Core<S> {
             return Ok(Handled::Keep);
         }
         self.lose_nodes(step.now)?;
-        if self
+        let swept = self
             .last_sweep
-            .is_none_or(|last| now.since(last) >= SWEEP_EVERY)
-        {
+            .is_none_or(|last| now.since(last) >= SWEEP_EVERY);
+        if swept {
             self.last_sweep = Some(now);
             self.evaluate_all_jobs(step.now.unix)?;
             self.store.sweep_tokens(step.now.unix)?;
@@ -608,6 +624,7 @@ impl<S: Store> Core<S> {
             self.store.sweep_deleted_nodes(step.now.unix)?;
         }
         self.evaluate_due_rollouts(step)?;
+        self.tend_runs(swept, step)?;
         Ok(Handled::Keep)
     }
 
@@ -652,6 +669,8 @@ impl<S: Store> Core<S> {
     }
 
     fn evaluate_job(&mut self, job: JobId, now: UnixMs) -> Result<(), StoreError> {
+        // What changes a job's nodes may make room for a task.
+        self.runs_due = true;
         let id = EvaluationId::from_random((self.random)());
         self.store.enqueue_evaluation(id, job, now)
     }

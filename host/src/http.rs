@@ -14,9 +14,10 @@ use std::sync::Arc;
 use sluice_api::{
     AuditEntry, AuditQuery, DeployReply, DeployRequest, ErrorBody, Execution, ExecutionFilter,
     Explain, Job, JobDetail, JobVersion, LogEvent, Logs, LogsQuery, Node, NodeDetail, NodeOrder,
-    Plugin, RollbackRequest, Rollout, RolloutOrder, Status, Token, TokenCreate, TokenCreated,
+    Plugin, RollbackRequest, Rollout, RolloutOrder, Run, RunFilter, RunLaunch, Status, Token,
+    TokenCreate, TokenCreated,
 };
-use sluice_model::{ExecutionId, JobName, NodeName, TokenId};
+use sluice_model::{ExecutionId, JobName, NodeName, RunId, TokenId};
 use tokio::sync::mpsc;
 
 use crate::core::{Asker, Caller};
@@ -53,6 +54,22 @@ pub trait ControlApi: Clone + Send + Sync + 'static {
     ) -> impl Future<Output = Answer<()>> + Send;
     /// Entries of the audit log, newest first.
     fn audit(&self, query: AuditQuery) -> impl Future<Output = Answer<Vec<AuditEntry>>> + Send;
+    /// Launches batch jobs; the same key is the same run.
+    fn launch(
+        &self,
+        launch: RunLaunch,
+        key: Option<String>,
+    ) -> impl Future<Output = Answer<Run>> + Send;
+
+    /// Runs, the newest first.
+    fn runs(&self, filter: RunFilter) -> impl Future<Output = Answer<Vec<Run>>> + Send;
+
+    /// One run.
+    fn run(&self, id: RunId) -> impl Future<Output = Answer<Run>> + Send;
+
+    /// Calls a run off.
+    fn cancel_run(&self, id: RunId) -> impl Future<Output = Answer<Run>> + Send;
+
     /// Everything on one screen.
     fn status(&self) -> impl Future<Output = Answer<Status>> + Send;
     /// Every node, by name.

@@ -9,11 +9,11 @@ use sluice_api::{
     API_TOKEN_TTL_MS_MAX, AbsentNode, AuditEntry, AuditQuery, DeployReply, DeployRequest,
     ErrorBody, ErrorCode, Execution, ExecutionFilter, Explain, Job, JobDetail, JobVersion,
     LOG_TAIL_DEFAULT, LogEvent, Logs, LogsQuery, Node, NodeDetail, NodeOrder, Plugin,
-    RollbackRequest, Rollout, RolloutOrder, Status, TOKEN_NAME_BYTES_MAX, TOKEN_TTL_MS_MAX, Token,
-    TokenCreate, TokenCreated,
+    RollbackRequest, Rollout, RolloutOrder, Run, RunFilter, RunLaunch, Status,
+    TOKEN_NAME_BYTES_MAX, TOKEN_TTL_MS_MAX, Token, TokenCreate, TokenCreated,
 };
 use sluice_model::pipeline::{self, PluginRef};
-use sluice_model::{Digest, ExecutionId, JobName, NodeName, Role, TokenId, UnixMs};
+use sluice_model::{Digest, ExecutionId, JobName, NodeName, Role, RunId, TokenId, UnixMs};
 use sluice_protocol::{COUNTER_MAX, LogRequest};
 use sluice_transport::Address;
 use sluice_transport::identity::{JoinToken, TokenSecret};
@@ -165,6 +165,22 @@ impl ControlApi for Operators {
         let (events, work) = follow.begin(targets);
         self.tasks.spawn(work);
         Ok(events)
+    }
+
+    async fn launch(&self, launch: RunLaunch, key: Option<String>) -> Answer<Run> {
+        ask!(self, ApiCall::Launch(launch, key), Reply::Run(run) => *run)
+    }
+
+    async fn runs(&self, filter: RunFilter) -> Answer<Vec<Run>> {
+        ask!(self, ApiCall::Runs(filter), Reply::Runs(runs) => runs)
+    }
+
+    async fn run(&self, id: RunId) -> Answer<Run> {
+        ask!(self, ApiCall::Run(id), Reply::Run(run) => *run)
+    }
+
+    async fn cancel_run(&self, id: RunId) -> Answer<Run> {
+        ask!(self, ApiCall::CancelRun(id), Reply::Run(run) => *run)
     }
 
     async fn deploy(&self, request: DeployRequest) -> Answer<DeployReply> {

@@ -38,7 +38,7 @@ use crate::metrics::{Handshakes, Look};
 use crate::operators::Operators;
 use crate::resumption;
 use crate::sessions::{self, OpenSessions, Shared};
-use crate::store::{SqliteStore, StoreError};
+use crate::store::{SqliteStore, StoreError, TaskLimits};
 
 /// Shortest life of a node's certificate: below it, edges are busy with renewing. For tests; a fleet wants days.
 const CERTIFICATE_LIFE_MIN: Duration = Duration::from_secs(5);
@@ -80,6 +80,8 @@ pub struct OrchestratorConfig {
     /// Takes pipelines that run only in front of a person (`[input.stdin]`), too: for `dev`, whose edge is in this
     /// process.
     pub local_pipelines: bool,
+    /// How many tasks of runs are active at once.
+    pub limits: TaskLimits,
 }
 
 impl OrchestratorConfig {
@@ -95,6 +97,7 @@ impl OrchestratorConfig {
             certificate_life: Duration::from_secs(90 * 24 * 60 * 60),
             metrics: None,
             local_pipelines: false,
+            limits: TaskLimits::default(),
         }
     }
 }
@@ -375,6 +378,7 @@ fn open_core(
         heartbeat: config.heartbeat,
         lost_after: config.lost_after,
         worker: format!("process {}", std::process::id()),
+        limits: config.limits.clone(),
     };
     let random = Box::new(|| {
         let mut bytes = [0; 16];

@@ -15,10 +15,15 @@ use sluice_model::{
 use sluice_protocol::{ObservedRow, OutcomeKey, Row};
 use sluice_scheduler::RolloutRecord;
 
+pub(crate) mod runs;
 mod schema;
 mod sqlite;
 
 pub(crate) use schema::FORMAT;
+pub use runs::{
+    ActiveCounts, RunRecord, RunStore, RunsOf, TaskClaim, TaskEnd, TaskLimits, TaskPhase,
+    TaskRecord,
+};
 pub use sqlite::{FaultHook, SqliteStore};
 
 /// What a store cannot do.
@@ -235,6 +240,8 @@ pub struct ExecutionRecord {
     pub changed_at: UnixMs,
     /// Its node was lost and its place given away; a new row ends that.
     pub replaced: bool,
+    /// It must not run a second time when nobody can tell whether it has ended.
+    pub once: bool,
 }
 
 /// A node's desired rows after a revision.
@@ -302,7 +309,7 @@ pub enum LifeRecord {
 }
 
 /// The durable state. Not one call here reads a clock or draws a random number. Every call may block for the disk.
-pub trait Store {
+pub trait Store: RunStore {
     /// Starts collecting changes.
     fn begin(&mut self) -> Result<(), StoreError>;
     /// Makes all collected changes true together, on disk.

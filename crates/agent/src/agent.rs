@@ -168,7 +168,9 @@ impl Agent {
         for row in boot.rows {
             let id = row.execution;
             let mut execution = Execution::new(row);
-            execution.restore(agent.remembered.get(&id), agent.reported.get(&id), now);
+            let outcome =
+                execution.restore(agent.remembered.get(&id), agent.reported.get(&id), now);
+            agent.changes.extend(outcome.map(Change::Outcome));
             agent.executions.insert(id, execution);
         }
         for (id, local) in &agent.remembered {
@@ -180,7 +182,8 @@ impl Agent {
                     if boot.rows_were_lost || agent.unreadable.contains_key(id) =>
                 {
                     let mut execution = Execution::new(started.clone());
-                    execution.restore(Some(local), None, now);
+                    let outcome = execution.restore(Some(local), None, now);
+                    agent.changes.extend(outcome.map(Change::Outcome));
                     execution.unreadable = agent.unreadable.remove(id);
                     agent.executions.insert(*id, execution);
                 }
@@ -477,6 +480,8 @@ impl Agent {
             let ended = |execution: &Execution| execution.ended_here();
             if self.executions.get(&id).is_some_and(ended) {
                 self.report(id);
+            } else {
+                self.remember(id);
             }
             return;
         }

@@ -36,6 +36,8 @@ pub struct Assignment {
     pub slot: Slot,
     /// The sha256 of the spec.
     pub spec: Digest,
+    /// It must not run a second time when nobody can tell whether it has ended.
+    pub once: bool,
 }
 
 /// A component that a spec names.

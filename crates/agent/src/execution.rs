@@ -71,13 +71,14 @@ impl Execution {
         self
     }
 
-    /// After a process start: what the last process remembered, and what it reported.
+    /// After a process start: what the last process remembered, and what it reported. Returns the outcome of what was
+    /// under way and must not run a second time.
     pub(crate) fn restore(
         &mut self,
         local: Option<&Local>,
         reported: Option<&Observation>,
         now: Now,
-    ) {
+    ) -> Option<Observation> {
         if let Some(local) = local {
             if let Some((label, how)) = &local.ended
                 && *label == self.target.label()
@@ -103,6 +104,21 @@ impl Execution {
         if purged && self.target.assignment.desired == Desired::Purge {
             self.purge = Purge::Done;
         }
+        let target = &self.target;
+        let order = &target.assignment;
+        let is_lost = target.started && target.end.is_none() && order.once;
+        if !is_lost || order.desired != Desired::Run {
+            return None;
+        }
+        let message = "this edge ended while it was under way, and nobody can tell whether its work was done; it is not \
+                       idempotent, so it does not run again";
+        self.end_lane(
+            Which::Target,
+            LaneEnd::Ended(EndedHow::Failed {
+                reason: FailReason::Indeterminate,
+                message: message.to_owned(),
+            }),
+        )
     }
 
     /// It is recorded how this attempt ended here, and this store does not know it: it was lost since then.
@@ -509,6 +525,13 @@ impl Execution {
         cx.forget_ticket(ticket);
         let (which, now) = (instance.lane, cx.now.mono);
         let lane = self.lane(which);
+        // What never moved a record, and what was stopped with everything acknowledged, may be started as if anew.
+        let undone = match &ending {
+            Ending::Stopped => true,
+            Ending::Backoff(_) => instance.running_since.is_none(),
+            _ => false,
+        };
+        lane.started &= !(lane.assignment.once && undone);
         lane.deaths = 0;
         if instance
             .running_since
@@ -530,6 +553,16 @@ impl Execution {
             Ending::Backoff(reason) => {
                 lane.wait(ObservedPhase::Backoff, reason, cx);
                 None
+            }
+            Ending::Crashed(message)
+                if lane.assignment.once && instance.running_since.is_some() =>
+            {
+                let message = format!(
+                    "crashed, and nobody can tell whether its work was done; it is not idempotent, so it does not run \
+                     again: {message}"
+                );
+                let reason = FailReason::Indeterminate;
+                self.end_lane(which, LaneEnd::Ended(EndedHow::Failed { reason, message }))
             }
             Ending::Crashed(message) => {
                 if lane.crashes.handle_crash(now) {

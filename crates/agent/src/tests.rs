@@ -179,6 +179,7 @@ impl World {
             desired,
             slot: Slot(0),
             spec: spec(content),
+            once: false,
         });
     }
 

@@ -158,6 +158,8 @@ pub enum JobKind {
     Daemon,
     /// One execution on each of `count` matching nodes.
     Replicas,
+    /// Runs to an end each time it is launched.
+    Batch,
 }
 
 impl JobKind {
@@ -166,6 +168,7 @@ impl JobKind {
         match self {
             Self::Daemon => "daemon",
             Self::Replicas => "replicas",
+            Self::Batch => "batch",
         }
     }
 }
@@ -175,6 +178,7 @@ impl From<sluice_model::pipeline::Kind> for JobKind {
         match kind {
             sluice_model::pipeline::Kind::Daemon => Self::Daemon,
             sluice_model::pipeline::Kind::Replicas { .. } => Self::Replicas,
+            sluice_model::pipeline::Kind::Batch { .. } => Self::Batch,
         }
     }
 }

@@ -16,6 +16,7 @@ mod logs;
 mod node;
 mod rollout;
 pub mod routes;
+mod run;
 mod status;
 mod token;
 
@@ -38,6 +39,10 @@ pub use logs::{
 pub use node::{Node, NodeDetail, NodeLabels, NodeOrder};
 pub use rollout::{
     Rollout, RolloutEvent, RolloutFailure, RolloutNodes, RolloutOrder, RolloutSummary,
+};
+pub use run::{
+    IDEMPOTENCY_KEY_BYTES_MAX, RUN_JOBS_MAX, RUN_TASKS_MAX, RUNS_LISTED_MAX, Run, RunFilter,
+    RunLaunch, RunTask,
 };
 pub use status::Status;
 pub use token::{

@@ -46,6 +46,13 @@ pub const JOB_NODE_EXECUTION: &str = "/v1/jobs/{name}/executions/{node}";
 pub const EXECUTIONS: &str = "/v1/executions";
 /// `GET` -> [`crate::Execution`].
 pub const EXECUTION: &str = "/v1/executions/{id}";
+/// `GET`, query [`crate::RunFilter`] -> `[`[`crate::Run`]`]`, newest first; `POST` [`crate::RunLaunch`] -> [`crate::Run`],
+/// with status 201, also when an `Idempotency-Key` named it before.
+pub const RUNS: &str = "/v1/runs";
+/// `GET` -> [`crate::Run`].
+pub const RUN: &str = "/v1/runs/{id}";
+/// `POST` -> [`crate::Run`]: what waits ends, what runs is stopped.
+pub const RUN_CANCEL: &str = "/v1/runs/{id}/cancel";
 /// `POST` [`crate::DeployRequest`] -> [`crate::DeployReply`].
 pub const DEPLOY: &str = "/v1/deploy";
 /// `GET` -> `[`[`crate::Token`]`]`; `POST` [`crate::TokenCreate`] -> [`crate::TokenCreated`].

@@ -9,7 +9,8 @@ use clap_complete::Shell;
 use sluice_edge_runtime::args::{CommandArgs, EdgeArgs};
 use sluice_model::pipeline::parse_duration;
 use sluice_model::{
-    JobName, NodeName, Role, StageName, TokenId, check_label_key, check_label_value,
+    JobName, NodeName, Role, RunId, RunState, StageName, TokenId, check_label_key,
+    check_label_value,
 };
 
 /// Runs WebAssembly stages in data pipelines on fleets of edge machines
@@ -129,6 +130,9 @@ pub(crate) enum Command {
     /// Deployed pipelines
     #[command(subcommand)]
     Job(JobCommand),
+    /// Launches of batch jobs
+    #[command(subcommand)]
+    Run(RunCommand),
     /// How a job's newest version reaches its nodes
     #[command(subcommand)]
     Rollout(RolloutCommand),
@@ -219,9 +223,77 @@ pub(crate) struct OrchestratorArgs {
     /// Whoever reaches the port can read it, so let it be an address that only your monitoring reaches.
     #[arg(long, value_name = "ADDR:PORT")]
     pub(crate) metrics: Option<SocketAddr>,
+    /// Tasks of runs that may be active at once
+    #[arg(long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub(crate) tasks_max: u32,
+    /// Tasks of runs that may be active at once on one node
+    #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub(crate) tasks_per_node: u32,
+    /// A pool of places that batch jobs name with `pool`, and how many it has; repeatable
+    #[arg(long, value_name = "NAME=SIZE", value_parser = pool)]
+    pub(crate) pool: Vec<(String, u32)>,
     /// How the log is written
     #[arg(long, value_enum, default_value_t = LogFormat::Human)]
     pub(crate) log: LogFormat,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum RunCommand {
+    /// Launch batch jobs, and print the run's id
+    ///
+    /// It is durable when the id is printed: whatever ends then, each task is executed.
+    #[command(
+        after_help = "Examples:\n  sluice run launch triage\n  sluice run launch triage --param day=monday --wait\n  \
+        sluice run launch triage map --node e1 --node e2 --wait=10m"
+    )]
+    Launch(RunLaunchArgs),
+    /// The newest runs
+    #[command(
+        after_help = "Examples:\n  sluice run list\n  sluice run list --job triage --state failed --output json"
+    )]
+    List {
+        /// With a task of this job
+        #[arg(long)]
+        job: Option<JobName>,
+        /// In this state: pending, running, completed, failed, cancelled or timed-out
+        #[arg(long)]
+        state: Option<RunState>,
+        /// Look at so many of the newest ones
+        #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=1000))]
+        limit: u32,
+    },
+    /// One run, task by task: where each is, what it waits for, how it ended
+    #[command(after_help = "Examples:\n  sluice run describe 0c5e3c0e-8d25-4a4c-b3a7-0f1f5a0a6b11")]
+    Describe {
+        /// The run
+        id: RunId,
+    },
+    /// Call a run off: what waits ends, what runs is stopped
+    #[command(after_help = "Examples:\n  sluice run cancel 0c5e3c0e-8d25-4a4c-b3a7-0f1f5a0a6b11")]
+    Cancel {
+        /// The run
+        id: RunId,
+    },
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct RunLaunchArgs {
+    /// The batch jobs
+    #[arg(required = true, value_name = "JOB")]
+    pub(crate) jobs: Vec<JobName>,
+    /// A parameter's value; repeatable
+    #[arg(long = "param", value_name = "K=V", value_parser = param)]
+    pub(crate) params: Vec<(String, String)>,
+    /// Run on this node; repeatable [default: as many matching nodes as the pipeline's `count`]
+    #[arg(long = "node", value_name = "NODE")]
+    pub(crate) nodes: Vec<NodeName>,
+    /// Launched again with the same key it is the same run [default: a new one]
+    #[arg(long, value_name = "KEY")]
+    pub(crate) key: Option<String>,
+    /// Wait for its end: exit 0 when it completed, 1 when not, 5 at the deadline [default: 2m]
+    #[arg(long, value_name = "DURATION", num_args = 0..=1, require_equals = true,
+          default_missing_value = "2m", value_parser = positive_duration)]
+    pub(crate) wait: Option<Duration>,
 }
 
 #[derive(Debug, ClapArgs)]
@@ -580,6 +652,23 @@ pub(crate) enum PipelineCommand {
 fn role(text: &str) -> Result<Role, String> {
     text.parse()
         .map_err(|_| "one of reader, deployer, admin".to_owned())
+}
+
+fn param(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
+        _ => Err("write NAME=VALUE".to_owned()),
+    }
+}
+
+fn pool(text: &str) -> Result<(String, u32), String> {
+    let wrong = || "write NAME=SIZE, such as gpu=2".to_owned();
+    let (name, size) = text.split_once('=').ok_or_else(wrong)?;
+    let name: StageName = name
+        .parse()
+        .map_err(|rule| format!("a pool's name {rule}"))?;
+    let size = size.parse().ok().filter(|size| *size > 0);
+    Ok((name.to_string(), size.ok_or_else(wrong)?))
 }
 
 fn positive_duration(text: &str) -> Result<Duration, String> {

@@ -128,6 +128,17 @@ impl Client {
         self.answer(self.request(Method::POST, path)).await
     }
 
+    /// `POST` of JSON that may be sent again: the same key is the same request.
+    pub(crate) async fn post_json_keyed<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &impl Serialize,
+        key: &str,
+    ) -> Result<T, Failure> {
+        let request = self.request(Method::POST, path).json(body);
+        self.answer(request.header("Idempotency-Key", key)).await
+    }
+
     /// `POST` of JSON.
     pub(crate) async fn post_json<T: DeserializeOwned>(
         &self,

@@ -4,7 +4,7 @@ use sluice_api::RolloutOrder;
 
 use crate::args::{
     Args, Command, ExecutionCommand, JobCommand, NodeCommand, PipelineCommand, PluginCommand,
-    RolloutCommand, TokenCommand,
+    RolloutCommand, RunCommand, TokenCommand,
 };
 use crate::client::Client;
 use crate::context;
@@ -18,6 +18,7 @@ mod doctor;
 mod local;
 mod logs;
 mod nodes;
+mod run;
 
 pub(crate) use deploy::deploy_file;
 
@@ -57,6 +58,19 @@ pub(crate) async fn execute(args: Args, out: &Out) -> Result<(), Failure> {
                 JobCommand::History { job } => cluster::history(&client, out, &job).await,
                 JobCommand::Rollback { job, to } => deploy::roll_back(&client, out, &job, to).await,
                 JobCommand::Delete { job } => cluster::delete_job(&client, out, &job).await,
+            }
+        }
+        Command::Run(command) => {
+            let client = connect().await?;
+            match command {
+                RunCommand::Launch(args) => run::launch(&client, out, args).await,
+                RunCommand::List { job, state, limit } => {
+                    let limit = Some(limit);
+                    let filter = sluice_api::RunFilter { job, state, limit };
+                    run::list(&client, out, &filter).await
+                }
+                RunCommand::Describe { id } => run::describe(&client, out, id).await,
+                RunCommand::Cancel { id } => run::cancel(&client, out, id).await,
             }
         }
         Command::Rollout(command) => {

@@ -16,6 +16,7 @@ mod job;
 mod node;
 mod plugin;
 mod rollout;
+mod run;
 mod status;
 mod token;
 
@@ -31,6 +32,7 @@ pub(crate) use job::{job_detail, jobs, unplaced, versions};
 pub(crate) use node::{node_detail, nodes};
 pub(crate) use plugin::{Inspected, inspected, plugins};
 pub(crate) use rollout::rollout;
+pub(crate) use run::{run_detail, run_task_line, runs};
 pub(crate) use status::status;
 pub(crate) use token::{audit, tokens};
 

@@ -66,6 +66,8 @@ id128! {
     ExecutionId;
     /// A join token's public name; the secret is never an id.
     TokenId;
+    /// One launch of batch jobs.
+    RunId;
     /// One "look at this job again".
     EvaluationId;
     /// One life of an edge's store: minted when the store is made, so a wiped edge has a new one.

@@ -13,7 +13,7 @@ mod time;
 pub use digest::{Digest, DigestError};
 pub use ids::{
     Attempt, BootCounter, BootNonce, Epoch, EvaluationId, ExecutionId, Fence, IdError, Incarnation,
-    JobId, LifeNonce, NodeId, Revision, SessionId, Slot, TokenId, Version,
+    JobId, LifeNonce, NodeId, Revision, RunId, SessionId, Slot, TokenId, Version,
 };
 pub use names::{
     CommandName, JobName, Labels, NameError, NodeName, StageName, check_label_key,
@@ -21,6 +21,6 @@ pub use names::{
 };
 pub use state::{
     Desired, ExecutionState, FailReason, JobState, NextAction, NodeState, ObservedPhase, OnLost,
-    PendingReason, Role, RolloutPhase,
+    PendingReason, Role, RolloutPhase, RunState, TaskState,
 };
 pub use time::{MonotonicMs, UnixMs};

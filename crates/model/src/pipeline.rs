@@ -9,6 +9,7 @@ use serde_json::Value as Json;
 
 use crate::{CommandName, JobName, OnLost, StageName};
 
+mod batch;
 mod parse;
 mod plugin_ref;
 mod problems;
@@ -16,6 +17,10 @@ mod rollout;
 mod schema;
 mod template;
 
+pub use batch::{
+    Batch, PARAM_BYTES_MAX, PARAMS_MAX, PRIORITY_MAX, Param, ParamError, ParamKind, ParamNameError,
+    ParamValue, Params, RETRIES_MAX, check_param_name,
+};
 pub use parse::values::{DurationError, SizeError, parse_duration, parse_size};
 pub use parse::{Checked, PluginUse, check, parse};
 pub use plugin_ref::{PluginRef, PluginRefError};
@@ -43,6 +48,8 @@ pub struct Pipeline {
     pub select: Select,
     /// How a new version reaches the nodes; `None` = as [`Rollout::for_nodes`] says.
     pub rollout: Option<Rollout>,
+    /// What holds for the tasks of kind `batch`; there if and only if it is that kind.
+    pub batch: Option<Batch>,
     /// Where records come from.
     pub input: Input,
     /// What happens to them, in order; may be empty.
@@ -55,6 +62,14 @@ impl Pipeline {
     /// Each stage's plugin, in order; one plugin may serve several stages.
     pub fn plugins(&self) -> impl Iterator<Item = (&StageName, &PluginRef)> {
         self.stages.iter().map(|stage| (&stage.name, &stage.plugin))
+    }
+
+    /// The parameters when nobody gives any: the defaults. None for a job that is not a batch.
+    pub fn default_params(&self) -> Result<Params, Vec<ParamError>> {
+        match &self.batch {
+            Some(batch) => batch.resolve(self.name.as_str(), &BTreeMap::new()),
+            None => Ok(Params::new()),
+        }
     }
 
     /// Why the pipeline runs only where a person started it, in `dev` and `pipeline run`; `None` when any edge can.
@@ -78,6 +93,11 @@ pub enum Kind {
         /// How many: 1 to [`REPLICAS_MAX`].
         count: u32,
     },
+    /// Nothing by itself: each launch makes executions on `count` matching nodes, which run to an end.
+    Batch {
+        /// How many: 1 to [`REPLICAS_MAX`].
+        count: u32,
+    },
 }
 
 impl Kind {
@@ -86,6 +106,7 @@ impl Kind {
         match self {
             Self::Daemon => OnLost::Wait,
             Self::Replicas { .. } => OnLost::Replace,
+            Self::Batch { .. } => OnLost::Fail,
         }
     }
 }
@@ -206,7 +227,15 @@ impl Stage {
 fn rendered(value: &Json, context: &TemplateContext<'_>) -> Result<Json, TemplateError> {
     Ok(match value {
         Json::String(text) => {
-            Json::String(Template::parse(text, TemplateScope::Setting)?.render(context)?)
+            let template = Template::parse(text, TemplateScope::Setting)?;
+            // A parameter that is all of the text keeps its type.
+            match template
+                .lone_param()
+                .and_then(|name| context.params.get(name))
+            {
+                Some(value) => value.to_json(),
+                None => Json::String(template.render(context)?),
+            }
         }
         Json::Array(list) => Json::Array(
             list.iter()

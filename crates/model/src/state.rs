@@ -182,6 +182,38 @@ spelled! {
         RolledBack = "rolled-back",
     }
 
+    /// A run's state, derived from its tasks.
+    RunState {
+        /// No task was placed yet.
+        Pending = "pending",
+        /// Not all tasks have ended.
+        Running = "running",
+        /// All tasks completed.
+        Completed = "completed",
+        /// One or more failed.
+        Failed = "failed",
+        /// None failed, one or more were called off.
+        Cancelled = "cancelled",
+        /// None failed, one or more ran past their timeout.
+        TimedOut = "timed-out",
+    }
+
+    /// The state of one task of a run.
+    TaskState {
+        /// Not running yet; comes with a reason, a next action and a time.
+        Pending = "pending",
+        /// Runs.
+        Running = "running",
+        /// Ended well.
+        Completed = "completed",
+        /// Ended badly, or nobody can tell how.
+        Failed = "failed",
+        /// Called off.
+        Cancelled = "cancelled",
+        /// Ran past its timeout.
+        TimedOut = "timed-out",
+    }
+
     /// A job's state: the first that applies.
     JobState {
         /// Stopped by an operator.

@@ -66,6 +66,8 @@ pub struct AssignmentRow {
     pub slot: Slot,
     /// The sha256 of the encoded [`crate::Spec`].
     pub spec: Digest,
+    /// It must not run a second time when nobody can tell whether it has ended.
+    pub once: bool,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -86,6 +88,8 @@ struct WireAssignment {
     slot: u64,
     #[prost(bytes = "vec", tag = "8")]
     spec: Vec<u8>,
+    #[prost(bool, tag = "9")]
+    once: bool,
 }
 
 impl AssignmentRow {
@@ -100,6 +104,7 @@ impl AssignmentRow {
             desired: self.desired.to_string(),
             slot: self.slot.0,
             spec: self.spec.as_bytes().to_vec(),
+            once: self.once,
         }
         .encode_to_vec()
     }
@@ -119,6 +124,7 @@ impl AssignmentRow {
             desired: wire.desired.parse().map_err(|_| bad("desired"))?,
             slot: Slot(counter(wire.slot, "slot")?),
             spec: Digest::from_slice(&wire.spec).ok_or(bad("spec"))?,
+            once: wire.once,
         })
     }
 }
@@ -299,6 +305,7 @@ mod tests {
             desired: Desired::Run,
             slot: Slot(COUNTER_MAX),
             spec: Digest::of(b"spec"),
+            once: true,
         };
         assert!(row.encode().len() <= ROW_BYTES_MAX);
         assert_eq!(

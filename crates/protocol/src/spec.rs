@@ -1,6 +1,7 @@
 //! A spec: the pipeline text as its author wrote it, with what its plugin references were resolved to.
 
 use prost::Message;
+use sluice_model::pipeline::{ParamValue, Params};
 use sluice_model::{Digest, StageName};
 
 /// What a job version runs. Its encoded bytes are kept as they are; their sha256 is the `spec` that rows name.
@@ -10,6 +11,8 @@ pub struct Spec {
     pub pipeline: String,
     /// One for each stage, in order.
     pub components: Vec<SpecComponent>,
+    /// What a launch said; empty for what is not a batch.
+    pub params: Params,
 }
 
 /// Which component a stage runs.
@@ -43,6 +46,28 @@ struct WireSpec {
     pipeline: String,
     #[prost(message, repeated, tag = "2")]
     components: Vec<WireComponent>,
+    #[prost(message, repeated, tag = "3")]
+    params: Vec<WireParam>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct WireParam {
+    #[prost(string, tag = "1")]
+    name: String,
+    #[prost(oneof = "WireValue", tags = "2, 3, 4, 5")]
+    value: Option<WireValue>,
+}
+
+#[derive(Clone, PartialEq, prost::Oneof)]
+enum WireValue {
+    #[prost(string, tag = "2")]
+    Text(String),
+    #[prost(sint64, tag = "3")]
+    Integer(i64),
+    #[prost(double, tag = "4")]
+    Number(f64),
+    #[prost(bool, tag = "5")]
+    Boolean(bool),
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -69,6 +94,23 @@ impl Spec {
                     size: component.size,
                 })
                 .collect(),
+            params: self
+                .params
+                .iter()
+                .map(|(name, value)| WireParam {
+                    name: name.clone(),
+                    value: Some(match value {
+                        ParamValue::Text(value) => WireValue::Text(value.clone()),
+                        ParamValue::Integer(value) => WireValue::Integer(*value),
+                        ParamValue::Number(value) => WireValue::Number(
+                            value
+                                .as_f64()
+                                .expect("a parameter's number was made of one"),
+                        ),
+                        ParamValue::Boolean(value) => WireValue::Boolean(*value),
+                    }),
+                })
+                .collect(),
         }
         .encode_to_vec()
     }
@@ -91,14 +133,59 @@ impl Spec {
                 })
             })
             .collect::<Result<_, SpecError>>()?;
+        let params = wire
+            .params
+            .into_iter()
+            .map(|param| {
+                let bad = SpecError::Field { field: "params" };
+                let value = match param.value.ok_or(bad)? {
+                    WireValue::Text(value) => ParamValue::Text(value),
+                    WireValue::Integer(value) => ParamValue::Integer(value),
+                    WireValue::Number(value) => {
+                        let bad = SpecError::Field { field: "params" };
+                        ParamValue::Number(serde_json::Number::from_f64(value).ok_or(bad)?)
+                    }
+                    WireValue::Boolean(value) => ParamValue::Boolean(value),
+                };
+                Ok((param.name, value))
+            })
+            .collect::<Result<_, SpecError>>()?;
         Ok(Self {
             pipeline: wire.pipeline,
             components,
+            params,
         })
     }
 
     /// The digest that rows name this spec by.
     pub fn digest(&self) -> Digest {
         Digest::of(&self.encode())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parameters_travel_as_what_they_are_and_make_another_spec() {
+        let plain = Spec {
+            pipeline: "name = \"a\"".to_owned(),
+            components: Vec::new(),
+            params: Params::new(),
+        };
+        let number = serde_json::Number::from_f64(0.5).expect("a number");
+        let spec = Spec {
+            params: Params::from([
+                ("day".to_owned(), ParamValue::Text("monday".to_owned())),
+                ("empty".to_owned(), ParamValue::Text(String::new())),
+                ("half".to_owned(), ParamValue::Number(number)),
+                ("no".to_owned(), ParamValue::Boolean(false)),
+                ("top".to_owned(), ParamValue::Integer(-10)),
+            ]),
+            ..plain.clone()
+        };
+        assert_eq!(Spec::decode(&spec.encode()).expect("just encoded"), spec);
+        assert_ne!(spec.digest(), plain.digest());
     }
 }

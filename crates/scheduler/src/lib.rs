@@ -7,6 +7,7 @@ mod fit;
 mod place;
 mod plan;
 mod rollout;
+mod runs;
 mod view;
 
 pub use fit::lacking;
@@ -18,6 +19,9 @@ pub use plan::{
 pub use rollout::{
     Advance, Clocks, Followed, Good, Member, NodeFailure, RolloutEvent, RolloutRecord, Sign, Watch,
     advance,
+};
+pub use runs::{
+    ActiveTask, Candidate, Said, Stopping, Unfit, Verdict, choose_node, judge, run_state,
 };
 pub use view::{
     Counted, ExecutionView, JobCounts, NodeView, Observed, ViewInput, job_state, view_execution,

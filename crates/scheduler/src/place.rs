@@ -54,6 +54,10 @@ pub(crate) fn place(
         Kind::Daemon => places
             .map(|(node, execution)| daemon(job, node, execution))
             .collect(),
+        // What a launch made is placed and ended with its run; what another kind left behind is stopped.
+        Kind::Batch { .. } => places
+            .map(|(node, _)| settled(job, node, false).unwrap_or(Want::Stop))
+            .collect(),
         Kind::Replicas { count } => replicas(job, places.collect(), count),
     }
 }

@@ -133,6 +133,7 @@ pub(super) fn read_row(
             desired: row.desired,
             slot: row.slot,
             spec: row.spec,
+            once: row.once,
         }),
         Ok(_) => Err(Some((
             execution,

@@ -125,6 +125,7 @@ fn settings(context: &RunnerContext, plan: &ExecutionPlan) -> Result<Settings, P
         job: &plan.job,
         execution: plan.execution,
         hostname: &options.hostname,
+        params: &plan.params,
     };
     let template = |error: TemplateError| PrepareError::Configure {
         stage: None,

@@ -28,6 +28,8 @@ struct Started {
     attempt: Attempt,
     slot: Slot,
     spec: Digest,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    once: bool,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -66,6 +68,7 @@ pub(super) fn encode(local: &Local) -> Vec<u8> {
             attempt: started.label.attempt,
             slot: started.slot,
             spec: started.spec,
+            once: started.once,
         }),
         ended: local.ended.as_ref().map(|(label, how)| {
             let (how, reason, message) = match how {
@@ -116,6 +119,7 @@ pub(super) fn decode(execution: &[u8], facts: &[u8]) -> Option<Local> {
             desired: Desired::Run,
             slot: started.slot,
             spec: started.spec,
+            once: started.once,
         }),
         ended: facts.ended.map(|ended| {
             let label = Label {

@@ -95,6 +95,7 @@ fn local_facts_round_trip_and_foreign_ones_are_left_out() {
         desired: Desired::Run,
         slot: Slot(0),
         spec: Digest::of(b"spec"),
+        once: true,
     };
     for ended in [
         EndedHow::Completed,

@@ -3,7 +3,7 @@
 use sluice_model::pipeline::{self, Kind, Pipeline};
 use sluice_model::{
     Attempt, Desired, Digest, ExecutionId, JobId, NodeId, NodeState, ObservedPhase, OnLost,
-    Revision, Version,
+    Revision, Slot, Version,
 };
 use sluice_protocol::{AssignmentRow, OutcomeKey, Spec};
 use sluice_scheduler::{Change, ExecutionFacts, JobFacts, NodeFacts, Snapshot, lacking, plan};
@@ -39,7 +39,15 @@ impl<S: Store> Core<S> {
     }
 
     fn evaluate(&mut self, job: &JobRecord, step: &mut Step) -> Result<(), StoreError> {
-        let executions = self.store.executions_of_job(job.id)?;
+        let (made_by_runs, executions): (Vec<_>, Vec<_>) = self
+            .store
+            .executions_of_job(job.id)?
+            .into_iter()
+            .partition(|execution| execution.slot != Slot::ZERO);
+        self.end_runs_of_job(job, &made_by_runs, step)?;
+        for execution in &made_by_runs {
+            self.settle_execution(execution, step)?;
+        }
         let mut snapshot = self.snapshot(job, &executions)?;
         let stand = self.advance_rollout(job, &executions, &snapshot, step)?;
         if stand.job.version != job.version {
@@ -170,6 +178,7 @@ impl<S: Store> Core<S> {
                 created_at: now,
                 changed_at: now,
                 replaced: false,
+                once: false,
             },
             Change::Replace { execution } => return self.store.set_replaced(execution, true),
             Change::Adopt { execution } => return self.store.set_replaced(execution, false),
@@ -218,6 +227,7 @@ impl<S: Store> Core<S> {
             desired: execution.desired,
             slot: execution.slot,
             spec: execution.spec,
+            once: execution.once,
         };
         let position = self.store.put_assignment(execution, &row.encode())?;
         info!(

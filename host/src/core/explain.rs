@@ -36,8 +36,11 @@ impl<S: Store> Core<S> {
             let runs = viewed.is_some_and(|viewed| viewed.record().desired == Desired::Run);
             let refusal = refusal(job.count.is_some(), &facts).filter(|_| !runs);
             let takes = mismatch.is_none() && refusal.is_none();
+            let is_batch = pipeline.as_ref().is_some_and(|it| it.batch.is_some());
             let why = if let Some(why) = &mismatch {
                 why.clone()
+            } else if is_batch && refusal.is_none() && !record.stopped {
+                "it matches; what is launched may run there".to_owned()
             } else if record.stopped {
                 "it matches, and the job is stopped".to_owned()
             } else if let Some(refusal) = refusal {
@@ -97,7 +100,10 @@ impl<S: Store> Core<S> {
             state: job.state,
             why: {
                 let unplaced = unplaced.as_ref().map_or(0, |it| it.count);
-                let why = why_state(job.state, counts, unplaced);
+                let why = match pipeline.as_ref().and_then(|it| it.batch.as_ref()) {
+                    Some(_) => self.why_batch(record, now)?,
+                    None => why_state(job.state, counts, unplaced),
+                };
                 match &open {
                     Some(open) => format!(
                         "{why}; the rollout of version {} is {}{} (`sluice rollout status {}`)",

@@ -6,11 +6,11 @@ use std::sync::Arc;
 use sluice_api::{
     AuditEntry, AuditQuery, DeployOutcome, DeployReply, DeployRequest, ErrorBody, ErrorCode,
     Execution, ExecutionFilter, Explain, Job, JobDetail, JobVersion, Node, NodeDetail, NodeOrder,
-    Rollout, RolloutOrder, Status, Token,
+    Rollout, RolloutOrder, Run, RunFilter, RunLaunch, Status, Token,
 };
-use sluice_model::pipeline::{self, Kind, Pipeline, PluginRef};
+use sluice_model::pipeline::{self, Kind, Params, Pipeline, PluginRef};
 use sluice_model::{
-    Desired, Digest, ExecutionId, JobId, JobName, NodeName, TokenId, UnixMs, Version,
+    Desired, Digest, ExecutionId, JobId, JobName, NodeName, RunId, TokenId, UnixMs, Version,
 };
 use sluice_protocol::{Spec, SpecComponent};
 use sluice_scheduler::mismatch;
@@ -90,6 +90,14 @@ pub enum ApiCall {
     RevokeToken(TokenId),
     /// Which components job versions name.
     ComponentUse,
+    /// Launches batch jobs; the same key is the same run.
+    Launch(RunLaunch, Option<String>),
+    /// Runs.
+    Runs(RunFilter),
+    /// One run.
+    Run(RunId),
+    /// Calls a run off.
+    CancelRun(RunId),
 }
 
 impl ApiCall {
@@ -107,6 +115,8 @@ impl ApiCall {
             | Self::Rollback(..)
             | Self::RestartJob(_)
             | Self::OrderNode(..)
+            | Self::Launch(..)
+            | Self::CancelRun(_)
             | Self::CreateToken(_)
             | Self::CreateApiToken(_)
             | Self::RevokeToken(_) => true,
@@ -126,6 +136,8 @@ impl ApiCall {
             | Self::Rollout(_)
             | Self::History(_)
             | Self::Tokens
+            | Self::Runs(_)
+            | Self::Run(_)
             | Self::ComponentUse => false,
         }
     }
@@ -189,6 +201,10 @@ pub enum Reply {
     Deploy(Box<DeployReply>),
     /// To `ComponentUse`: every component that a job version or a row names, and the versions, as `job@version`.
     ComponentUse(BTreeMap<Digest, Vec<String>>),
+    /// To `Launch`, `Run` and `CancelRun`.
+    Run(Box<Run>),
+    /// To `Runs`.
+    Runs(Vec<Run>),
     /// To `CreateToken`.
     Done,
     /// To a join.
@@ -288,6 +304,10 @@ impl<S: Store> Core<S> {
             ApiCall::Tokens => Ok(Reply::Tokens(self.show_tokens(step)?)),
             ApiCall::RevokeToken(id) => self.revoke_token(id)?,
             ApiCall::ComponentUse => Ok(Reply::ComponentUse(self.component_use()?)),
+            ApiCall::Launch(launch, key) => self.launch(&launch, key.as_deref(), step)?,
+            ApiCall::Runs(filter) => self.list_runs(&filter, now)?,
+            ApiCall::Run(id) => self.run(id, now)?,
+            ApiCall::CancelRun(id) => self.cancel_run(id, step)?,
         })
     }
 
@@ -465,6 +485,7 @@ impl<S: Store> Core<S> {
         let spec = Spec {
             pipeline: request.pipeline.clone(),
             components,
+            params: Params::new(),
         };
         let (digest, bytes) = (spec.digest(), spec.encode());
         let existing = self.store.job_by_name(&pipeline.name)?;
@@ -561,7 +582,12 @@ impl<S: Store> Core<S> {
             }
         };
         if matches!(outcome, DeployOutcome::Created | DeployOutcome::Updated) {
-            self.begin_rollout(before.as_ref(), id, version, pipeline, matching, now)?;
+            if pipeline.batch.is_some() {
+                // Each launch takes the newest version.
+                self.store.remove_rollout(id)?;
+            } else {
+                self.begin_rollout(before.as_ref(), id, version, pipeline, matching, now)?;
+            }
         }
         self.evaluate_job(id, now)?;
         info!(event = "job.deploy", job = %name, version = version.0, outcome = outcome.as_str());
@@ -609,11 +635,17 @@ impl<S: Store> Core<S> {
             _ => changes.push(format!("{name}: new job, version {version}")),
         }
         changes.push(match matching {
+            [] if pipeline.batch.is_some() => {
+                "nothing runs until it is launched; no node matches yet".to_owned()
+            }
             [] => "no node matches yet; it starts by itself on the first that does".to_owned(),
             nodes => {
                 let on = match pipeline.kind {
                     Kind::Daemon => String::new(),
                     Kind::Replicas { count } => format!("{count} replicas on "),
+                    Kind::Batch { count } => {
+                        format!("nothing runs until it is launched, then {count} of ")
+                    }
                 };
                 format!("{on}{} matching nodes: {}", nodes.len(), names(nodes))
             }
@@ -626,6 +658,7 @@ impl<S: Store> Core<S> {
 fn wanted(pipeline: &Pipeline, matching: usize) -> usize {
     match pipeline.kind {
         Kind::Daemon => matching,
+        Kind::Batch { .. } => 0,
         Kind::Replicas { count } => matching.min(usize::try_from(count).unwrap_or(usize::MAX)),
     }
 }
@@ -710,7 +743,7 @@ fn resolve(
         .collect()
 }
 
-fn no_job(name: &JobName) -> ErrorBody {
+pub(super) fn no_job(name: &JobName) -> ErrorBody {
     ErrorBody::new(ErrorCode::NotFound, format!("no job {name}"))
         .with_help("`sluice job list` lists them")
 }

@@ -431,6 +431,7 @@ impl<S: Store> Core<S> {
             || node.capabilities != welcomed.capabilities
             || node.lost_at.is_some();
         let held = node.held.is_some();
+        let known_incarnation = node.boot.map(|(incarnation, ..)| incarnation);
         let boot = (
             incarnation,
             welcomed.caller.boot_counter,
@@ -523,6 +524,10 @@ impl<S: Store> Core<S> {
         }
         if moved && !held {
             self.evaluate_all_jobs(step.now.unix)?;
+        }
+        if !held {
+            let wiped = known_incarnation.is_some_and(|known| known != incarnation);
+            self.begin_with_tasks(node.id, wiped, step)?;
         }
         step.touched.insert(node.id);
         Ok(Handled::Keep)

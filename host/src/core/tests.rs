@@ -12,7 +12,7 @@ use sluice_protocol::{
 };
 
 use super::*;
-use crate::store::{SqliteStore, TokenRecord};
+use crate::store::{SqliteStore, TaskLimits, TokenRecord};
 
 mod audit;
 mod full;
@@ -20,6 +20,7 @@ mod identity;
 mod listing;
 mod reports;
 mod versions;
+mod runs;
 
 const SECRET: [u8; 32] = [7; 32];
 
@@ -55,6 +56,7 @@ fn config() -> CoreConfig {
         heartbeat: Duration::from_secs(1),
         lost_after: Duration::from_secs(60),
         worker: "test".to_owned(),
+        limits: TaskLimits::default(),
     }
 }
 

@@ -116,7 +116,9 @@ impl<S: Store> Core<S> {
                 self.store
                     .insert_version(job.id, version, target.spec, &origin, now)?;
                 self.store.mark_good(job.id, version)?;
-                self.give_rollout_up(job, target, version, now)?;
+                if pipeline.batch.is_none() {
+                    self.give_rollout_up(job, target, version, now)?;
+                }
             }
             DeployOutcome::Started => self.store.set_stopped(job.id, false)?,
             DeployOutcome::Created | DeployOutcome::Unchanged => {}
@@ -145,6 +147,16 @@ impl<S: Store> Core<S> {
         job: JobRecord,
         step: &mut Step,
     ) -> Result<Called, StoreError> {
+        if self.pipeline_of(job.spec)?.batch.is_some() {
+            let message = format!(
+                "{} is a batch job: what has ended is not run again",
+                job.name
+            );
+            let help = format!("`sluice run launch {}` runs it anew", job.name);
+            return Ok(Err(
+                ErrorBody::new(ErrorCode::Conflict, message).with_help(help)
+            ));
+        }
         let now = step.now.unix;
         if job.stopped {
             self.store.set_stopped(job.id, false)?;

@@ -246,13 +246,15 @@ impl<S: Store> Core<S> {
         views: &[Viewed],
         now: UnixMs,
     ) -> Result<(Job, JobCounts), StoreError> {
-        let (kind, on_lost, select) = match self.readable_pipeline(job.spec)? {
+        let pipeline = self.readable_pipeline(job.spec)?;
+        let (kind, on_lost, select) = match pipeline {
             Some(pipeline) => (pipeline.kind, pipeline.on_lost, pipeline.select),
             None => (Kind::Daemon, OnLost::Wait, Select::default()),
         };
         let count = match kind {
             Kind::Daemon => None,
             Kind::Replicas { count } => Some(u64::from(count)),
+            Kind::Batch { .. } => None,
         };
         let counted = views.iter().map(|viewed| Counted {
             view: &viewed.view,
@@ -261,6 +263,13 @@ impl<S: Store> Core<S> {
             replaced: viewed.record.replaced,
         });
         let (state, counts) = job_state(job.stopped, counted, unplaced(job, count, views), now);
+        let (state, counts) = match kind {
+            Kind::Batch { .. } => {
+                let (state, counts, _) = self.batch_state(job.id, job.stopped, now)?;
+                (state, counts)
+            }
+            Kind::Daemon | Kind::Replicas { .. } => (state, counts),
+        };
         let rollout = self.store.rollout(job.id)?;
         let state = match &rollout {
             Some(record) => rollout::job_state(record, state, views),

@@ -5,8 +5,8 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::Body as RawBody;
 use axum::extract::{DefaultBodyLimit, State};
-use axum::http::HeaderMap;
 use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE, ETAG, HeaderName};
+use axum::http::{HeaderMap, StatusCode};
 use axum::middleware;
 use axum::response::{IntoResponse as _, Response};
 use futures_util::StreamExt as _;
@@ -14,10 +14,10 @@ use sluice_api::{
     ARTIFACT_BYTES_MAX, ArtifactInfo, AuditEntry, AuditQuery, DeployReply, DeployRequest,
     ErrorBody, ErrorCode, Execution, ExecutionFilter, Explain, Job, JobDetail, JobVersion,
     LogEvent, Logs, LogsQuery, MISSING_DIGESTS_MAX, MissingArtifacts, MissingReply, Node,
-    NodeDetail, NodeLabels, NodeOrder, Plugin, RollbackRequest, Rollout, RolloutOrder, Status,
-    Token, TokenCreate, TokenCreated, routes,
+    NodeDetail, NodeLabels, NodeOrder, Plugin, RollbackRequest, Rollout, RolloutOrder, Run,
+    RunFilter, RunLaunch, Status, Token, TokenCreate, TokenCreated, routes,
 };
-use sluice_model::{Digest, ExecutionId, JobName, NodeName, Role, TokenId};
+use sluice_model::{Digest, ExecutionId, JobName, NodeName, Role, RunId, TokenId};
 
 use super::ControlApi;
 use super::answer::{Body, Failure, Filter, Reply, Segments, no_method, no_route};
@@ -131,6 +131,13 @@ pub(super) fn table<C: ControlApi>(shared: Shared<C>) -> Table<C> {
         .row(
             Op::get("execution.describe", routes::EXECUTION, Reader),
             execution::<C>,
+        )
+        .row(Op::get("run.list", routes::RUNS, Reader), runs::<C>)
+        .row(Op::post("run.launch", routes::RUNS, Deployer), launch::<C>)
+        .row(Op::get("run.describe", routes::RUN, Reader), run::<C>)
+        .row(
+            Op::post("run.cancel", routes::RUN_CANCEL, Deployer),
+            cancel_run::<C>,
         )
         .row(
             Op::post("job.deploy", routes::DEPLOY, Deployer),
@@ -377,6 +384,49 @@ async fn deploy<C: ControlApi>(
     Body(request): Body<DeployRequest>,
 ) -> Reply<DeployReply> {
     Ok(axum::Json(control.deploy(request).await?))
+}
+
+async fn launch<C: ControlApi>(
+    By(control): By<C>,
+    headers: HeaderMap,
+    Body(launch): Body<RunLaunch>,
+) -> Result<(StatusCode, axum::Json<Run>), Failure> {
+    let key = match headers.get("idempotency-key") {
+        None => None,
+        Some(key) => {
+            let key = key.to_str().ok().filter(|key| {
+                !key.is_empty() && key.len() <= sluice_api::IDEMPOTENCY_KEY_BYTES_MAX
+            });
+            if key.is_none() {
+                let message = format!(
+                    "an Idempotency-Key has 1 to {} visible characters",
+                    sluice_api::IDEMPOTENCY_KEY_BYTES_MAX
+                );
+                return Err(ErrorBody::new(ErrorCode::Invalid, message).into());
+            }
+            key.map(str::to_owned)
+        }
+    };
+    let run = control.launch(launch, key).await?;
+    Ok((StatusCode::CREATED, axum::Json(run)))
+}
+
+async fn runs<C: ControlApi>(
+    By(control): By<C>,
+    Filter(filter): Filter<RunFilter>,
+) -> Reply<Vec<Run>> {
+    Ok(axum::Json(control.runs(filter).await?))
+}
+
+async fn run<C: ControlApi>(By(control): By<C>, Segments(id): Segments<RunId>) -> Reply<Run> {
+    Ok(axum::Json(control.run(id).await?))
+}
+
+async fn cancel_run<C: ControlApi>(
+    By(control): By<C>,
+    Segments(id): Segments<RunId>,
+) -> Reply<Run> {
+    Ok(axum::Json(control.cancel_run(id).await?))
 }
 
 async fn create_token<C: ControlApi>(

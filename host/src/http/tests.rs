@@ -74,6 +74,24 @@ impl ControlApi for Fake {
         std::future::ready(Ok(Vec::new()))
     }
 
+    async fn launch(&self, launch: RunLaunch, key: Option<String>) -> Answer<Run> {
+        let jobs: Vec<&str> = launch.jobs.iter().map(JobName::as_str).collect();
+        self.gone(format!("launch {} {key:?}", jobs.join(" ")))
+    }
+
+    async fn runs(&self, filter: RunFilter) -> Answer<Vec<Run>> {
+        self.note(format!("runs {:?}", filter.state));
+        Ok(Vec::new())
+    }
+
+    async fn run(&self, id: RunId) -> Answer<Run> {
+        self.gone(format!("run {id}"))
+    }
+
+    async fn cancel_run(&self, id: RunId) -> Answer<Run> {
+        self.gone(format!("cancel {id}"))
+    }
+
     fn status(&self) -> impl Future<Output = Answer<Status>> + Send {
         self.note("status".to_owned());
         std::future::ready(Ok(Status {
@@ -332,6 +350,10 @@ fn every_route() -> Vec<(&'static str, String)> {
         ("GET", routes::TOKENS.to_owned()),
         ("DELETE", routes::fill(routes::TOKEN, &[EXECUTION])),
         ("GET", routes::PLUGINS.to_owned()),
+        ("GET", routes::RUNS.to_owned()),
+        ("POST", routes::RUNS.to_owned()),
+        ("GET", routes::fill(routes::RUN, &[EXECUTION])),
+        ("POST", routes::fill(routes::RUN_CANCEL, &[EXECUTION])),
         ("POST", routes::ARTIFACTS_MISSING.to_owned()),
         ("PUT", routes::fill(routes::ARTIFACT, &[DIGEST])),
     ]
@@ -442,6 +464,7 @@ async fn every_route_reaches_its_operation() {
         let body: &[u8] = match path.as_str() {
             routes::DEPLOY => br#"{"pipeline":"name = 1"}"#,
             routes::TOKENS => br#"{"ttl_ms":1000,"uses":1}"#,
+            routes::RUNS => br#"{"jobs":["j"]}"#,
             routes::ARTIFACTS_MISSING => br#"{"digests":[]}"#,
             _ => b"",
         };
@@ -478,6 +501,10 @@ async fn every_route_reaches_its_operation() {
             "tokens",
             &format!("revoke token {EXECUTION}"),
             "plugins",
+            "runs None",
+            "launch j None",
+            &format!("run {EXECUTION}"),
+            &format!("cancel {EXECUTION}"),
         ]
     );
 }

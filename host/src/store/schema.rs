@@ -121,6 +121,7 @@ CREATE TABLE execution (
     changed_at INTEGER NOT NULL,
     -- Its node was lost and its place given away.
     replaced INTEGER NOT NULL DEFAULT 0,
+    once INTEGER NOT NULL DEFAULT 0,
     UNIQUE (job, node, slot)
 ) STRICT;
 CREATE INDEX execution_node_rev ON execution (node, rev);
@@ -153,6 +154,54 @@ CREATE TABLE evaluation (
     claimed_until INTEGER
 ) STRICT;
 CREATE UNIQUE INDEX evaluation_job ON evaluation (job);
+CREATE TABLE run (
+    seq INTEGER PRIMARY KEY AUTOINCREMENT,
+    id BLOB NOT NULL UNIQUE,
+    -- What its client named it by, and what it asked for.
+    key TEXT UNIQUE,
+    request BLOB NOT NULL,
+    params TEXT NOT NULL,
+    launched_at INTEGER NOT NULL
+) STRICT;
+CREATE TABLE task (
+    seq INTEGER PRIMARY KEY AUTOINCREMENT,
+    run BLOB NOT NULL REFERENCES run (id) ON DELETE CASCADE,
+    -- No reference: a run outlives its job.
+    job BLOB NOT NULL,
+    job_name TEXT NOT NULL,
+    version INTEGER NOT NULL,
+    spec BLOB NOT NULL,
+    -- The one node that it may go to; empty when any may have it.
+    pinned BLOB NOT NULL,
+    priority INTEGER NOT NULL,
+    concurrency INTEGER,
+    pool TEXT,
+    phase TEXT NOT NULL,
+    attempt INTEGER NOT NULL DEFAULT 0,
+    not_before INTEGER NOT NULL,
+    execution BLOB,
+    node BLOB,
+    node_name TEXT,
+    exposed INTEGER NOT NULL DEFAULT 0,
+    wiped INTEGER NOT NULL DEFAULT 0,
+    stopping TEXT,
+    claimed_by TEXT,
+    claimed_until INTEGER,
+    fence INTEGER NOT NULL DEFAULT 0,
+    deadline INTEGER,
+    started_at INTEGER,
+    ended_at INTEGER,
+    end TEXT,
+    fail TEXT,
+    reason TEXT NOT NULL DEFAULT '',
+    records_in INTEGER NOT NULL DEFAULT 0,
+    records_out INTEGER NOT NULL DEFAULT 0
+) STRICT;
+CREATE INDEX task_run ON task (run);
+CREATE INDEX task_job ON task (job, seq);
+CREATE INDEX task_execution ON task (execution) WHERE execution IS NOT NULL;
+CREATE INDEX task_waiting ON task (job, pinned, priority DESC, seq) WHERE phase = 'waiting';
+CREATE INDEX task_active ON task (node) WHERE phase = 'active';
 CREATE TABLE token (
     id BLOB PRIMARY KEY,
     secret_hash BLOB NOT NULL,

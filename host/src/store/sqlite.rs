@@ -23,6 +23,7 @@ use super::{
 };
 
 mod rows;
+mod runs;
 
 use rows::{
     API_TOKEN_COLUMNS, AUDIT_COLUMNS, EXECUTION_COLUMNS, JOB_COLUMNS, NODE_COLUMNS, TOKEN_COLUMNS,
@@ -252,6 +253,7 @@ impl SqliteStore {
             "forget specs that nothing names",
             "DELETE FROM spec WHERE digest NOT IN (SELECT spec FROM job_version)
                 AND digest NOT IN (SELECT spec FROM execution) AND digest NOT IN (SELECT spec FROM job)
+                AND digest NOT IN (SELECT spec FROM task WHERE phase <> 'ended')
                 AND digest NOT IN (SELECT good_spec FROM rollout WHERE good_spec IS NOT NULL)",
             [],
         )?;
@@ -963,7 +965,7 @@ impl Store for SqliteStore {
         self.execute(
             action,
             "INSERT INTO execution (id, job, node, slot, version, attempt, desired, spec, rev, body, created_at,
-                changed_at, replaced) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)
+                changed_at, replaced, once) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)
              ON CONFLICT (id) DO UPDATE SET version = ?5, attempt = ?6, desired = ?7, spec = ?8, rev = ?9, body = ?10,
                 changed_at = ?12, replaced = ?13",
             params![
@@ -979,7 +981,8 @@ impl Store for SqliteStore {
                 row,
                 execution.created_at.0,
                 execution.changed_at.0,
-                execution.replaced
+                execution.replaced,
+                execution.once
             ],
         )?;
         self.execute(

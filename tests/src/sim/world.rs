@@ -177,6 +177,7 @@ impl World {
             heartbeat: Duration::from_millis(config.heartbeat_ms),
             lost_after: Duration::from_millis(config.lost_after_ms),
             worker: "simulated".to_owned(),
+            limits: Default::default(),
         };
         let orchestrator = Orchestrator::new(core_config, random.split())
             .expect("SQLite opens a database in memory");

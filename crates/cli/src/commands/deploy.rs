@@ -29,6 +29,13 @@ pub(super) async fn deploy(
     let reply = deploy_file(&client, &file, args.dry_run, args.if_version, out).await?;
     report(out, &reply)?;
     match args.wait {
+        Some(_) if file.pipeline.batch.is_some() => {
+            out.say(&format!(
+                "{0} is a batch job and waits for a launch: `sluice run launch {0}`",
+                reply.job
+            ));
+            Ok(())
+        }
         Some(wait) => {
             let (job, nodes) = (&reply.job, &reply.matching_nodes);
             wait::for_job(&client, out, job, reply.version, nodes, wait).await

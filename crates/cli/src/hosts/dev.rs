@@ -7,12 +7,14 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
-use sluice_api::{DeployOutcome, Execution, JobDetail, TokenCreate, TokenCreated, routes};
+use sluice_api::{
+    DeployOutcome, Execution, JobDetail, Run, RunLaunch, TokenCreate, TokenCreated, routes,
+};
 use sluice_edge_runtime::runner::AllowedCommands;
 use sluice_edge_runtime::{EdgeHandle, SHUTDOWN_WITHIN};
 use sluice_host::{Orchestrator, OrchestratorConfig, OrchestratorHandle};
 use sluice_model::pipeline::Pipeline;
-use sluice_model::{ExecutionState, Labels, NodeName, Version};
+use sluice_model::{ExecutionState, JobName, Labels, NodeName, RunState, Version};
 use tokio_util::sync::CancellationToken;
 
 use super::edge::{self, InProcess};
@@ -163,6 +165,9 @@ async fn run(client: &Client, file: PipelineFile, out: &Out) -> Result<(), Failu
         DeployOutcome::Started | DeployOutcome::Unchanged => "continues",
     };
     out.say(&format!("{} {verb}; Ctrl-C stops it", reply.job));
+    if file.pipeline.batch.is_some() {
+        return launched(client, reply.job, out).await;
+    }
     loop {
         let detail: JobDetail = client
             .get(&routes::fill(routes::JOB, &[reply.job.as_str()]))
@@ -171,6 +176,42 @@ async fn run(client: &Client, file: PipelineFile, out: &Out) -> Result<(), Failu
             return result;
         }
         tokio::time::sleep(LOOK_INTERVAL).await;
+    }
+}
+
+/// Launches a batch job with its defaults, and waits for its end.
+async fn launched(client: &Client, job: JobName, out: &Out) -> Result<(), Failure> {
+    let launch = RunLaunch {
+        jobs: vec![job],
+        ..RunLaunch::default()
+    };
+    let mut run: Run = client.post_json(routes::RUNS, &launch).await?;
+    loop {
+        let lines: Vec<String> = run
+            .tasks
+            .iter()
+            .map(|task| {
+                format!(
+                    "{}: {} records in, {} out",
+                    task.job, task.records_in, task.records_out
+                )
+            })
+            .collect();
+        match run.state {
+            RunState::Pending | RunState::Running => {}
+            RunState::Completed => {
+                out.say(&lines.join("\n"));
+                return Ok(());
+            }
+            RunState::Failed | RunState::Cancelled | RunState::TimedOut => {
+                let why: Vec<String> = run.tasks.iter().map(render::run_task_line).collect();
+                let failure = Failure::new(Exit::Failed, format!("its run is {}", run.state));
+                return Err(failure.with_detail(why.join("\n")));
+            }
+        }
+        tokio::time::sleep(LOOK_INTERVAL).await;
+        let path = routes::fill(routes::RUN, &[&run.id.to_string()]);
+        run = client.get(&path).await?;
     }
 }
 

@@ -41,6 +41,9 @@ fn config(args: OrchestratorArgs) -> Result<OrchestratorConfig, Failure> {
     config.lost_after = args.lost_after;
     config.certificate_life = args.certificate_life;
     config.metrics = args.metrics;
+    config.limits.all = args.tasks_max;
+    config.limits.per_node = args.tasks_per_node;
+    config.limits.pools = args.pool.into_iter().collect();
     for address in args.advertise {
         let address = address
             .parse()

@@ -4,6 +4,7 @@ use sluice_edge_runtime::runner::{
     AllowedCommands, AllowedPaths, End, ExecutionPlan, PrepareError, RunnerContext, RunnerOptions,
     run_local,
 };
+use sluice_model::pipeline::Params;
 use sluice_model::{Attempt, Digest, ExecutionId, Labels, NodeName, Version};
 
 use super::{console, ended_early, stop_on_signals, temporary_dir, working_directory};
@@ -51,6 +52,16 @@ pub(crate) async fn run_pipeline(
     ended(end)
 }
 
+/// The parameters' defaults: nobody is asked here.
+fn default_params(file: &PipelineFile) -> Result<Params, Failure> {
+    file.pipeline.default_params().map_err(|wrong| {
+        let lines: Vec<String> = wrong.iter().map(ToString::to_string).collect();
+        Failure::invalid(format!("{} cannot run with defaults alone", file.pipeline.name))
+            .with_detail(lines.join("\n"))
+            .with_help("give each parameter of `[params]` a `default`, or deploy it and launch it with `sluice run launch --param`")
+    })
+}
+
 fn plan(file: PipelineFile, dir: &std::path::Path) -> Result<ExecutionPlan, Failure> {
     let mut components = Vec::new();
     for plugin in &file.plugins {
@@ -70,6 +81,7 @@ fn plan(file: PipelineFile, dir: &std::path::Path) -> Result<ExecutionPlan, Fail
             format!("this machine gives no random numbers: {error}"),
         )
     })?;
+    let params = default_params(&file)?;
     let node: NodeName = "local".parse().expect("a good name");
     Ok(ExecutionPlan {
         execution: ExecutionId::from_random(id),
@@ -79,6 +91,7 @@ fn plan(file: PipelineFile, dir: &std::path::Path) -> Result<ExecutionPlan, Fail
         job: file.pipeline.name.clone(),
         node,
         labels: Labels::new(),
+        params,
         pipeline: file.pipeline,
         components,
         state_dir: dir.join("execution"),

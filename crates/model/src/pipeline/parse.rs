@@ -18,6 +18,7 @@ use crate::{JobName, NodeName, StageName, check_label_key, check_label_value};
 
 use super::{PIPELINE_BYTES_MAX, Pipeline, PluginRef, Problem, Problems, Select};
 
+mod batch;
 mod connectors;
 pub(super) mod keys;
 mod placement;
@@ -124,7 +125,9 @@ fn document_fields(walk: &mut Walk<'_>, root: &Section<'_>) -> Option<Pipeline> 
     let name = walk
         .required(root, "name", "name = \"field-temps\"")
         .and_then(|field| job_name(walk, &field));
-    let placement = placement::placement(walk, root);
+    let word = placement::kind_word(walk, root);
+    let batch = batch::batch(walk, root, word);
+    let placement = placement::placement(walk, root, word, batch.as_ref().and_then(Option::as_ref));
     let select = match root.field("select") {
         Some(field) => select(walk, &field),
         None => Some(Select::default()),
@@ -146,6 +149,7 @@ fn document_fields(walk: &mut Walk<'_>, root: &Section<'_>) -> Option<Pipeline> 
         on_lost,
         select: select?,
         rollout: rollout?,
+        batch: batch?,
         input: input?,
         stages: stages?,
         output: output?,

@@ -54,16 +54,35 @@ struct PipelineDocument {
     /// How the job is placed.
     #[schemars(default)]
     kind: KindDocument,
-    /// How many nodes; with `kind = "replicas"` only, and required there.
+    /// How many nodes; required with `kind = "replicas"`, 1 with `kind = "batch"` when absent.
     #[schemars(range(min = 1, max = 1000))]
     count: Option<u32>,
-    /// What becomes of an execution whose node is lost. Absent: `wait` for a daemon, `replace` for replicas.
+    /// What becomes of an execution whose node is lost. Absent: `wait` for a daemon, `replace` for replicas, `fail` for a batch.
     on_lost: Option<OnLostDocument>,
     /// Which nodes, by label; `node` stands for the node's name. Absent: every node.
     #[schemars(default)]
     select: BTreeMap<String, OneOrMore>,
     /// How a new version reaches the nodes. Absent: all at once up to 10 nodes, else 10 % at a time.
     rollout: Option<RolloutDocument>,
+    /// Whether a task of a batch may run again when nobody can tell whether it has ended. Absent: it may not.
+    idempotent: Option<bool>,
+    /// How long a task of a batch may take, from `1s` to `30d`. Absent: as long as it takes.
+    timeout: Option<String>,
+    /// Tries after a task's first one that failed. Absent: 0.
+    #[schemars(range(max = 100))]
+    retries: Option<u32>,
+    /// Tasks of a higher priority are placed first. Absent: 0.
+    #[schemars(range(min = -1000, max = 1000))]
+    priority: Option<i32>,
+    /// Tasks of this batch that run at once. Absent: as many as the orchestrator allows.
+    #[schemars(range(min = 1, max = 1000000))]
+    concurrency: Option<u32>,
+    /// The pool that its tasks take a place of; `sluice orchestrator --pool NAME=SIZE` makes one.
+    #[schemars(regex(pattern = "^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$"))]
+    pool: Option<String>,
+    /// What a launch of a batch may say, by name: `${param.NAME}` stands for it.
+    #[schemars(default, extend("maxProperties" = 64))]
+    params: BTreeMap<String, ParamDocument>,
     /// Where records come from: exactly one kind.
     input: InputDocument,
     /// What happens to the records, in order.
@@ -83,6 +102,45 @@ enum KindDocument {
     Daemon,
     /// One execution on each of `count` matching nodes.
     Replicas,
+    /// Runs to an end each time it is launched, on `count` matching nodes.
+    Batch,
+}
+
+/// A parameter of a batch.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+#[expect(dead_code, reason = "only its schema is used")]
+struct ParamDocument {
+    /// What its values are.
+    r#type: ParamKindDocument,
+    /// What it is when a launch does not say. Absent: a launch must say.
+    default: Option<ParamDefaultDocument>,
+}
+
+/// What a parameter's values are.
+#[derive(JsonSchema)]
+#[schemars(rename_all = "lowercase")]
+#[expect(dead_code, reason = "only its schema is used")]
+enum ParamKindDocument {
+    /// Any text.
+    String,
+    /// A whole number.
+    Integer,
+    /// A number.
+    Number,
+    /// `true` or `false`.
+    Boolean,
+}
+
+/// A value of the parameter's type.
+#[derive(JsonSchema)]
+#[schemars(untagged)]
+#[expect(dead_code, reason = "only its schema is used")]
+enum ParamDefaultDocument {
+    Text(String),
+    Integer(i64),
+    Number(f64),
+    Boolean(bool),
 }
 
 /// What becomes of an execution whose node is lost.

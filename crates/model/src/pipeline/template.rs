@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! ${node.name}  ${node.labels.KEY}  ${node.labels.KEY:-default}  ${job.name}  ${execution.id}    everywhere
+//! ${param.NAME}                                                                 in kind batch, where it is declared
 //! ${seq}  ${now}  ${hostname}                                                   only in generate's template
 //! $${           a literal ${
 //! ```
@@ -13,6 +14,7 @@ use std::fmt;
 use std::io::Write as _;
 use std::ops::Range;
 
+use super::batch::{Params, check_param_name};
 use crate::{ExecutionId, JobName, Labels, NodeName, check_label_key};
 
 /// Where a template stands, which decides what it may name.
@@ -40,6 +42,8 @@ pub enum Variable {
     JobName,
     /// `${execution.id}`
     ExecutionId,
+    /// `${param.NAME}`: what the launch said, or the default.
+    Param(String),
     /// `${seq}`: the record's number, from 0.
     Seq,
     /// `${now}`: the time the record was made, RFC 3339.
@@ -61,6 +65,8 @@ pub struct TemplateContext<'a> {
     pub execution: ExecutionId,
     /// The machine's host name.
     pub hostname: &'a str,
+    /// The run's parameters; none for a job that is not a batch.
+    pub params: &'a Params,
 }
 
 /// Why a text is not a template, or a template has no value here. `at` is a byte range of the text.
@@ -98,6 +104,23 @@ pub enum TemplateError {
         /// The whole `${...}`.
         at: Range<usize>,
     },
+    /// A name that no parameter has.
+    #[error(
+        "`{name}` is not a parameter: its name {}",
+        crate::pipeline::ParamNameError
+    )]
+    ParamName {
+        /// The name.
+        name: String,
+        /// The whole `${...}`.
+        at: Range<usize>,
+    },
+    /// The run has no such parameter.
+    #[error("this run has no parameter `{name}`")]
+    MissingParam {
+        /// Its name.
+        name: String,
+    },
     /// The node lacks a label that has no default.
     #[error("this node has no label `{key}`; set it, or write `${{node.labels.{key}:-default}}`")]
     MissingLabel {
@@ -113,8 +136,9 @@ impl TemplateError {
             Self::Unclosed { at }
             | Self::Unknown { at, .. }
             | Self::RecordOnly { at, .. }
+            | Self::ParamName { at, .. }
             | Self::LabelKey { at, .. } => Some(at.clone()),
-            Self::MissingLabel { .. } => None,
+            Self::MissingLabel { .. } | Self::MissingParam { .. } => None,
         }
     }
 }
@@ -148,6 +172,32 @@ impl Template {
     /// Every problem of `text`, in order; empty when [`Template::parse`] takes it.
     pub fn problems(text: &str, scope: TemplateScope) -> Vec<TemplateError> {
         split(text, scope).1
+    }
+
+    /// The parameters that a text names, each with its place; names that no parameter can have are left out.
+    pub fn params(text: &str, scope: TemplateScope) -> Vec<(String, Range<usize>)> {
+        let mut params = Vec::new();
+        for (found, _) in text.match_indices("${param.") {
+            let Some(length) = text[found..].find('}') else {
+                continue;
+            };
+            let at = found..found + length + 1;
+            let named = variable(&text[found + 2..at.end - 1], at.clone(), scope);
+            if let Ok(Variable::Param(name)) = named
+                && !text[..found].ends_with('$')
+            {
+                params.push((name, at));
+            }
+        }
+        params
+    }
+
+    /// The parameter that is all of the text.
+    pub fn lone_param(&self) -> Option<&str> {
+        match self.pieces.as_slice() {
+            [Piece::Variable(Variable::Param(name))] => Some(name),
+            _ => None,
+        }
     }
 
     /// The text as the pipeline's author wrote it.
@@ -239,6 +289,7 @@ impl fmt::Display for Variable {
             } => write!(f, "node.labels.{key}:-{default}"),
             Self::JobName => f.write_str("job.name"),
             Self::ExecutionId => f.write_str("execution.id"),
+            Self::Param(name) => write!(f, "param.{name}"),
             Self::Seq => f.write_str("seq"),
             Self::Now => f.write_str("now"),
             Self::Hostname => f.write_str("hostname"),
@@ -262,6 +313,10 @@ fn value<'a>(
         Variable::JobName => Cow::Borrowed(context.job.as_str()),
         Variable::ExecutionId => Cow::Owned(context.execution.to_string()),
         Variable::Hostname => Cow::Borrowed(context.hostname),
+        Variable::Param(name) => match context.params.get(name) {
+            Some(value) => Cow::Owned(value.to_string()),
+            None => return Err(TemplateError::MissingParam { name: name.clone() }),
+        },
         Variable::Seq | Variable::Now => return Ok(None),
     }))
 }
@@ -311,6 +366,13 @@ fn variable(name: &str, at: Range<usize>, scope: TemplateScope) -> Result<Variab
         "now" => record_only(Variable::Now),
         "hostname" => record_only(Variable::Hostname),
         other => {
+            if let Some(name) = other.strip_prefix("param.") {
+                let name = name.to_owned();
+                return match check_param_name(&name) {
+                    Ok(()) => Ok(Variable::Param(name)),
+                    Err(_) => Err(TemplateError::ParamName { name, at }),
+                };
+            }
             let Some(label) = other.strip_prefix("node.labels.") else {
                 return Err(TemplateError::Unknown {
                     name: other.to_owned(),

@@ -563,6 +563,7 @@ impl Rig {
             desired,
             slot: Slot(0),
             spec: spec.digest(),
+            once: false,
         };
         self.fake.specs.insert(spec.digest(), spec.encode());
         self.fake.put(id(n).to_bytes().to_vec(), row.encode());
@@ -617,6 +618,7 @@ pub(super) fn spec(content: &str) -> Spec {
             digest: component(content),
             size: 1,
         }],
+        params: Default::default(),
     }
 }
 

@@ -1,7 +1,7 @@
 //! What a node reports: its observed set in parts, put together, judged, written down and acknowledged.
 
 use sluice_ledger::{Offer, Position, Verdict};
-use sluice_model::{Desired, ExecutionId, NodeId, ObservedPhase, Revision};
+use sluice_model::{Desired, ExecutionId, NodeId, ObservedPhase, Revision, Slot};
 use sluice_protocol::admission::RejectCode;
 use sluice_protocol::{ObservedRow, Received, Resync, Rows, orchestrator_message};
 use tracing::{info, warn};
@@ -170,7 +170,10 @@ impl<S: Store> Core<S> {
             };
             if self.store.put_outcome(node, &outcome, &row.body)? {
                 log_state(&outcome);
-                self.evaluate_job(execution.job, step.now.unix)?;
+                if execution.slot == Slot::ZERO {
+                    self.evaluate_job(execution.job, step.now.unix)?;
+                }
+                self.settle_execution(&execution, step)?;
             }
         }
         for report in reports {
@@ -187,6 +190,12 @@ impl<S: Store> Core<S> {
             // What it tells of a new version may end its rollout, or let the next nodes have it.
             if self.watches.contains_key(&execution.job) {
                 self.evaluate_job(execution.job, step.now.unix)?;
+            }
+            if matches!(
+                report.phase,
+                ObservedPhase::Stopped | ObservedPhase::Quarantined
+            ) {
+                self.settle_execution(&execution, step)?;
             }
             if report.phase == ObservedPhase::Purged && execution.desired == Desired::Purge {
                 self.store.remove_assignment(execution.id)?;

@@ -135,8 +135,7 @@ pub(super) fn read_job(row: &SqlRow<'_>) -> rusqlite::Result<JobRecord> {
     })
 }
 
-pub(super) const EXECUTION_COLUMNS: &str =
-    "id, job, node, slot, version, attempt, desired, spec, rev, created_at, changed_at, replaced";
+pub(super) const EXECUTION_COLUMNS: &str = "id, job, node, slot, version, attempt, desired, spec, rev, created_at, changed_at, replaced, once";
 
 pub(super) fn read_execution(row: &SqlRow<'_>) -> rusqlite::Result<ExecutionRecord> {
     Ok(ExecutionRecord {
@@ -152,6 +151,7 @@ pub(super) fn read_execution(row: &SqlRow<'_>) -> rusqlite::Result<ExecutionReco
         created_at: time(row, 9)?,
         changed_at: time(row, 10)?,
         replaced: row.get(11)?,
+        once: row.get(12)?,
     })
 }
 

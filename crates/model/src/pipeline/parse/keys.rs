@@ -2,8 +2,35 @@
 
 /// The document itself.
 pub(in crate::pipeline) const PIPELINE: &[&str] = &[
-    "name", "kind", "count", "on_lost", "select", "rollout", "input", "stage", "output",
+    "name",
+    "kind",
+    "count",
+    "on_lost",
+    "select",
+    "rollout",
+    "idempotent",
+    "timeout",
+    "retries",
+    "priority",
+    "concurrency",
+    "pool",
+    "params",
+    "input",
+    "stage",
+    "output",
 ];
+/// Those of the document that belong to `kind = "batch"`.
+pub(in crate::pipeline) const BATCH: &[&str] = &[
+    "idempotent",
+    "timeout",
+    "retries",
+    "priority",
+    "concurrency",
+    "pool",
+    "params",
+];
+/// `[params.NAME]`
+pub(in crate::pipeline) const PARAM: &[&str] = &["type", "default"];
 /// `[rollout]`
 pub(in crate::pipeline) const ROLLOUT: &[&str] = &[
     "max_parallel",
@@ -46,7 +73,6 @@ pub(in crate::pipeline) const RESERVED: &[&str] = &[
     "isolation",
     "on_error",
     "parallelism",
-    "param",
     "remap",
     "retry",
     "secret",

@@ -2,16 +2,18 @@
 
 use super::walk::{Field, Section, Walk};
 use crate::OnLost;
-use crate::pipeline::{Kind, REPLICAS_MAX};
+use crate::pipeline::{Batch, Kind, REPLICAS_MAX};
 
-const KINDS: &str = "this version has `daemon`, one execution on every matching node, and `replicas`, one on each of `count` nodes";
+const KINDS: &str = "there is `daemon`, one execution on every matching node, `replicas`, one on each of `count` nodes, and `batch`, \
+                     which runs to an end each time it is launched";
 
 /// Reads `kind`, `count` and `on_lost`.
-pub(super) fn placement(walk: &mut Walk<'_>, root: &Section<'_>) -> Option<(Kind, OnLost)> {
-    let word = match root.field("kind") {
-        Some(field) => word(walk, &field),
-        None => Some(Word::Daemon),
-    };
+pub(super) fn placement(
+    walk: &mut Walk<'_>,
+    root: &Section<'_>,
+    word: Option<Word>,
+    batch: Option<&Batch>,
+) -> Option<(Kind, OnLost)> {
     let count = root.field("count");
     let kind = match word {
         None => None,
@@ -20,7 +22,7 @@ pub(super) fn placement(walk: &mut Walk<'_>, root: &Section<'_>) -> Option<(Kind
             Some(field) => {
                 walk.problem(
                     field.key,
-                    "`count` belongs to `kind = \"replicas\"`".to_owned(),
+                    "`count` belongs to `kind = \"replicas\"` and `kind = \"batch\"`".to_owned(),
                     "",
                     "a daemon runs on every matching node: take it out, or write `kind = \"replicas\"`",
                 );
@@ -28,39 +30,45 @@ pub(super) fn placement(walk: &mut Walk<'_>, root: &Section<'_>) -> Option<(Kind
             }
         },
         Some(Word::Replicas) => match count {
-            Some(field) => replicas(walk, &field),
+            Some(field) => nodes(walk, &field).map(|count| Kind::Replicas { count }),
             None => {
                 walk.required(root, "count", "count = 3");
                 None
             }
         },
+        Some(Word::Batch) => match count {
+            Some(field) => nodes(walk, &field).map(|count| Kind::Batch { count }),
+            None => Some(Kind::Batch { count: 1 }),
+        },
     };
     let on_lost = match root.field("on_lost") {
-        Some(field) => on_lost(walk, &field, word),
+        Some(field) => on_lost(walk, &field, word, batch),
         None => kind.map(Kind::on_lost_default),
     };
     Some((kind?, on_lost?))
 }
 
+/// The kinds as they are written.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Word {
+pub(super) enum Word {
     Daemon,
     Replicas,
+    Batch,
+}
+
+/// Reads `kind`.
+pub(super) fn kind_word(walk: &mut Walk<'_>, root: &Section<'_>) -> Option<Word> {
+    match root.field("kind") {
+        Some(field) => word(walk, &field),
+        None => Some(Word::Daemon),
+    }
 }
 
 fn word(walk: &mut Walk<'_>, field: &Field<'_>) -> Option<Word> {
-    match walk.text(field, "a kind, \"daemon\" or \"replicas\"")? {
+    match walk.text(field, "a kind, \"daemon\", \"replicas\" or \"batch\"")? {
         "daemon" => Some(Word::Daemon),
         "replicas" => Some(Word::Replicas),
-        "batch" => {
-            walk.problem(
-                field.value.clone(),
-                "kind `batch` is not in this version".to_owned(),
-                "reserved for a later version",
-                KINDS,
-            );
-            None
-        }
+        "batch" => Some(Word::Batch),
         other => {
             walk.problem(
                 field.value.clone(),
@@ -73,7 +81,7 @@ fn word(walk: &mut Walk<'_>, field: &Field<'_>) -> Option<Word> {
     }
 }
 
-fn replicas(walk: &mut Walk<'_>, field: &Field<'_>) -> Option<Kind> {
+fn nodes(walk: &mut Walk<'_>, field: &Field<'_>) -> Option<u32> {
     let Some(count) = field.item.as_integer() else {
         walk.wrong_type(
             field.value.clone(),
@@ -84,7 +92,7 @@ fn replicas(walk: &mut Walk<'_>, field: &Field<'_>) -> Option<Kind> {
         return None;
     };
     match u32::try_from(count) {
-        Ok(count) if (1..=REPLICAS_MAX).contains(&count) => Some(Kind::Replicas { count }),
+        Ok(count) if (1..=REPLICAS_MAX).contains(&count) => Some(count),
         _ => {
             walk.problem(
                 field.value.clone(),
@@ -97,7 +105,12 @@ fn replicas(walk: &mut Walk<'_>, field: &Field<'_>) -> Option<Kind> {
     }
 }
 
-fn on_lost(walk: &mut Walk<'_>, field: &Field<'_>, kind: Option<Word>) -> Option<OnLost> {
+fn on_lost(
+    walk: &mut Walk<'_>,
+    field: &Field<'_>,
+    kind: Option<Word>,
+    batch: Option<&Batch>,
+) -> Option<OnLost> {
     match walk
         .text(field, "\"wait\", \"replace\" or \"fail\"")?
         .parse()
@@ -108,6 +121,15 @@ fn on_lost(walk: &mut Walk<'_>, field: &Field<'_>, kind: Option<Word>) -> Option
                 "a daemon's execution has no other node to go to".to_owned(),
                 "",
                 "it runs on every matching node already: write \"wait\" or \"fail\"",
+            );
+            None
+        }
+        Ok(OnLost::Replace) if batch.is_some_and(|batch| !batch.idempotent) => {
+            walk.problem(
+                field.value.clone(),
+                "on another node it would run a second time".to_owned(),
+                "",
+                "write `idempotent = true` if it may, or \"fail\" or \"wait\" here",
             );
             None
         }

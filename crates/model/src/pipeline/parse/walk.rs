@@ -1,5 +1,6 @@
 //! Tables, fields and their places: what every part of the walk uses.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::ops::Range;
 
@@ -17,6 +18,8 @@ pub(super) struct Walk<'a> {
     pub(super) problems: Vec<Problem>,
     /// The plugins that stages name, in order.
     pub(super) plugins: Vec<PluginUse>,
+    /// The names of the parameters that are declared.
+    pub(super) params: BTreeSet<String>,
 }
 
 /// A table of the document.
@@ -120,6 +123,7 @@ impl<'a> Walk<'a> {
             source,
             problems: Vec::new(),
             plugins: Vec::new(),
+            params: BTreeSet::new(),
         }
     }
 
@@ -306,6 +310,25 @@ impl<'a> Walk<'a> {
             };
             self.problem(span, problem.to_string(), "", help.as_deref());
         }
+        for (name, at) in Template::params(text, scope) {
+            if self.params.contains(&name) {
+                continue;
+            }
+            let span = self.place_within(&value, text, at);
+            let known: Vec<&str> = self.params.iter().map(String::as_str).collect();
+            let help = match nearest(&name, &known) {
+                Some(near) => format!("did you mean `${{param.{near}}}`?"),
+                None => format!(
+                    "declare it: `[params]` with `{name} = {{ type = \"string\" }}`, in `kind = \"batch\"`"
+                ),
+            };
+            self.problem(
+                span,
+                format!("no parameter `{name}` is declared"),
+                "",
+                &*help,
+            );
+        }
     }
 
     /// A value's place, or that of what is around it.
@@ -332,6 +355,7 @@ const SETTING_VARIABLES: &[&str] = &[
     "${node.labels.KEY}",
     "${node.labels.KEY:-default}",
     "${job.name}",
+    "${param.NAME}",
     "${execution.id}",
 ];
 const RECORD_VARIABLES: &[&str] = &["${seq}", "${now}", "${hostname}"];

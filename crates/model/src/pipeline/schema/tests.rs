@@ -33,6 +33,11 @@ fn properties(schema: &Value, name: &str) -> BTreeSet<String> {
 const SECTIONS: &[(&str, &[&str], &str)] = &[
     ("", keys::PIPELINE, "KEY = 1"),
     ("RolloutDocument", keys::ROLLOUT, "[rollout]\nKEY = 1"),
+    (
+        "ParamDocument",
+        keys::PARAM,
+        "kind = \"batch\"\n[params.p]\nKEY = 1",
+    ),
     ("InputDocument", keys::INPUTS, "[input]\nKEY = 1"),
     (
         "GenerateDocument",

@@ -13,6 +13,7 @@ fn check(text: &str, expected: &str) {
         job: &job,
         execution: ExecutionId::from_random([7; 16]),
         hostname: "machine",
+        params: &Default::default(),
     };
     let shown = match Template::parse(text, TemplateScope::Setting) {
         Ok(template) => match template.render(&context) {
@@ -94,6 +95,7 @@ fn a_resolved_record_has_only_seq_and_now_left() {
         job: &job,
         execution: ExecutionId::from_random([7; 16]),
         hostname: "machine",
+        params: &Default::default(),
     };
     let template = Template::parse(
         "${hostname}:${node.name} ${seq} $${x} ${now}",
@@ -140,6 +142,7 @@ fn a_stages_settings_are_rendered_in_their_strings_only() {
         job: &job,
         execution,
         hostname: "machine",
+        params: &Default::default(),
     };
     let rendered = pipeline.stages[0].render_config(&context).unwrap();
     assert_eq!(

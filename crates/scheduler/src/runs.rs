@@ -1,0 +1,319 @@
+//! Runs: where a task goes, when it has ended, and what a run's tasks make of it.
+//!
+//! ```text
+//!   waiting ── claimed and placed ──> active ── outcome, stop, loss ──> ended
+//!      ^                                │
+//!      └── tried again, taken back ─────┘       each try is an execution of its own
+//! ```
+//!
+//! An ended try is never run again: a new one has a new execution, and with it a state of its own on the edge.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use sluice_model::{Digest, FailReason, JobId, NodeId, ObservedPhase, OnLost, RunState, TaskState};
+
+use crate::place::refusal;
+use crate::plan::{NodeFacts, mismatch};
+use sluice_model::pipeline::Select;
+
+/// Wait before a task's second try; doubles with each one up to [`RETRY_DELAY_MAX`].
+const RETRY_DELAY_MIN: Duration = Duration::from_secs(1);
+
+/// Longest wait between two tries: what is not mended by then is looked at by a person.
+const RETRY_DELAY_MAX: Duration = Duration::from_secs(300);
+
+/// Why a task cannot be placed now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Unfit {
+    /// No node can ever take it as things are.
+    NoNode {
+        /// Of all nodes, what keeps each sort from it.
+        reason: String,
+    },
+    /// The nodes that could are not connected.
+    Away {
+        /// Which.
+        nodes: Vec<String>,
+    },
+}
+
+/// A node as a task sees it.
+#[derive(Clone, Debug)]
+pub struct Candidate {
+    /// The node.
+    pub node: NodeFacts,
+    /// Its session lives.
+    pub connected: bool,
+    /// Tasks that are placed there.
+    pub tasks: u64,
+}
+
+/// Chooses a connected node that matches, with the fewest tasks, ties by a hash; never one of `taken`.
+pub fn choose_node(
+    job: JobId,
+    select: &Select,
+    pinned: Option<NodeId>,
+    taken: &BTreeSet<NodeId>,
+    candidates: &[Candidate],
+) -> Result<NodeId, Unfit> {
+    let mut away = Vec::new();
+    let mut best: Option<(u64, Digest, NodeId)> = None;
+    let mut tally: Vec<(String, u32)> = Vec::new();
+    for Candidate {
+        node,
+        connected,
+        tasks,
+    } in candidates
+    {
+        let obstacle = if pinned.is_some_and(|pinned| pinned != node.id) {
+            Some("not the node that it was launched for".to_owned())
+        } else if mismatch(select, node).is_some() {
+            Some("outside its selector".to_owned())
+        } else if taken.contains(&node.id) {
+            Some("taken by another task of the run".to_owned())
+        } else if node.lost {
+            away.push(node.name.to_string());
+            None
+        } else if let Some(refusal) = refusal(true, node) {
+            Some(format!("refused since {refusal}"))
+        } else if *connected {
+            let mut key = Vec::with_capacity(32);
+            key.extend_from_slice(&job.to_bytes());
+            key.extend_from_slice(&node.id.to_bytes());
+            let entry = (*tasks, Digest::of(&key), node.id);
+            if best.is_none_or(|best| entry < best) {
+                best = Some(entry);
+            }
+            None
+        } else {
+            away.push(node.name.to_string());
+            None
+        };
+        if let Some(obstacle) = obstacle {
+            match tally.iter_mut().find(|(words, _)| *words == obstacle) {
+                Some((_, count)) => *count += 1,
+                None => tally.push((obstacle, 1)),
+            }
+        }
+    }
+    if let Some((_, _, node)) = best {
+        return Ok(node);
+    }
+    if !away.is_empty() {
+        return Err(Unfit::Away { nodes: away });
+    }
+    let words: Vec<String> = tally
+        .iter()
+        .map(|(words, count)| format!("{count} {words}"))
+        .collect();
+    let reason = if words.is_empty() {
+        "no node has joined yet".to_owned()
+    } else {
+        format!("of {} nodes: {}", candidates.len(), words.join(", "))
+    };
+    Err(Unfit::NoNode { reason })
+}
+
+/// How a try ended, as the edge said.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Said {
+    /// Where it stands.
+    pub phase: ObservedPhase,
+    /// With phase `failed`: the sort.
+    pub fail: Option<FailReason>,
+    /// In words.
+    pub reason: String,
+}
+
+/// Why a task is being stopped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stopping {
+    /// An operator called it off.
+    Cancelled,
+    /// It ran past its timeout.
+    TimedOut,
+    /// Its node is drained.
+    Drained,
+}
+
+/// An active task, and all that its end depends on.
+#[derive(Clone, Debug)]
+pub struct ActiveTask {
+    /// Which try it is, from 1.
+    pub attempt: u64,
+    /// Tries after the first one that failed.
+    pub retries: u32,
+    /// It may run again when nobody can tell whether it has ended.
+    pub idempotent: bool,
+    /// What becomes of it when its node is lost.
+    pub on_lost: OnLost,
+    /// Its row may have reached the edge.
+    pub exposed: bool,
+    /// It was ordered to stop.
+    pub stopping: Option<Stopping>,
+    /// The recorded outcome of this try.
+    pub outcome: Option<Said>,
+    /// What the edge said last of this try.
+    pub live: Option<Said>,
+    /// Its node's session lives.
+    pub connected: bool,
+    /// Its node counts as lost, was revoked or is forgotten.
+    pub gone: bool,
+    /// The edge lost its store since the row was committed.
+    pub wiped: bool,
+}
+
+/// What becomes of an active task.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It goes on.
+    Active,
+    /// It is over.
+    Ended {
+        /// How.
+        state: TaskState,
+        /// With `failed`: the sort.
+        fail: Option<FailReason>,
+        /// In words.
+        reason: String,
+    },
+    /// It is tried again after this wait.
+    Again {
+        /// How long.
+        after: Duration,
+        /// Why, in words.
+        reason: String,
+    },
+}
+
+/// Judges an active task.
+pub fn judge(task: &ActiveTask) -> Verdict {
+    let failed = |fail, reason: String| Verdict::Ended {
+        state: TaskState::Failed,
+        fail: Some(fail),
+        reason,
+    };
+    let again = |after, reason: String| Verdict::Again { after, reason };
+    if let Some(outcome) = &task.outcome {
+        if outcome.phase == ObservedPhase::Completed {
+            return Verdict::Ended {
+                state: TaskState::Completed,
+                fail: None,
+                reason: outcome.reason.clone(),
+            };
+        }
+        if let Some(stopping) = task.stopping.filter(|it| *it != Stopping::Drained) {
+            return stopped(stopping);
+        }
+        let fail = outcome.fail.unwrap_or(FailReason::Indeterminate);
+        let may_repeat = fail != FailReason::Indeterminate || task.idempotent;
+        if may_repeat && task.attempt <= u64::from(task.retries) {
+            return again(retry_delay(task.attempt), outcome.reason.clone());
+        }
+        return failed(fail, outcome.reason.clone());
+    }
+    if let Some(live) = &task.live
+        && live.phase == ObservedPhase::Quarantined
+    {
+        if task.idempotent && task.attempt <= u64::from(task.retries) {
+            return again(retry_delay(task.attempt), live.reason.clone());
+        }
+        return failed(FailReason::Retries, live.reason.clone());
+    }
+    if task.wiped && !task.idempotent {
+        return failed(
+            FailReason::Indeterminate,
+            "its edge lost its store while it was there, and nobody can tell whether its work was done; it is not \
+             idempotent, so it does not run again"
+                .to_owned(),
+        );
+    }
+    if let Some(stopping) = task.stopping {
+        let has_stopped = task.live.as_ref().is_some_and(|live| {
+            matches!(live.phase, ObservedPhase::Stopped | ObservedPhase::Purged)
+        });
+        if !has_stopped && task.connected {
+            return Verdict::Active;
+        }
+        if stopping != Stopping::Drained {
+            return stopped(stopping);
+        }
+        let reason = "its node is being drained".to_owned();
+        return if !task.exposed || task.idempotent {
+            again(Duration::ZERO, reason)
+        } else {
+            failed(FailReason::Indeterminate, reason)
+        };
+    }
+    if task.gone {
+        if !task.exposed {
+            return again(
+                Duration::ZERO,
+                "its node was lost before it had it".to_owned(),
+            );
+        }
+        return match task.on_lost {
+            OnLost::Wait => Verdict::Active,
+            OnLost::Replace if task.idempotent => {
+                again(Duration::ZERO, "its node is lost".to_owned())
+            }
+            OnLost::Replace | OnLost::Fail => failed(
+                FailReason::Lost,
+                "its node is lost, and nobody can tell whether its work was done".to_owned(),
+            ),
+        };
+    }
+    Verdict::Active
+}
+
+fn stopped(stopping: Stopping) -> Verdict {
+    let (state, fail, reason) = match stopping {
+        Stopping::TimedOut => (
+            TaskState::TimedOut,
+            FailReason::TimedOut,
+            "it ran past its timeout",
+        ),
+        Stopping::Cancelled | Stopping::Drained => (
+            TaskState::Cancelled,
+            FailReason::Cancelled,
+            "it was called off",
+        ),
+    };
+    Verdict::Ended {
+        state,
+        fail: Some(fail),
+        reason: reason.to_owned(),
+    }
+}
+
+/// The wait after this many tries.
+fn retry_delay(attempts: u64) -> Duration {
+    let doublings = u32::try_from(attempts.saturating_sub(1)).unwrap_or(u32::MAX);
+    let factor = 2_u32.checked_pow(doublings).unwrap_or(u32::MAX);
+    RETRY_DELAY_MIN.saturating_mul(factor).min(RETRY_DELAY_MAX)
+}
+
+/// A run's state from those of its tasks, and whether one was ever placed.
+pub fn run_state(tasks: impl IntoIterator<Item = TaskState>, started: bool) -> RunState {
+    let tasks: BTreeSet<TaskState> = tasks.into_iter().collect();
+    let has = |state| tasks.contains(&state);
+    if has(TaskState::Pending) || has(TaskState::Running) {
+        if started {
+            RunState::Running
+        } else {
+            RunState::Pending
+        }
+    } else if has(TaskState::Failed) {
+        RunState::Failed
+    } else if has(TaskState::TimedOut) {
+        RunState::TimedOut
+    } else if has(TaskState::Cancelled) {
+        RunState::Cancelled
+    } else {
+        RunState::Completed
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,731 @@
+//! Runs: launched in one transaction, claimed and placed in one, ended in one.
+//!
+//! ```text
+//!   launch ── run and tasks ──> waiting ── claim (limits, lease, fence) + execution + row ──> active
+//!   report, tick, sweep ── judge ──> ended, or waiting for the next try
+//! ```
+//!
+//! A claim and what it causes are one transaction, so no task is ever claimed without work, and no work is there without
+//! its claim. Where a task goes and when it has ended is decided in `sluice_scheduler`.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use sluice_api::{ErrorBody, ErrorCode, RUN_JOBS_MAX, RUN_TASKS_MAX, RunLaunch};
+use sluice_model::pipeline::{Kind, ParamError, Pipeline};
+use sluice_model::{
+    Attempt, Desired, Digest, ExecutionId, Fence, JobName, NodeId, NodeState, OnLost, Revision,
+    RunId, TaskState, UnixMs,
+};
+use sluice_protocol::{ObservedRow, OutcomeKey};
+use sluice_scheduler::{
+    ActiveTask, Candidate, Said, Stopping, Unfit, Verdict, choose_node, judge, mismatch,
+};
+use tracing::{info, warn};
+
+use super::operator::{Called, Reply, no_job, no_node};
+use super::{Core, Handled, LEASE, Output, Step};
+use crate::store::{
+    ExecutionRecord, JobRecord, NodeRecord, RunRecord, Store, StoreError, TaskClaim, TaskEnd,
+    TaskPhase, TaskRecord,
+};
+
+mod view;
+
+/// Tasks placed in one transaction: keeps a flood of launches from delaying acks.
+const PLACED_MAX: usize = 64;
+
+/// Ended tries of a job that a node keeps, with their logs and state; older ones are purged.
+const TRIES_KEPT: usize = 5;
+
+/// Runs that are kept; the oldest ended ones go.
+const RUNS_KEPT: usize = 20_000;
+
+/// Claims are renewed when this much of their time is over.
+const RENEW_AFTER: Duration = LEASE.checked_div(3).expect("three is not zero");
+
+impl<S: Store> Core<S> {
+    /// Stores a run with its tasks, or finds the one that this key named before.
+    pub(super) fn launch(
+        &mut self,
+        launch: &RunLaunch,
+        key: Option<&str>,
+        step: &mut Step,
+    ) -> Result<Called, StoreError> {
+        let asked = serde_json::to_vec(launch).expect("a launch has nothing JSON cannot say");
+        let request = Digest::of(&asked);
+        if let Some(key) = key
+            && let Some(run) = self.store.run_by_key(key)?
+        {
+            if run.request == request {
+                let shown = self.show_run(&run, step.now.unix)?;
+                return Ok(Ok(Reply::Run(Box::new(shown))));
+            }
+            let message = "this Idempotency-Key was used for another launch";
+            return Ok(Err(ErrorBody::new(ErrorCode::Conflict, message).with_help(
+                "use a new key for each launch, and the same one only to repeat it",
+            )));
+        }
+        let mut nodes = Vec::new();
+        for name in &launch.nodes {
+            match self.store.node_by_name(name)? {
+                Some(node) => nodes.push(node),
+                None => return Ok(Err(no_node(name))),
+            }
+        }
+        if launch.jobs.is_empty() || launch.jobs.len() > RUN_JOBS_MAX {
+            let message = format!("a launch names 1 to {RUN_JOBS_MAX} jobs");
+            return Ok(Err(ErrorBody::new(ErrorCode::Invalid, message)));
+        }
+        let id = RunId::from_random((self.random)());
+        let mut tasks = Vec::new();
+        let mut wrong = Vec::new();
+        let mut declared = BTreeSet::new();
+        let named: BTreeSet<&JobName> = launch.jobs.iter().collect();
+        for name in &named {
+            let Some(job) = self.store.job_by_name(name)? else {
+                return Ok(Err(no_job(name)));
+            };
+            match self.tasks_of_launch(id, &job, launch, &nodes, step.now.unix)? {
+                Ok(made) => {
+                    tasks.extend(made.tasks);
+                    declared.extend(made.params);
+                }
+                Err(NoLaunch::Refused(error)) => return Ok(Err(error)),
+                Err(NoLaunch::Wrong { problems, params }) => {
+                    wrong.extend(problems.iter().map(ToString::to_string));
+                    declared.extend(params);
+                }
+            }
+        }
+        let known: Vec<&str> = declared.iter().map(String::as_str).collect();
+        for name in launch
+            .params
+            .keys()
+            .filter(|name| !declared.contains(*name))
+        {
+            let error = ParamError::Unknown {
+                job: match launch.jobs.as_slice() {
+                    [job] => job.to_string(),
+                    _ => "no job of the launch".to_owned(),
+                },
+                name: name.clone(),
+                known: (!known.is_empty()).then(|| known.join(", ")),
+            };
+            wrong.push(error.to_string());
+        }
+        if !wrong.is_empty() {
+            let message = "the launch has problems with its parameters; nothing was launched";
+            return Ok(Err(ErrorBody::new(ErrorCode::Invalid, message)
+                .with_detail(wrong.join("\n"))
+                .with_help(
+                    "the pipeline's `[params]` declares them: `sluice job describe` shows it",
+                )));
+        }
+        if tasks.len() > RUN_TASKS_MAX {
+            let message = format!(
+                "a run has at most {RUN_TASKS_MAX} tasks, this one would have {}",
+                tasks.len()
+            );
+            return Ok(Err(
+                ErrorBody::new(ErrorCode::Invalid, message).with_help("launch it in parts")
+            ));
+        }
+        let run = RunRecord {
+            id,
+            key: key.map(str::to_owned),
+            request,
+            params: launch.params.clone(),
+            launched_at: step.now.unix,
+        };
+        self.store.insert_run(&run, &tasks)?;
+        self.runs_open = true;
+        self.runs_due = true;
+        info!(event = "run.launch", run = %id, tasks = tasks.len());
+        let shown = self.show_run(&run, step.now.unix)?;
+        Ok(Ok(Reply::Run(Box::new(shown))))
+    }
+
+    /// One job's tasks, and the parameters that it declares.
+    fn tasks_of_launch(
+        &mut self,
+        run: RunId,
+        job: &JobRecord,
+        launch: &RunLaunch,
+        nodes: &[NodeRecord],
+        now: UnixMs,
+    ) -> Result<Result<Made, NoLaunch>, StoreError> {
+        let refused = |code, message: String, help: String| {
+            Ok(Err(NoLaunch::Refused(
+                ErrorBody::new(code, message).with_help(help),
+            )))
+        };
+        let name = &job.name;
+        let mut spec = self.spec_of(job.spec)?;
+        let pipeline = self.pipeline_of(job.spec)?;
+        let (Kind::Batch { count }, Some(batch)) = (pipeline.kind, &pipeline.batch) else {
+            let message = format!("{name} is no batch job: it runs as long as it is deployed");
+            let help = "write `kind = \"batch\"` in its pipeline and deploy it".to_owned();
+            return refused(ErrorCode::Conflict, message, help);
+        };
+        if job.stopped {
+            let help = format!("`sluice job start {name}` starts it again");
+            return refused(ErrorCode::Conflict, format!("{name} is stopped"), help);
+        }
+        if let Some(pool) = &batch.pool
+            && !self.config.limits.pools.contains_key(pool)
+        {
+            let message =
+                format!("{name} takes a place of the pool `{pool}`, and there is no such pool");
+            let help = format!("start the orchestrator with `--pool {pool}=SIZE`");
+            return refused(ErrorCode::Conflict, message, help);
+        }
+        for node in nodes {
+            if let Some(why) = mismatch(&pipeline.select, &self.node_facts(node, None)) {
+                let message = format!("{name} cannot run on {}: {why}", node.name);
+                let help = "name another node, or change the job's `[select]`".to_owned();
+                return refused(ErrorCode::Invalid, message, help);
+            }
+        }
+        let params: Vec<String> = batch.params.keys().cloned().collect();
+        spec.params = match batch.resolve(name.as_str(), &launch.params) {
+            Ok(params) => params,
+            Err(problems) => return Ok(Err(NoLaunch::Wrong { problems, params })),
+        };
+        let (digest, bytes) = (spec.digest(), spec.encode());
+        self.store.put_spec(digest, &bytes)?;
+        let places: Vec<Option<NodeId>> = if nodes.is_empty() {
+            (0..count).map(|_| None).collect()
+        } else {
+            let distinct: BTreeSet<NodeId> = nodes.iter().map(|node| node.id).collect();
+            distinct.into_iter().map(Some).collect()
+        };
+        let task = |pinned| TaskRecord {
+            seq: 0,
+            run,
+            job: job.id,
+            job_name: name.clone(),
+            version: job.version,
+            spec: digest,
+            pinned,
+            priority: batch.priority,
+            concurrency: batch.concurrency,
+            pool: batch.pool.clone(),
+            phase: TaskPhase::Waiting,
+            attempt: Attempt::ZERO,
+            not_before: now,
+            execution: None,
+            node: None,
+            exposed: false,
+            wiped: false,
+            stopping: None,
+            claimed_by: None,
+            claimed_until: None,
+            fence: Fence::ZERO,
+            deadline: None,
+            started_at: None,
+            ended_at: None,
+            end: None,
+            fail: None,
+            reason: String::new(),
+            records_in: 0,
+            records_out: 0,
+        };
+        Ok(Ok(Made {
+            tasks: places.into_iter().map(task).collect(),
+            params,
+        }))
+    }
+
+    /// Calls a run off: what waits ends at once, what is active is ordered to stop.
+    pub(super) fn cancel_run(&mut self, id: RunId, step: &mut Step) -> Result<Called, StoreError> {
+        let Some(run) = self.store.run(id)? else {
+            return Ok(Err(no_run(id)));
+        };
+        for task in self.store.tasks_of_run(id)? {
+            self.call_off(&task, "an operator called it off", step)?;
+        }
+        info!(event = "run.cancel", run = %id);
+        let shown = self.show_run(&run, step.now.unix)?;
+        Ok(Ok(Reply::Run(Box::new(shown))))
+    }
+
+    /// Calls every open task of a job off: it was stopped or deleted.
+    pub(super) fn cancel_tasks_of_job(
+        &mut self,
+        job: &JobRecord,
+        step: &mut Step,
+    ) -> Result<(), StoreError> {
+        let reason = if job.deleted {
+            "its job was deleted"
+        } else {
+            "its job was stopped"
+        };
+        for task in self.store.open_tasks_of_job(job.id)? {
+            self.call_off(&task, reason, step)?;
+        }
+        Ok(())
+    }
+
+    fn call_off(
+        &mut self,
+        task: &TaskRecord,
+        reason: &str,
+        step: &mut Step,
+    ) -> Result<(), StoreError> {
+        match task.phase {
+            TaskPhase::Waiting => {
+                let end = TaskEnd {
+                    state: Some(TaskState::Cancelled),
+                    fail: Some(sluice_model::FailReason::Cancelled),
+                    reason: reason.to_owned(),
+                    at: step.now.unix,
+                    not_before: step.now.unix,
+                    records_in: 0,
+                    records_out: 0,
+                };
+                self.store.end_waiting(task.seq, &end)?;
+            }
+            TaskPhase::Active if task.stopping != Some(Stopping::Cancelled) => {
+                self.stop_task(task, Stopping::Cancelled, step)?;
+            }
+            TaskPhase::Active | TaskPhase::Ended => {}
+        }
+        Ok(())
+    }
+
+    /// Orders an active task to stop, and ends it at once where nobody will say that it has.
+    fn stop_task(
+        &mut self,
+        task: &TaskRecord,
+        why: Stopping,
+        step: &mut Step,
+    ) -> Result<(), StoreError> {
+        let worker = self.config.worker.clone();
+        if !self
+            .store
+            .set_stopping(task.seq, &worker, task.fence, why)?
+        {
+            return Ok(());
+        }
+        if let Some(id) = task.execution
+            && let Some(execution) = self.store.execution(id)?
+            && execution.desired == Desired::Run
+        {
+            self.reorder(execution, Desired::Stop, step)?;
+        }
+        let task = TaskRecord {
+            stopping: Some(why),
+            ..task.clone()
+        };
+        self.settle_task(&task, step)
+    }
+
+    fn reorder(
+        &mut self,
+        execution: ExecutionRecord,
+        desired: Desired,
+        step: &mut Step,
+    ) -> Result<(), StoreError> {
+        let Some(job) = self.store.job(execution.job)? else {
+            return Ok(());
+        };
+        let next = ExecutionRecord {
+            desired,
+            changed_at: step.now.unix,
+            ..execution
+        };
+        self.commit_row(&job, &next, step)
+    }
+
+    /// Claims and places waiting tasks, as many as the limits and one transaction have room for.
+    pub(super) fn place_tasks(&mut self, step: &mut Step) -> Result<Handled, StoreError> {
+        let heads = self.store.waiting_heads(step.now.unix)?;
+        if heads.is_empty() {
+            self.runs_due = false;
+            return Ok(Handled::Keep);
+        }
+        let mut placed = 0;
+        let mut heads: std::collections::VecDeque<TaskRecord> = heads.into();
+        let nodes = self.store.nodes()?;
+        let mut counts = self.store.active_counts()?.nodes;
+        while let Some(head) = heads.pop_front() {
+            if placed == PLACED_MAX {
+                step.out.push(Output::Again);
+                return Ok(Handled::Keep);
+            }
+            let Some(node) = self.place_task(&head, &nodes, &counts, step)? else {
+                continue;
+            };
+            *counts.entry(node).or_default() += 1;
+            placed += 1;
+            // The next one of its group takes its place, behind those of a higher priority.
+            let next = self.store.waiting_heads(step.now.unix)?.into_iter();
+            let group = |task: &TaskRecord| task.job == head.job && task.pinned == head.pinned;
+            if let Some(next) = next.into_iter().find(group) {
+                let key = |task: &TaskRecord| (std::cmp::Reverse(task.priority), task.seq);
+                let at = heads.partition_point(|other| key(other) < key(&next));
+                heads.insert(at, next);
+            }
+        }
+        self.runs_due = false;
+        Ok(Handled::Keep)
+    }
+
+    /// Places one task; `None` when no node or no limit has room for it.
+    fn place_task(
+        &mut self,
+        task: &TaskRecord,
+        nodes: &[NodeRecord],
+        counts: &BTreeMap<NodeId, u64>,
+        step: &mut Step,
+    ) -> Result<Option<NodeId>, StoreError> {
+        let now = step.now.unix;
+        let Some(job) = self.store.job(task.job)?.filter(|job| !job.deleted) else {
+            self.call_off(task, "its job was deleted", step)?;
+            return Ok(None);
+        };
+        let pipeline = self.pipeline_of(task.spec)?;
+        let Ok(chosen) = self.choose(task, &pipeline, nodes, counts)? else {
+            return Ok(None);
+        };
+        let node = nodes
+            .iter()
+            .find(|node| node.id == chosen)
+            .expect("it was chosen from these");
+        let execution = ExecutionId::from_random((self.random)());
+        let timeout = pipeline.batch.as_ref().and_then(|batch| batch.timeout);
+        let worker = self.config.worker.clone();
+        let limits = self.config.limits.clone();
+        let claim = TaskClaim {
+            seq: task.seq,
+            worker: &worker,
+            now,
+            until: now.plus(LEASE),
+            node: (node.id, &node.name),
+            execution,
+            exposed: true,
+            deadline: timeout.map(|timeout| now.plus(timeout)),
+            limits: &limits,
+        };
+        let Some(claimed) = self.store.claim_task(&claim)? else {
+            return Ok(None);
+        };
+        info!(
+            event = "run.claim",
+            run = %claimed.run,
+            job = %claimed.job_name,
+            node = %node.name,
+            attempt = claimed.attempt.0,
+            fence = claimed.fence.0,
+            execution = %execution,
+        );
+        let slot = self.store.free_slot(job.id, node.id)?;
+        let record = ExecutionRecord {
+            id: execution,
+            job: job.id,
+            node: node.id,
+            slot,
+            version: task.version,
+            attempt: Attempt(1),
+            desired: Desired::Run,
+            spec: task.spec,
+            rev: Revision::ZERO,
+            created_at: now,
+            changed_at: now,
+            replaced: false,
+            once: pipeline
+                .batch
+                .as_ref()
+                .is_some_and(|batch| !batch.idempotent),
+        };
+        self.commit_row(&job, &record, step)?;
+        Ok(Some(node.id))
+    }
+
+    /// Where a waiting task would go.
+    fn choose(
+        &mut self,
+        task: &TaskRecord,
+        pipeline: &Pipeline,
+        nodes: &[NodeRecord],
+        counts: &BTreeMap<NodeId, u64>,
+    ) -> Result<Result<NodeId, Unfit>, StoreError> {
+        let taken: BTreeSet<NodeId> = self
+            .store
+            .tasks_of_run(task.run)?
+            .into_iter()
+            .filter(|other| other.seq != task.seq && other.job == task.job)
+            .filter_map(|other| other.node.map(|(node, _)| node))
+            .collect();
+        let candidates: Vec<Candidate> = nodes
+            .iter()
+            .map(|node| Candidate {
+                node: self.node_facts(node, Some(pipeline)),
+                connected: self.live.contains_key(&node.id),
+                tasks: counts.get(&node.id).copied().unwrap_or(0),
+            })
+            .collect();
+        Ok(choose_node(
+            task.job,
+            &pipeline.select,
+            task.pinned,
+            &taken,
+            &candidates,
+        ))
+    }
+
+    /// What was reported of an execution may have ended its task.
+    pub(super) fn settle_execution(
+        &mut self,
+        execution: &ExecutionRecord,
+        step: &mut Step,
+    ) -> Result<(), StoreError> {
+        if execution.slot == sluice_model::Slot::ZERO {
+            return Ok(());
+        }
+        match self.store.task_of_execution(execution.id)? {
+            Some(task) if task.phase == TaskPhase::Active => self.settle_task(&task, step),
+            _ => Ok(()),
+        }
+    }
+
+    /// Time passed: claims are renewed and taken over, timeouts end, and what a report should have ended is looked at.
+    pub(super) fn tend_runs(&mut self, swept: bool, step: &mut Step) -> Result<(), StoreError> {
+        if !self.runs_open {
+            return Ok(());
+        }
+        let now = step.now;
+        let until = now.unix.plus(LEASE);
+        let worker = self.config.worker.clone();
+        if self
+            .claims_renewed
+            .is_none_or(|last| now.mono.since(last) >= RENEW_AFTER)
+        {
+            self.store.renew_claims(&worker, until)?;
+            self.claims_renewed = Some(now.mono);
+        }
+        if swept {
+            let taken = self.store.reclaim_tasks(&worker, now.unix, until)?;
+            if taken > 0 {
+                warn!(
+                    event = "run.reclaim",
+                    tasks = taken,
+                    "their claims had run out"
+                );
+            }
+            self.store.sweep_runs(RUNS_KEPT)?;
+        }
+        let active = self.store.active_tasks()?;
+        let nodes = match active.as_slice() {
+            [] => Vec::new(),
+            _ => self.store.nodes()?,
+        };
+        let draining: BTreeSet<NodeId> = nodes
+            .iter()
+            .filter(|node| node.orders.draining)
+            .map(|node| node.id)
+            .collect();
+        for task in active {
+            let late = task.deadline.is_some_and(|deadline| deadline <= now.unix);
+            let is_on = |nodes: &BTreeSet<NodeId>| {
+                task.node
+                    .as_ref()
+                    .is_some_and(|(node, _)| nodes.contains(node))
+            };
+            if late && task.stopping.is_none() {
+                self.stop_task(&task, Stopping::TimedOut, step)?;
+            } else if is_on(&draining) && task.stopping.is_none() {
+                self.stop_task(&task, Stopping::Drained, step)?;
+            } else if swept || task.stopping.is_some() {
+                self.settle_task(&task, step)?;
+            }
+        }
+        self.runs_open = self.store.has_open_tasks()?;
+        self.runs_due = self.runs_open;
+        Ok(())
+    }
+
+    /// Judges an active task, and writes down what became of it.
+    pub(super) fn settle_task(
+        &mut self,
+        task: &TaskRecord,
+        step: &mut Step,
+    ) -> Result<(), StoreError> {
+        let (Some(id), Some((node, _))) = (task.execution, &task.node) else {
+            return Ok(());
+        };
+        let record = self.store.execution(id)?;
+        let outcome = match &record {
+            Some(record) => self.store.outcome(OutcomeKey {
+                execution: id,
+                version: record.version,
+                attempt: record.attempt,
+            })?,
+            None => None,
+        };
+        let live = self.store.observed(*node, id)?;
+        let known = self.store.node(*node)?;
+        let state = known.as_ref().map(|node| self.node_state(node));
+        let revoked = known.as_ref().is_some_and(|node| node.revoked_at.is_some());
+        let pipeline = self.readable_pipeline(task.spec)?;
+        let batch = pipeline.as_ref().and_then(|it| it.batch.as_ref());
+        let verdict = judge(&ActiveTask {
+            attempt: task.attempt.0,
+            retries: batch.map_or(0, |batch| batch.retries),
+            idempotent: batch.is_some_and(|batch| batch.idempotent),
+            on_lost: pipeline.as_ref().map_or(OnLost::Fail, |it| it.on_lost),
+            exposed: task.exposed,
+            stopping: task.stopping,
+            outcome: outcome.as_ref().map(said),
+            live: live.as_ref().map(said),
+            connected: state == Some(NodeState::Connected),
+            gone: revoked || record.is_none() || matches!(state, None | Some(NodeState::Lost)),
+            wiped: task.wiped,
+        });
+        let now = step.now.unix;
+        let newest = outcome.or(live);
+        let mut end = TaskEnd {
+            state: None,
+            fail: None,
+            reason: String::new(),
+            at: now,
+            not_before: now,
+            records_in: newest.as_ref().map_or(0, |row| row.records_in),
+            records_out: newest.as_ref().map_or(0, |row| row.records_out),
+        };
+        match verdict {
+            Verdict::Active => return Ok(()),
+            Verdict::Ended {
+                state,
+                fail,
+                reason,
+            } => {
+                end.state = Some(state);
+                end.fail = fail;
+                end.reason = reason;
+            }
+            Verdict::Again { after, reason } => {
+                end.reason = reason;
+                end.not_before = now.plus(after);
+            }
+        }
+        let worker = self.config.worker.clone();
+        if !self.store.end_try(task.seq, &worker, task.fence, &end)? {
+            // Somebody else has the claim now, and decides.
+            return Ok(());
+        }
+        info!(
+            event = "run.task",
+            run = %task.run,
+            job = %task.job_name,
+            execution = %id,
+            attempt = task.attempt.0,
+            state = end.state.map_or("again", TaskState::as_str),
+            reason = %end.reason,
+        );
+        self.runs_due = true;
+        if let Some(record) = record {
+            let completed = end.state == Some(TaskState::Completed);
+            if !completed && record.desired == Desired::Run {
+                // Whatever the edge still has of this try, it is over.
+                self.reorder(record, Desired::Stop, step)?;
+            }
+        }
+        for old in self.store.old_executions(task.job, *node, TRIES_KEPT)? {
+            if let Some(old) = self.store.execution(old)? {
+                self.reorder(old, Desired::Purge, step)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// After a process start: claims of processes that are no more are this one's. The state directory has one process
+    /// at a time, so nobody else can still work on them.
+    pub(super) fn inherit_claims(&mut self, now: UnixMs) -> Result<(), StoreError> {
+        let worker = self.config.worker.clone();
+        let taken = self
+            .store
+            .reclaim_tasks(&worker, UnixMs(i64::MAX), now.plus(LEASE))?;
+        if taken > 0 {
+            info!(
+                event = "run.reclaim",
+                tasks = taken,
+                "they were an earlier process's"
+            );
+        }
+        Ok(())
+    }
+
+    /// A session of this node began: its rows go out, and with another store of the edge what it had is in doubt.
+    pub(super) fn begin_with_tasks(
+        &mut self,
+        node: NodeId,
+        wiped: bool,
+        step: &mut Step,
+    ) -> Result<(), StoreError> {
+        self.runs_due = true;
+        self.store.expose_tasks(node, wiped)?;
+        if wiped {
+            for task in self.store.active_tasks()? {
+                if task.wiped && task.node.as_ref().is_some_and(|(at, _)| *at == node) {
+                    self.settle_task(&task, step)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// A stopped or deleted job's executions that runs made.
+    pub(super) fn end_runs_of_job(
+        &mut self,
+        job: &JobRecord,
+        executions: &[ExecutionRecord],
+        step: &mut Step,
+    ) -> Result<(), StoreError> {
+        if !job.stopped && !job.deleted {
+            return Ok(());
+        }
+        self.cancel_tasks_of_job(job, step)?;
+        if !job.deleted {
+            return Ok(());
+        }
+        for execution in executions {
+            if let Some(now) = self.store.execution(execution.id)?
+                && now.desired != Desired::Purge
+            {
+                self.reorder(now, Desired::Purge, step)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// One job's part of a launch.
+struct Made {
+    tasks: Vec<TaskRecord>,
+    /// The names of the parameters that it declares.
+    params: Vec<String>,
+}
+
+/// Why a job is not launched.
+enum NoLaunch {
+    Refused(ErrorBody),
+    Wrong {
+        problems: Vec<ParamError>,
+        params: Vec<String>,
+    },
+}
+
+fn said(row: &ObservedRow) -> Said {
+    Said {
+        phase: row.phase,
+        fail: row.fail,
+        reason: row.reason.clone(),
+    }
+}
+
+pub(super) fn no_run(id: RunId) -> ErrorBody {
+    ErrorBody::new(ErrorCode::NotFound, format!("no run {id}"))
+        .with_help("`sluice run list` lists them")
+}

@@ -1,0 +1,305 @@
+//! What the API shows of runs.
+
+use std::collections::BTreeSet;
+
+use sluice_api::{RUNS_LISTED_MAX, Run, RunFilter, RunTask};
+use sluice_model::{JobId, JobState, RunState, TaskState, UnixMs};
+use sluice_scheduler::{JobCounts, Unfit, run_state};
+
+use super::super::Core;
+use super::super::operator::{Called, Reply, no_job};
+use super::no_run;
+use crate::store::{JobRecord, RunRecord, RunsOf, Store, StoreError, TaskPhase, TaskRecord};
+
+/// Different reasons to wait that one line tells.
+const REASONS_MAX: usize = 3;
+
+/// Why a task waits, and what ends that.
+struct Wait {
+    reason: String,
+    next_action: String,
+    next_at: Option<UnixMs>,
+}
+
+impl<S: Store> Core<S> {
+    pub(in crate::core) fn run(
+        &mut self,
+        id: sluice_model::RunId,
+        now: UnixMs,
+    ) -> Result<Called, StoreError> {
+        Ok(match self.store.run(id)? {
+            Some(run) => Ok(Reply::Run(Box::new(self.show_run(&run, now)?))),
+            None => Err(no_run(id)),
+        })
+    }
+
+    pub(in crate::core) fn list_runs(
+        &mut self,
+        filter: &RunFilter,
+        now: UnixMs,
+    ) -> Result<Called, StoreError> {
+        let of = match &filter.job {
+            None => RunsOf::All,
+            Some(name) => match self.store.job_by_name(name)? {
+                Some(job) => RunsOf::Job(job.id),
+                None => return Ok(Err(no_job(name))),
+            },
+        };
+        let limit = filter.limit.unwrap_or(RUNS_LISTED_MAX).min(RUNS_LISTED_MAX);
+        let mut shown = Vec::new();
+        for run in self
+            .store
+            .runs(of, usize::try_from(limit).unwrap_or(usize::MAX))?
+        {
+            let run = self.show_run(&run, now)?;
+            if filter.state.is_none_or(|state| run.state == state) {
+                shown.push(run);
+            }
+        }
+        Ok(Ok(Reply::Runs(shown)))
+    }
+
+    pub(in crate::core) fn show_run(
+        &mut self,
+        run: &RunRecord,
+        now: UnixMs,
+    ) -> Result<Run, StoreError> {
+        let tasks = self.store.tasks_of_run(run.id)?;
+        let started_at = tasks.iter().filter_map(|task| task.started_at).min();
+        let claim = tasks
+            .iter()
+            .filter(|task| task.phase == TaskPhase::Active)
+            .max_by_key(|task| task.claimed_until);
+        let (claimed_by, claimed_until) =
+            claim.map_or((None, None), |it| (it.claimed_by.clone(), it.claimed_until));
+        let mut shown = Vec::with_capacity(tasks.len());
+        for task in &tasks {
+            shown.push(self.show_task(task, now)?);
+        }
+        let state = run_state(shown.iter().map(|task| task.state), started_at.is_some());
+        let is_over = !matches!(state, RunState::Pending | RunState::Running);
+        let ended_at = tasks.iter().filter_map(|task| task.ended_at).max();
+        let mut jobs: Vec<_> = tasks.iter().map(|task| task.job_name.clone()).collect();
+        jobs.dedup();
+        Ok(Run {
+            id: run.id,
+            jobs,
+            state,
+            tasks: shown,
+            params: run.params.clone(),
+            launched_at: run.launched_at,
+            started_at,
+            ended_at: ended_at.filter(|_| is_over),
+            claimed_by,
+            claimed_until,
+        })
+    }
+
+    fn show_task(&mut self, task: &TaskRecord, now: UnixMs) -> Result<RunTask, StoreError> {
+        let mut shown = RunTask {
+            job: task.job_name.clone(),
+            version: task.version,
+            node: task.node.as_ref().map(|(_, name)| name.clone()),
+            state: task.end.unwrap_or(TaskState::Pending),
+            reason_code: task.fail,
+            reason: (!task.reason.is_empty()).then(|| task.reason.clone()),
+            next_action: None,
+            next_at: None,
+            attempt: task.attempt,
+            execution: task.execution,
+            records_in: task.records_in,
+            records_out: task.records_out,
+            started_at: task.started_at,
+            ended_at: task.ended_at,
+            claimed_by: task.claimed_by.clone(),
+            claimed_until: task.claimed_until,
+        };
+        match task.phase {
+            TaskPhase::Ended => {}
+            TaskPhase::Waiting => {
+                if let Some(pinned) = task.pinned {
+                    shown.node = self.store.node(pinned)?.map(|node| node.name);
+                }
+                let wait = self.wait_of(task, now)?;
+                shown.reason = Some(wait.reason);
+                shown.next_action = Some(wait.next_action);
+                shown.next_at = wait.next_at;
+            }
+            TaskPhase::Active => {
+                let execution = match task.execution {
+                    Some(id) => self.show_one_execution(id)?,
+                    None => None,
+                };
+                if let Some(execution) = execution {
+                    use sluice_model::ExecutionState as State;
+                    shown.records_in = execution.records_in;
+                    shown.records_out = execution.records_out;
+                    shown.reason = execution.reason;
+                    if execution.state == State::Pending {
+                        shown.next_action = execution.next_action;
+                        shown.next_at = execution.next_at;
+                    } else {
+                        shown.state = TaskState::Running;
+                    }
+                }
+                if shown.state == TaskState::Pending {
+                    let what = || "its node has not said anything of it yet".to_owned();
+                    shown.reason = shown.reason.or_else(|| Some(what()));
+                    let next = || "when its node reports on it".to_owned();
+                    shown.next_action = shown.next_action.or_else(|| Some(next()));
+                }
+            }
+        }
+        Ok(shown)
+    }
+
+    /// What a waiting task waits for.
+    fn wait_of(&mut self, task: &TaskRecord, now: UnixMs) -> Result<Wait, StoreError> {
+        if task.not_before > now {
+            return Ok(Wait {
+                reason: format!("its last try failed: {}", task.reason),
+                next_action: "try again".to_owned(),
+                next_at: Some(task.not_before),
+            });
+        }
+        let nodes = self.store.nodes()?;
+        let counts = self.store.active_counts()?;
+        let pipeline = self.pipeline_of(task.spec)?;
+        let limits = self.config.limits.clone();
+        let event = |reason: String, next_action: String| Wait {
+            reason,
+            next_action,
+            next_at: None,
+        };
+        let chosen = self.choose(task, &pipeline, &nodes, &counts.nodes)?;
+        let node = match chosen {
+            Ok(node) => node,
+            Err(Unfit::Away { nodes }) => {
+                let nodes = nodes.join(" or ");
+                let reason = format!("{nodes} could take it and is not connected");
+                return Ok(event(reason, format!("when {nodes} connects")));
+            }
+            Err(Unfit::NoNode { reason }) => {
+                let next =
+                    "when a matching node joins, returns, is uncordoned, labelled or upgraded";
+                return Ok(event(
+                    format!("no node can take it: {reason}"),
+                    next.to_owned(),
+                ));
+            }
+        };
+        let full = |what: String, max: u32| {
+            let reason = format!("{what} has its {max} tasks that may run at once");
+            event(reason, "when one of them ends".to_owned())
+        };
+        if counts.all >= u64::from(limits.all) {
+            return Ok(full("the orchestrator".to_owned(), limits.all));
+        }
+        let of_job = counts.jobs.get(&task.job).copied().unwrap_or(0);
+        if let Some(max) = task.concurrency.filter(|max| of_job >= u64::from(*max)) {
+            return Ok(full(task.job_name.to_string(), max));
+        }
+        if let Some(pool) = &task.pool {
+            let max = limits.pools.get(pool).copied().unwrap_or(0);
+            if counts.pools.get(pool).copied().unwrap_or(0) >= u64::from(max) {
+                return Ok(full(format!("the pool `{pool}`"), max));
+            }
+        }
+        if counts.nodes.get(&node).copied().unwrap_or(0) >= u64::from(limits.per_node) {
+            return Ok(full(
+                "every node that could take it".to_owned(),
+                limits.per_node,
+            ));
+        }
+        Ok(Wait {
+            reason: "its turn comes".to_owned(),
+            next_action: "place it".to_owned(),
+            next_at: Some(now),
+        })
+    }
+
+    /// A batch job's state and counts: those of its last run.
+    pub(in crate::core) fn batch_state(
+        &mut self,
+        job: JobId,
+        stopped: bool,
+        now: UnixMs,
+    ) -> Result<(JobState, JobCounts, Option<Run>), StoreError> {
+        let Some(record) = self.store.runs(RunsOf::Job(job), 1)?.pop() else {
+            let state = if stopped {
+                JobState::Stopped
+            } else {
+                JobState::Queued
+            };
+            return Ok((state, JobCounts::default(), None));
+        };
+        let mine = self.store.tasks_of_run(record.id)?;
+        let run = self.show_run(&record, now)?;
+        let mut counts = JobCounts::default();
+        let mut states = Vec::new();
+        for (task, shown) in mine.iter().zip(&run.tasks) {
+            if task.job != job {
+                continue;
+            }
+            states.push(shown.state);
+            counts.desired += 1;
+            match shown.state {
+                TaskState::Pending => counts.waiting += 1,
+                TaskState::Running => counts.running += 1,
+                TaskState::Completed => counts.completed += 1,
+                TaskState::Failed | TaskState::Cancelled | TaskState::TimedOut => {
+                    counts.failed += 1;
+                }
+            }
+        }
+        let state = match run_state(states, run.started_at.is_some()) {
+            _ if stopped => JobState::Stopped,
+            RunState::Pending => JobState::Queued,
+            RunState::Running => JobState::Running,
+            RunState::Completed => JobState::Completed,
+            RunState::Failed | RunState::TimedOut | RunState::Cancelled => JobState::Failed,
+        };
+        Ok((state, counts, Some(run)))
+    }
+
+    /// Why a batch job has its state, in one line: its last run, and what its tasks wait for.
+    pub(in crate::core) fn why_batch(
+        &mut self,
+        job: &JobRecord,
+        now: UnixMs,
+    ) -> Result<String, StoreError> {
+        if job.stopped {
+            return Ok("an operator stopped it; `sluice job start` starts it again".to_owned());
+        }
+        let (_, counts, run) = self.batch_state(job.id, job.stopped, now)?;
+        let Some(run) = run else {
+            return Ok(format!(
+                "nothing was launched yet; `sluice run launch {}` does",
+                job.name
+            ));
+        };
+        let mut why = format!(
+            "its last run {} is {}: of {} tasks {} wait, {} run, {} completed, {} ended otherwise",
+            run.id,
+            run.state,
+            counts.desired,
+            counts.waiting,
+            counts.running,
+            counts.completed,
+            counts.failed
+        );
+        let mut told = BTreeSet::new();
+        for task in run.tasks.iter().filter(|task| task.job == job.name) {
+            if task.state != TaskState::Pending {
+                continue;
+            }
+            let reason = task.reason.clone().unwrap_or_default();
+            let next = task.next_action.clone().unwrap_or_default();
+            // A thousand tasks wait for the same few things.
+            if told.len() < REASONS_MAX && told.insert((reason.clone(), next.clone())) {
+                why.push_str(&format!("; waits since {reason} ({next})"));
+            }
+        }
+        Ok(why)
+    }
+}

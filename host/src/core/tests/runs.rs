@@ -1,0 +1,429 @@
+//! Runs: launched whole or not at all, each task claimed by one, executed once, ended once.
+
+use sluice_api::{Run, RunLaunch};
+use sluice_model::{Desired, FailReason, Fence, JobState, RunId, RunState, TaskState};
+
+use super::*;
+use crate::store::{RunStore as _, TaskClaim, TaskEnd, TaskPhase, TaskRecord};
+
+fn batch(name: &str, more: &str) -> String {
+    format!(
+        "name = \"{name}\"\nkind = \"batch\"\n{more}\n[input.generate]\ncount = 1\ntemplate = \"x\"\n[output.discard]\n"
+    )
+}
+
+fn launch_of(jobs: &[&str]) -> RunLaunch {
+    RunLaunch {
+        jobs: jobs.iter().map(|job| job.parse().unwrap()).collect(),
+        ..RunLaunch::default()
+    }
+}
+
+fn the_run(reply: Reply) -> Run {
+    match reply {
+        Reply::Run(run) => *run,
+        other => panic!("{other:?}"),
+    }
+}
+
+impl World {
+    fn launch(&mut self, jobs: &[&str]) -> Run {
+        the_run(self.call(ApiCall::Launch(launch_of(jobs), None)).unwrap())
+    }
+
+    fn run(&mut self, id: RunId) -> Run {
+        the_run(self.call(ApiCall::Run(id)).unwrap())
+    }
+
+    fn runs(&mut self) -> Vec<Run> {
+        match self.call(ApiCall::Runs(Default::default())).unwrap() {
+            Reply::Runs(runs) => runs,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn tasks(&mut self, run: RunId) -> Vec<TaskRecord> {
+        self.core.store_mut().tasks_of_run(run).unwrap()
+    }
+
+    fn job_state(&mut self, name: &str) -> JobState {
+        match self.call(ApiCall::Job(name.parse().unwrap())).unwrap() {
+            Reply::JobDetail(detail) => detail.job.state,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Places what waits: what the next tick's outputs say to an edge, applied there.
+    fn placed(&mut self, edge: &mut Edge, conn: ConnId) -> Vec<AssignmentRow> {
+        let outputs = self.pass(Duration::from_millis(10));
+        self.apply(edge, conn, &outputs)
+    }
+}
+
+/// An edge, connected, that has what was ordered before.
+fn connected(world: &mut World, name: &str, key: u8) -> (Edge, ConnId) {
+    let mut edge = world.edge(name, key);
+    let (conn, outputs) = world.begin(&mut edge);
+    world.apply(&mut edge, conn, &outputs);
+    (edge, conn)
+}
+
+#[test]
+fn case_24_and_27_a_launch_is_kept_until_it_can_run_and_each_task_is_executed_once() {
+    let mut world = World::new();
+    world.deploy(&batch("a", ""));
+    world.deploy(&batch("b", ""));
+    assert_eq!(world.job_state("a"), JobState::Queued);
+    assert_eq!(world.executions().len(), 0, "deploying launches nothing");
+    let run = world.launch(&["a", "b"]);
+    assert_eq!((run.state, run.tasks.len()), (RunState::Pending, 2));
+    for task in &run.tasks {
+        assert_eq!(task.state, TaskState::Pending);
+        assert!(
+            task.reason
+                .as_ref()
+                .unwrap()
+                .contains("no node has joined yet")
+        );
+        assert!(task.next_action.is_some());
+    }
+    // The process dies; what was answered is there.
+    let store = world.core.store_mut().fork().unwrap();
+    let mut world = world.restart(store);
+    assert_eq!(world.run(run.id).tasks.len(), 2);
+    let (mut edge, conn) = connected(&mut world, "e1", 1);
+    let rows = world.placed(&mut edge, conn);
+    let rows = if rows.is_empty() { Vec::new() } else { rows };
+    assert_eq!(world.executions().len(), 2);
+    assert!(rows.len() <= 2);
+    let run = world.run(run.id);
+    assert_eq!(run.state, RunState::Running);
+    assert!(run.claimed_by.is_some() && run.claimed_until.is_some());
+    let executions = world.executions();
+    assert!(executions.iter().all(|it| it.desired == Desired::Run));
+    for _ in 0..3 {
+        world.pass(Duration::from_secs(31));
+    }
+    assert_eq!(
+        world.executions().len(),
+        2,
+        "looking again makes nothing anew"
+    );
+}
+
+#[test]
+fn case_25_a_launch_that_cannot_be_written_leaves_nothing() {
+    let mut world = World::new();
+    world.deploy(&batch("a", "count = 3"));
+    // The run itself is written, and its second task is not.
+    let mut left = 2;
+    world
+        .core
+        .store_mut()
+        .set_fault_hook(Some(Box::new(move |point| {
+            if point == "keep a task" {
+                left -= 1;
+                if left == 0 {
+                    return Err(StoreError::Injected { point });
+                }
+            }
+            Ok(())
+        })));
+    let key = Some("once".to_owned());
+    let failed = world.call(ApiCall::Launch(launch_of(&["a"]), key.clone()));
+    assert!(failed.is_err());
+    world.core.store_mut().set_fault_hook(None);
+    assert_eq!(world.runs(), []);
+    // The same launch, asked again, is one run, however often.
+    let first = the_run(
+        world
+            .call(ApiCall::Launch(launch_of(&["a"]), key.clone()))
+            .unwrap(),
+    );
+    let again = the_run(
+        world
+            .call(ApiCall::Launch(launch_of(&["a"]), key.clone()))
+            .unwrap(),
+    );
+    assert_eq!((first.id, first.tasks.len()), (again.id, 3));
+    assert_eq!(world.runs().len(), 1);
+    world.deploy(&batch("b", ""));
+    let other = world
+        .call(ApiCall::Launch(launch_of(&["b"]), key))
+        .unwrap_err();
+    assert_eq!(other.code, ErrorCode::Conflict);
+}
+
+/// One waiting task in a store, and a node for it.
+fn one_task() -> (World, TaskRecord, Edge) {
+    let mut world = World::new();
+    let edge = world.edge("e1", 1);
+    world.deploy(&batch("a", ""));
+    let run = world.launch(&["a"]);
+    let task = world.tasks(run.id).remove(0);
+    assert_eq!(task.phase, TaskPhase::Waiting, "its node is not connected");
+    (world, task, edge)
+}
+
+fn claim(world: &mut World, seq: u64, node: NodeId, worker: &str, now: i64) -> Option<TaskRecord> {
+    let name = "e1".parse().unwrap();
+    let claim = TaskClaim {
+        seq,
+        worker,
+        now: UnixMs(now),
+        until: UnixMs(now + 30_000),
+        node: (node, &name),
+        execution: ExecutionId::from_random([7; 16]),
+        exposed: false,
+        deadline: None,
+        limits: &TaskLimits::default(),
+    };
+    world.core.store_mut().claim_task(&claim).unwrap()
+}
+
+fn completed(now: i64) -> TaskEnd {
+    TaskEnd {
+        state: Some(TaskState::Completed),
+        fail: None,
+        reason: String::new(),
+        at: UnixMs(now),
+        not_before: UnixMs(now),
+        records_in: 0,
+        records_out: 0,
+    }
+}
+
+#[test]
+fn case_26_of_two_schedulers_one_claims() {
+    let (mut world, task, edge) = one_task();
+    let now = world.now.unix.0;
+    let won = claim(&mut world, task.seq, edge.node, "first", now).unwrap();
+    assert_eq!((won.fence, won.attempt), (Fence(1), Attempt(1)));
+    assert_eq!(claim(&mut world, task.seq, edge.node, "second", now), None);
+}
+
+#[test]
+fn case_28_and_29_a_claim_that_ran_out_is_taken_over_and_its_late_owner_is_refused() {
+    let (mut world, task, edge) = one_task();
+    let now = world.now.unix.0;
+    let old = claim(&mut world, task.seq, edge.node, "dead", now).unwrap();
+    let store = world.core.store_mut();
+    let until = UnixMs(now + 90_000);
+    assert_eq!(
+        store.reclaim_tasks("next", UnixMs(now + 1), until).unwrap(),
+        0
+    );
+    assert_eq!(
+        store
+            .reclaim_tasks("next", UnixMs(now + 40_000), until)
+            .unwrap(),
+        1
+    );
+    let new = store.tasks_of_run(task.run).unwrap().remove(0);
+    assert_eq!(
+        (new.fence, new.attempt),
+        (Fence(2), Attempt(1)),
+        "the work is the same"
+    );
+    let late = store.end_try(task.seq, "dead", old.fence, &completed(now));
+    assert!(!late.unwrap(), "it lost its claim");
+    let wrong = store.end_try(task.seq, "next", old.fence, &completed(now));
+    assert!(!wrong.unwrap(), "an older fence");
+    assert!(
+        store
+            .end_try(task.seq, "next", new.fence, &completed(now))
+            .unwrap()
+    );
+    let twice = store.end_try(task.seq, "next", new.fence, &completed(now));
+    assert!(!twice.unwrap(), "what has ended has ended");
+}
+
+#[test]
+fn case_30_what_finds_no_room_waits_and_says_for_what_then_runs() {
+    let mut world = World::new();
+    world.deploy(&batch("a", "concurrency = 1"));
+    let (mut edge, conn) = connected(&mut world, "e1", 1);
+    let first = world.launch(&["a"]);
+    let second = world.launch(&["a"]);
+    let rows = world.placed(&mut edge, conn);
+    let waits = world.run(second.id);
+    assert_eq!(waits.state, RunState::Pending);
+    let reason = waits.tasks[0].reason.clone().unwrap();
+    assert!(
+        reason.contains("a has its 1 tasks that may run at once"),
+        "{reason}"
+    );
+    let explain = match world.call(ApiCall::Explain("a".parse().unwrap())).unwrap() {
+        Reply::Explain(explain) => explain.why,
+        other => panic!("{other:?}"),
+    };
+    assert!(explain.contains(&reason), "{explain}");
+    let row = match rows.as_slice() {
+        [row] => row.clone(),
+        // The row left with the launch itself.
+        _ => {
+            let execution = world.executions().remove(0);
+            AssignmentRow {
+                execution: execution.id,
+                job: execution.job_id,
+                job_name: execution.job,
+                version: execution.version,
+                attempt: execution.attempt,
+                desired: execution.desired,
+                slot: execution.slot,
+                spec: Digest::of(b""),
+                once: true,
+            }
+        }
+    };
+    world.report(
+        conn,
+        &edge,
+        0,
+        &observed(&row, ObservedPhase::Completed),
+        true,
+    );
+    assert_eq!(world.run(first.id).state, RunState::Completed);
+    assert_eq!(world.run(second.id).state, RunState::Running);
+    assert_eq!(world.executions().len(), 2);
+}
+
+#[test]
+fn case_31_at_every_write_a_crash_leaves_a_task_that_is_executed_once() {
+    for write in 0.. {
+        let mut world = World::new();
+        world.deploy(&batch("a", ""));
+        let (edge, _) = connected(&mut world, "e1", 1);
+        let mut count = 0;
+        world
+            .core
+            .store_mut()
+            .set_fault_hook(Some(Box::new(move |point| {
+                count += 1;
+                if count > write {
+                    return Err(StoreError::Injected { point });
+                }
+                Ok(())
+            })));
+        let launched = world.call(ApiCall::Launch(launch_of(&["a"]), None));
+        world.pass(Duration::from_secs(1));
+        // A crash: what was committed is what there is.
+        let store = world.core.store_mut().fork().unwrap();
+        let mut world = world.restart(store);
+        let mut edge = Edge::new(edge.node, 1);
+        edge.boot = (2, [2; 16]);
+        let (conn, outputs) = world.begin(&mut edge);
+        world.apply(&mut edge, conn, &outputs);
+        world.pass(Duration::from_secs(1));
+        let runs = world.runs();
+        assert!(runs.len() <= 1);
+        assert!(launched.is_err() || runs.len() == 1, "an answer was given");
+        assert_eq!(world.executions().len(), runs.len(), "at write {write}");
+        for run in &runs {
+            assert_eq!(run.tasks[0].attempt, Attempt(1));
+        }
+        if launched.is_ok() && write > 60 {
+            break;
+        }
+    }
+}
+
+#[test]
+fn case_41_an_edge_that_lost_its_store_does_not_run_a_task_twice_unless_that_does_no_harm() {
+    for idempotent in [false, true] {
+        let mut world = World::new();
+        world.deploy(&batch("a", &format!("idempotent = {idempotent}")));
+        let (mut edge, conn) = connected(&mut world, "e1", 1);
+        let run = world.launch(&["a"]);
+        world.placed(&mut edge, conn);
+        world.handle(Input::Closed { conn });
+        edge.incarnation = [9; 16];
+        edge.desired = Position::default();
+        edge.boot = (1, [3; 16]);
+        world.pass(Duration::from_secs(5));
+        let (_, outputs) = world.begin(&mut edge);
+        let sent: Vec<Desired> = rows(&outputs)
+            .iter()
+            .flat_map(|rows| &rows.upserts)
+            .map(|row| AssignmentRow::decode(&row.body).unwrap().desired)
+            .collect();
+        let run = world.run(run.id);
+        if idempotent {
+            assert_eq!(sent, [Desired::Run]);
+            assert_eq!(run.state, RunState::Running);
+        } else {
+            assert_eq!(sent, [Desired::Stop]);
+            assert_eq!(run.state, RunState::Failed);
+            assert_eq!(run.tasks[0].reason_code, Some(FailReason::Indeterminate));
+        }
+    }
+}
+
+#[test]
+fn parameters_are_checked_before_anything_is_stored() {
+    let mut world = World::new();
+    world.deploy(&batch(
+        "a",
+        "[params]\nday = { type = \"string\" }\ntop = { type = \"integer\", default = 3 }",
+    ));
+    let mut launch = launch_of(&["a"]);
+    launch.params.insert("top".to_owned(), "many".to_owned());
+    launch.params.insert("dya".to_owned(), "x".to_owned());
+    let error = world
+        .call(ApiCall::Launch(launch.clone(), None))
+        .unwrap_err();
+    assert_eq!(error.code, ErrorCode::Invalid);
+    let detail = error.detail.unwrap();
+    for problem in [
+        "needs the parameter `day`",
+        "`many` is not",
+        "no parameter `dya`",
+    ] {
+        assert!(detail.contains(problem), "{detail}");
+    }
+    assert_eq!(world.runs(), []);
+    launch.params = BTreeMap::from([("day".to_owned(), "monday".to_owned())]);
+    let run = the_run(world.call(ApiCall::Launch(launch, None)).unwrap());
+    assert_eq!(run.params["day"], "monday");
+    world.deploy(PIPELINE.replace("\"a\"", "\"d\"").as_str());
+    let error = world
+        .call(ApiCall::Launch(launch_of(&["d"]), None))
+        .unwrap_err();
+    assert!(
+        error.message.contains("d is no batch job"),
+        "{}",
+        error.message
+    );
+}
+
+#[test]
+fn a_run_that_is_called_off_ends_and_a_deleted_job_leaves_nothing_on_its_edges() {
+    let mut world = World::new();
+    world.deploy(&batch("a", "concurrency = 1"));
+    let (mut edge, conn) = connected(&mut world, "e1", 1);
+    let first = world.launch(&["a"]);
+    let second = world.launch(&["a"]);
+    world.placed(&mut edge, conn);
+    let cancelled = the_run(world.call(ApiCall::CancelRun(second.id)).unwrap());
+    assert_eq!(cancelled.state, RunState::Cancelled);
+    let stopping = the_run(world.call(ApiCall::CancelRun(first.id)).unwrap());
+    assert_eq!(
+        stopping.state,
+        RunState::Running,
+        "the edge has not stopped it yet"
+    );
+    assert_eq!(world.executions()[0].desired, Desired::Stop);
+    world.handle(Input::Closed { conn });
+    world.pass(Duration::from_secs(1));
+    assert_eq!(
+        world.run(first.id).state,
+        RunState::Cancelled,
+        "nobody is there to say so"
+    );
+    world
+        .call(ApiCall::DeleteJob("a".parse().unwrap()))
+        .unwrap();
+    world.pass(Duration::from_secs(1));
+    assert_eq!(world.executions()[0].desired, Desired::Purge);
+    assert_eq!(world.runs().len(), 2, "what happened is kept");
+}

@@ -1,0 +1,258 @@
+//! Runs and their tasks: records, and the verbs that a [`super::Store`] has for them.
+//!
+//! A task is *waiting*, *active* or *ended*. Who works on an active one holds a claim: a name, a time until which it
+//! holds, and a fence that grows with each claim. A write that does not carry the newest claim changes nothing.
+
+use std::collections::BTreeMap;
+
+use sluice_model::{
+    Attempt, Digest, ExecutionId, FailReason, Fence, JobId, JobName, NodeId, NodeName, RunId,
+    TaskState, UnixMs, Version,
+};
+
+use super::StoreError;
+
+/// One launch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RunRecord {
+    /// Its id.
+    pub id: RunId,
+    /// What its client named it by, so that a repeated launch is the same run.
+    pub key: Option<String>,
+    /// SHA-256 of what was asked, to tell a repeated launch from another one with the same key.
+    pub request: Digest,
+    /// What the launch said, as text.
+    pub params: BTreeMap<String, String>,
+    /// When it was launched.
+    pub launched_at: UnixMs,
+}
+
+/// Where a task stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TaskPhase {
+    /// To be claimed and placed.
+    Waiting,
+    /// Claimed, with an execution.
+    Active,
+    /// Over, for good.
+    Ended,
+}
+
+/// One task of a run: one job on one node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TaskRecord {
+    /// Grows with each task; 0 in one that is not stored yet.
+    pub seq: u64,
+    /// Its run.
+    pub run: RunId,
+    /// Its job.
+    pub job: JobId,
+    /// The job's name; stays when the job is deleted.
+    pub job_name: JobName,
+    /// The job's version at the launch.
+    pub version: Version,
+    /// That version's spec, with the run's parameters.
+    pub spec: Digest,
+    /// The one node that it may go to.
+    pub pinned: Option<NodeId>,
+    /// Higher ones are placed first.
+    pub priority: i32,
+    /// Tasks of the job that may be active at once.
+    pub concurrency: Option<u32>,
+    /// The pool that it takes a place of.
+    pub pool: Option<String>,
+    /// Where it stands.
+    pub phase: TaskPhase,
+    /// Which try it is; 0 before the first.
+    pub attempt: Attempt,
+    /// Not placed before then.
+    pub not_before: UnixMs,
+    /// The newest try's execution.
+    pub execution: Option<ExecutionId>,
+    /// The newest try's node.
+    pub node: Option<(NodeId, NodeName)>,
+    /// The newest try's row may have reached the edge.
+    pub exposed: bool,
+    /// The edge lost its store since.
+    pub wiped: bool,
+    /// It was ordered to stop: the [`sluice_scheduler::Stopping`] in the store's words.
+    pub stopping: Option<sluice_scheduler::Stopping>,
+    /// The claim's holder.
+    pub claimed_by: Option<String>,
+    /// Until when the claim holds.
+    pub claimed_until: Option<UnixMs>,
+    /// The claim's fence.
+    pub fence: Fence,
+    /// When it is over its timeout.
+    pub deadline: Option<UnixMs>,
+    /// When its first try was placed.
+    pub started_at: Option<UnixMs>,
+    /// When it ended.
+    pub ended_at: Option<UnixMs>,
+    /// How it ended.
+    pub end: Option<TaskState>,
+    /// With `failed` and its like: the sort.
+    pub fail: Option<FailReason>,
+    /// Why it ended or waits, in words.
+    pub reason: String,
+    /// Records that it took in.
+    pub records_in: u64,
+    /// Records that its output accepted.
+    pub records_out: u64,
+}
+
+/// What limits how many tasks are active at once.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TaskLimits {
+    /// Altogether.
+    pub all: u32,
+    /// On one node.
+    pub per_node: u32,
+    /// In each named pool.
+    pub pools: BTreeMap<String, u32>,
+}
+
+impl Default for TaskLimits {
+    fn default() -> Self {
+        Self {
+            // Each is a row, an instance and reports: what one orchestrator and its store turn over in seconds.
+            all: 1_000,
+            // Each has up to 64 MiB of guest memory for each stage.
+            per_node: 8,
+            pools: BTreeMap::new(),
+        }
+    }
+}
+
+/// What a claim gives a waiting task.
+#[derive(Clone, Debug)]
+pub struct TaskClaim<'a> {
+    /// The task.
+    pub seq: u64,
+    /// Who claims it.
+    pub worker: &'a str,
+    /// From when.
+    pub now: UnixMs,
+    /// Until when.
+    pub until: UnixMs,
+    /// Where it is placed.
+    pub node: (NodeId, &'a NodeName),
+    /// The execution of this try.
+    pub execution: ExecutionId,
+    /// The node is connected, so that its row goes out.
+    pub exposed: bool,
+    /// When it will be over its timeout.
+    pub deadline: Option<UnixMs>,
+    /// What must hold in the same statement.
+    pub limits: &'a TaskLimits,
+}
+
+/// How a claimed task ends, or why it waits again.
+#[derive(Clone, Debug)]
+pub struct TaskEnd {
+    /// How; `None` = it waits for its next try.
+    pub state: Option<TaskState>,
+    /// The sort of failure.
+    pub fail: Option<FailReason>,
+    /// In words.
+    pub reason: String,
+    /// When.
+    pub at: UnixMs,
+    /// Not tried again before then.
+    pub not_before: UnixMs,
+    /// Records that it took in.
+    pub records_in: u64,
+    /// Records that its output accepted.
+    pub records_out: u64,
+}
+
+/// Tasks that are active.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ActiveCounts {
+    /// Altogether.
+    pub all: u64,
+    /// By node.
+    pub nodes: BTreeMap<NodeId, u64>,
+    /// By job.
+    pub jobs: BTreeMap<JobId, u64>,
+    /// By pool.
+    pub pools: BTreeMap<String, u64>,
+}
+
+/// Which runs are listed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RunsOf {
+    /// All.
+    All,
+    /// Those with a task of this job.
+    Job(JobId),
+}
+
+/// The verbs for runs. As with [`super::Store`], nothing reads a clock, and every call may block for the disk.
+pub trait RunStore {
+    /// Keeps a run with all its tasks.
+    fn insert_run(&mut self, run: &RunRecord, tasks: &[TaskRecord]) -> Result<(), StoreError>;
+    /// A run.
+    fn run(&mut self, id: RunId) -> Result<Option<RunRecord>, StoreError>;
+    /// The run that a client named by this key.
+    fn run_by_key(&mut self, key: &str) -> Result<Option<RunRecord>, StoreError>;
+    /// Runs, the newest first, at most `count`.
+    fn runs(&mut self, of: RunsOf, count: usize) -> Result<Vec<RunRecord>, StoreError>;
+    /// A run's tasks, in the order of the launch.
+    fn tasks_of_run(&mut self, run: RunId) -> Result<Vec<TaskRecord>, StoreError>;
+    /// The first waiting task of each job and pinned node that may be placed now; by priority, the oldest first.
+    fn waiting_heads(&mut self, now: UnixMs) -> Result<Vec<TaskRecord>, StoreError>;
+    /// Whether any task has not ended.
+    fn has_open_tasks(&mut self) -> Result<bool, StoreError>;
+    /// Tasks of a job that have not ended.
+    fn open_tasks_of_job(&mut self, job: JobId) -> Result<Vec<TaskRecord>, StoreError>;
+    /// Every active task.
+    fn active_tasks(&mut self) -> Result<Vec<TaskRecord>, StoreError>;
+    /// The task whose newest try has this execution.
+    fn task_of_execution(&mut self, id: ExecutionId) -> Result<Option<TaskRecord>, StoreError>;
+    /// How many are active.
+    fn active_counts(&mut self) -> Result<ActiveCounts, StoreError>;
+    /// Claims a waiting task: in one statement it becomes active, at its next try, with its claim, its node and its
+    /// execution, if nobody was faster and every limit has room. `None` when not.
+    fn claim_task(&mut self, claim: &TaskClaim<'_>) -> Result<Option<TaskRecord>, StoreError>;
+    /// Takes over active tasks whose claims ended before `expired`; each gets a higher fence. How many.
+    fn reclaim_tasks(
+        &mut self,
+        worker: &str,
+        expired: UnixMs,
+        until: UnixMs,
+    ) -> Result<usize, StoreError>;
+    /// Makes one's own claims last longer.
+    fn renew_claims(&mut self, worker: &str, until: UnixMs) -> Result<(), StoreError>;
+    /// Ends a claimed task's try; `false` when the claim is not the newest any more, and nothing was changed.
+    fn end_try(
+        &mut self,
+        seq: u64,
+        worker: &str,
+        fence: Fence,
+        end: &TaskEnd,
+    ) -> Result<bool, StoreError>;
+    /// Ends a waiting task; `false` when it is not waiting.
+    fn end_waiting(&mut self, seq: u64, end: &TaskEnd) -> Result<bool, StoreError>;
+    /// A claimed task is being stopped; `false` when the claim is not the newest any more.
+    fn set_stopping(
+        &mut self,
+        seq: u64,
+        worker: &str,
+        fence: Fence,
+        why: sluice_scheduler::Stopping,
+    ) -> Result<bool, StoreError>;
+    /// The rows of a node's active tasks go out with the session that begins; `wiped` when its edge has another store.
+    fn expose_tasks(&mut self, node: NodeId, wiped: bool) -> Result<(), StoreError>;
+    /// Executions of a job's tries on a node that have ended, the newest `kept` left out.
+    fn old_executions(
+        &mut self,
+        job: JobId,
+        node: NodeId,
+        kept: usize,
+    ) -> Result<Vec<ExecutionId>, StoreError>;
+    /// A slot that no execution of the job has on the node; from 1.
+    fn free_slot(&mut self, job: JobId, node: NodeId) -> Result<sluice_model::Slot, StoreError>;
+    /// Forgets ended runs beyond the newest `kept`, a bounded number at a time.
+    fn sweep_runs(&mut self, kept: usize) -> Result<(), StoreError>;
+}

@@ -1,0 +1,130 @@
+//! Runs with real processes and `kill -9`: what was answered is executed, once. `scripts/scenarios/launch` runs these.
+
+#![allow(clippy::unwrap_used)]
+
+use sluice_api::Run;
+use sluice_model::{FailReason, NodeState, RunState, TaskState};
+use sluice_tests::e2e::{Cluster, wait};
+
+/// Records of one task: at 20 a second there is time to kill something in the middle.
+const RECORDS: usize = 60;
+
+fn batch(name: &str, more: &str) -> String {
+    format!(
+        "name = \"{name}\"\nkind = \"batch\"\ncount = 3\n{more}\n[params]\ntag = {{ type = \"string\", default = \"none\" }}\n\
+         [input.generate]\ncount = {RECORDS}\ninterval = \"50ms\"\ntemplate = '${{param.tag}} ${{seq}}'\n\
+         [output.file]\npath = \"{name}.out\"\n"
+    )
+}
+
+fn launch(cluster: &Cluster, args: &[&str]) -> String {
+    let ran = cluster.sluice(&[&["run", "launch"], args].concat());
+    assert_eq!(ran.code, 0, "{ran:?}");
+    let id = ran.stdout.trim().to_owned();
+    assert_eq!(id.len(), 36, "the id alone: {ran:?}");
+    id
+}
+
+fn describe(cluster: &Cluster, id: &str) -> Run {
+    cluster
+        .sluice(&["run", "describe", id, "--output", "json"])
+        .json()
+}
+
+#[track_caller]
+fn ended(cluster: &Cluster, id: &str) -> Run {
+    wait::until("the run to end", || {
+        let run = describe(cluster, id);
+        match run.state {
+            RunState::Pending | RunState::Running => Err(format!("{run:?}")),
+            _ => Ok(run),
+        }
+    })
+}
+
+fn numbered(tag: &str) -> Vec<String> {
+    (0..RECORDS).map(|seq| format!("{tag} {seq}")).collect()
+}
+
+#[test]
+fn case_24_what_was_answered_is_executed_once_though_the_orchestrator_dies_right_after() {
+    let mut cluster = Cluster::start(&["e1", "e2", "e3"]);
+    cluster
+        .try_deploy(&batch("triple", ""))
+        .json::<serde_json::Value>();
+    let id = launch(&cluster, &["triple", "--param", "tag=first"]);
+    cluster.kill_orchestrator();
+    cluster.start_orchestrator();
+    let run = ended(&cluster, &id);
+    assert_eq!(run.state, RunState::Completed, "{run:?}");
+    assert_eq!(run.tasks.len(), 3);
+    let runs: Vec<Run> = cluster.sluice(&["run", "list", "--output", "json"]).json();
+    assert_eq!(runs.len(), 1);
+    for node in ["e1", "e2", "e3"] {
+        let on = |name: &str| {
+            run.tasks
+                .iter()
+                .filter(|it| it.node.as_ref().unwrap().as_str() == name)
+                .count()
+        };
+        assert_eq!(on(node), 1);
+        assert_eq!(
+            cluster.lines(node, "triple.out"),
+            numbered("first"),
+            "{node}"
+        );
+    }
+    let waited = cluster.sluice(&[
+        "run",
+        "launch",
+        "triple",
+        "--node",
+        "e1",
+        "--param",
+        "tag=second",
+        "--wait=40s",
+    ]);
+    assert_eq!(waited.code, 0, "{waited:?}");
+    cluster
+        .sluice(&["run", "launch", "triple", "--param", "tga=x"])
+        .fails(2, &["no parameter `tga`"]);
+    cluster
+        .sluice(&["run", "describe", "0c5e3c0e-8d25-4a4c-b3a7-0f1f5a0a6b11"])
+        .fails(3, &["no run"]);
+}
+
+#[test]
+fn case_41_an_edge_that_is_killed_midway_runs_again_only_what_is_idempotent() {
+    let mut cluster = Cluster::start(&["e1", "e2", "e3"]);
+    cluster
+        .try_deploy(&batch("single", ""))
+        .json::<serde_json::Value>();
+    cluster
+        .try_deploy(&batch("again", "idempotent = true"))
+        .json::<serde_json::Value>();
+    let id = launch(&cluster, &["single"]);
+    let other = launch(&cluster, &["again"]);
+    cluster.wait_lines("e2", "single.out", 3);
+    cluster.wait_lines("e2", "again.out", 3);
+    cluster.kill_edge("e2");
+    cluster.start_edge("e2");
+    cluster.wait_node("e2", NodeState::Connected);
+    let run = ended(&cluster, &id);
+    assert_eq!(run.state, RunState::Failed, "{run:?}");
+    for task in &run.tasks {
+        if task.node.as_ref().unwrap().as_str() == "e2" {
+            assert_eq!(
+                (task.state, task.reason_code),
+                (TaskState::Failed, Some(FailReason::Indeterminate))
+            );
+        } else {
+            assert_eq!(task.state, TaskState::Completed, "{task:?}");
+        }
+    }
+    let run = ended(&cluster, &other);
+    assert_eq!(run.state, RunState::Completed, "{run:?}");
+    let mut lines = cluster.lines("e2", "again.out");
+    lines.sort_by_key(|line| line.trim_start_matches("none ").parse::<usize>().unwrap());
+    lines.dedup();
+    assert_eq!(lines, numbered("none"), "nothing is missing");
+}
