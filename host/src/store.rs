@@ -19,11 +19,11 @@ pub(crate) mod runs;
 mod schema;
 mod sqlite;
 
-pub(crate) use schema::FORMAT;
 pub use runs::{
     ActiveCounts, RunRecord, RunStore, RunsOf, TaskClaim, TaskEnd, TaskLimits, TaskPhase,
     TaskRecord,
 };
+pub(crate) use schema::FORMAT;
 pub use sqlite::{FaultHook, SqliteStore};
 
 /// What a store cannot do.

@@ -19,8 +19,8 @@ mod full;
 mod identity;
 mod listing;
 mod reports;
-mod versions;
 mod runs;
+mod versions;
 
 const SECRET: [u8; 32] = [7; 32];
 
