@@ -178,7 +178,7 @@ const EXAMPLES: [(&str, Example); 6] = [
     (
         "gpu-report",
         Example::Ends {
-            writes: "output.jsonl",
+            writes: "gpus.jsonl",
             dead_letters: 0,
         },
     ),

@@ -1,3 +1,5 @@
+//! What becomes of tasks, case by case: who takes them, what a lost node means, and what a run is called in the end.
+
 #![allow(clippy::unwrap_used)]
 
 use super::*;
