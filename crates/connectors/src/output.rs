@@ -317,6 +317,7 @@ impl Output {
 
 /// Runs blocking `work` on the blocking threads; a panic in it goes on here.
 #[cfg(any(
+    feature = "input-exec",
     feature = "input-file",
     feature = "output-file",
     feature = "output-stdout"
