@@ -23,6 +23,10 @@ pub(super) struct LineSplitter {
 
 impl LineSplitter {
     /// Where the next line starts, counted from where splitting began.
+    #[cfg_attr(
+        not(feature = "input-file"),
+        allow(dead_code, reason = "only a file is read from where it was left")
+    )]
     pub(super) fn consumed(&self) -> u64 {
         self.consumed
     }

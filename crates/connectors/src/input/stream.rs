@@ -15,6 +15,10 @@ const READ_BYTES: usize = 64 * 1024;
 /// Chunks that may wait: enough to read on while a batch is handled.
 const CHUNKS_WAITING_MAX: usize = 4;
 
+#[cfg_attr(
+    not(feature = "input-stdin"),
+    allow(unreachable_pub, reason = "only the standard input is one as it is")
+)]
 #[derive(Debug)]
 pub struct StreamInput {
     /// What is read, for errors.
