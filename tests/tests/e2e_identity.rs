@@ -310,6 +310,12 @@ fn case_68_of_two_copies_of_a_state_directory_one_is_fenced_and_shown() {
         }
     }
     cluster.start_edge("e1");
+    // Not the session of the process that was killed, which still seems to be up: else the copy might come first.
+    wait::until("e1 to be connected again", || {
+        let node = cluster.api().node("e1").map_err(|it| it.to_string())?;
+        let counter = node.boot_counter.0;
+        wait::check(counter == 2, || format!("boot {counter}"))
+    });
     cluster.wait_node("e1", NodeState::Connected);
     // Its boot counter is that of the one which runs: it came second, and is turned away.
     cluster.place_edge_state("copy", &copy);
