@@ -1,5 +1,6 @@
 //! Starting and stopping a whole edge.
 
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,6 +24,9 @@ use crate::link::{Link, unix_now};
 use crate::metrics::{EdgeTally, scrape};
 use crate::runner::{RunnerContext, RunnerOptions};
 use crate::store::{Meta, Store, StoreError};
+
+/// The pause before a metrics port that could not be opened is tried again.
+const METRICS_RETRY_AFTER: Duration = Duration::from_secs(30);
 
 /// How long a shutdown may take: executions drain for at most 10 s, and then save their checkpoints.
 pub const SHUTDOWN_WITHIN: Duration = Duration::from_secs(15);
@@ -50,10 +54,6 @@ impl Edge {
             DirectoryLock::take(&state_dir).map_err(|error| EdgeError::lock(&state_dir, error))?;
         let (kept, identity) = identify(&state_dir, &config).await?;
 
-        let port = match kept.metrics {
-            Some(address) => Some(MetricsPort::open(address).await?),
-            None => None,
-        };
         let allowed = allowed_paths(&state_dir, &kept)?;
         let runner = RunnerContext::open(RunnerOptions {
             cache_dir: state_dir.join("compiled"),
@@ -95,11 +95,17 @@ impl Edge {
                 source,
             })?;
         let stop = CancellationToken::new();
-        if let Some(port) = port {
+        if let Some(address) = kept.metrics {
             let (control, node) = (control.clone(), kept.name.clone());
             let look = move || scrape(control.clone(), Arc::clone(&tally), node.clone());
             // Ends with the token, which goes with the handle.
-            tokio::spawn(port.serve(look, stop.clone()));
+            let ended = stop.clone();
+            tokio::spawn(async move {
+                let opened = ended.run_until_cancelled(open_metrics(address)).await;
+                if let Some(port) = opened {
+                    port.serve(look, ended).await;
+                }
+            });
         }
         let link = Link {
             control: control.clone(),
@@ -118,6 +124,18 @@ impl Edge {
             stop: stop.drop_guard(),
             _lock: lock,
         })
+    }
+}
+
+/// Opens the port for metrics, however long that takes: work that runs matters more than its numbers, and the address
+/// may come up later than the edge.
+async fn open_metrics(address: SocketAddr) -> MetricsPort {
+    loop {
+        match MetricsPort::open(address).await {
+            Ok(port) => return port,
+            Err(error) => tracing::warn!(event = "metrics.refused", %error),
+        }
+        tokio::time::sleep(METRICS_RETRY_AFTER).await;
     }
 }
 

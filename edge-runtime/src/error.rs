@@ -100,9 +100,6 @@ pub enum EdgeError {
     /// The sandbox.
     #[error("cannot run stages on this machine")]
     Sandbox(#[from] ContextError),
-    /// The port for metrics.
-    #[error(transparent)]
-    Metrics(#[from] sluice_metrics::PortError),
     /// The machine gave no random numbers, or no thread.
     #[error("this machine cannot {what}")]
     Machine {

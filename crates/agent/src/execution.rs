@@ -550,6 +550,14 @@ impl Execution {
                 lane.wait(ObservedPhase::Backoff, reason, cx);
                 None
             }
+            Ending::Backoff(why) if lane.assignment.once && instance.running_since.is_some() => {
+                let message = format!(
+                    "ended midway, and nobody can tell how much of its work was done; it is not idempotent, so it does not \
+                     run again: {why}"
+                );
+                let reason = FailReason::Indeterminate;
+                self.end_lane(which, LaneEnd::Ended(EndedHow::Failed { reason, message }))
+            }
             Ending::Backoff(reason) => {
                 lane.wait(ObservedPhase::Backoff, reason, cx);
                 None

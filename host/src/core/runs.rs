@@ -41,6 +41,9 @@ const TRIES_KEPT: usize = 5;
 /// Runs that are kept; the oldest ended ones go.
 const RUNS_KEPT: usize = 20_000;
 
+/// Why a task ends whose pipeline an older program stored and this one no longer reads.
+const UNREADABLE: &str = "its pipeline no longer parses; deploy the job again and launch it anew";
+
 /// Claims are renewed when this much of their time is over.
 const RENEW_AFTER: Duration = LEASE.checked_div(3).expect("three is not zero");
 
@@ -385,7 +388,10 @@ impl<S: Store> Core<S> {
             self.call_off(task, "its job was deleted", step)?;
             return Ok(None);
         };
-        let pipeline = self.pipeline_of(task.spec)?;
+        let Some(pipeline) = self.readable_pipeline(task.spec)? else {
+            self.call_off(task, UNREADABLE, step)?;
+            return Ok(None);
+        };
         let Ok(chosen) = self.choose(task, &pipeline, nodes, counts)? else {
             return Ok(None);
         };

@@ -526,7 +526,8 @@ impl<S: Store> Core<S> {
             self.evaluate_all_jobs(step.now.unix)?;
         }
         if !held {
-            let wiped = known_incarnation.is_some_and(|known| known != incarnation);
+            // A machine that joined again under its name has no incarnation on record: what it was given is gone as well.
+            let wiped = known_incarnation != Some(incarnation);
             self.begin_with_tasks(node.id, wiped, step)?;
         }
         step.touched.insert(node.id);

@@ -164,7 +164,13 @@ impl<S: Store> Core<S> {
         }
         let nodes = self.store.nodes()?;
         let counts = self.store.active_counts()?;
-        let pipeline = self.pipeline_of(task.spec)?;
+        let Some(pipeline) = self.readable_pipeline(task.spec)? else {
+            return Ok(Wait {
+                reason: super::UNREADABLE.to_owned(),
+                next_action: "end it".to_owned(),
+                next_at: Some(now),
+            });
+        };
         let limits = self.config.limits.clone();
         let event = |reason: String, next_action: String| Wait {
             reason,

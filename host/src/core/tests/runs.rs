@@ -92,10 +92,8 @@ fn case_24_and_27_a_launch_is_kept_until_it_can_run_and_each_task_is_executed_on
     let mut world = world.restart(store);
     assert_eq!(world.run(run.id).tasks.len(), 2);
     let (mut edge, conn) = connected(&mut world, "e1", 1);
-    let rows = world.placed(&mut edge, conn);
-    let rows = if rows.is_empty() { Vec::new() } else { rows };
+    world.placed(&mut edge, conn);
     assert_eq!(world.executions().len(), 2);
-    assert!(rows.len() <= 2);
     let run = world.run(run.id);
     assert_eq!(run.state, RunState::Running);
     assert!(run.claimed_by.is_some() && run.claimed_until.is_some());

@@ -433,6 +433,7 @@ impl RunStore for SqliteStore {
                 ORDER BY seq LIMIT ?2)",
             params![i64::try_from(kept).unwrap_or(i64::MAX), SWEPT_MAX],
         )?;
-        Ok(())
+        // A launch with parameters of its own has a spec of its own, which nothing names once its tasks are gone.
+        self.sweep_specs()
     }
 }
