@@ -4,7 +4,9 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use sluice_doctor::{Finding, Late, StoreCopy, clock, directory, disk, private, store};
+use sluice_doctor::{
+    Finding, Late, StoreCopy, clock, directory, disk, in_one_line, private, store,
+};
 use sluice_model::UnixMs;
 use sluice_transport::identity::NodeIdentity;
 use sluice_transport::{Client, Timing};
@@ -218,15 +220,4 @@ async fn reach(kept: &Kept, identity: &NodeIdentity, server_time: UnixMs) -> Fin
             Finding::fail(check, format!("{addresses}: {error}"), mend)
         }
     }
-}
-
-/// An error and what is behind it, in one line.
-fn in_one_line(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        text = format!("{text}: {error}");
-        source = error.source();
-    }
-    text.replace('\n', "; ")
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sluice_connectors::{AllowedCommands, AllowedPaths};
+use sluice_doctor::in_one_line;
 use sluice_metrics::MetricsPort;
 use sluice_model::{NodeId, NodeName};
 use sluice_state_dir::DirectoryLock;
@@ -331,17 +332,6 @@ fn facts_kept(state_dir: &Path) -> Meta {
     Store::open(&path)
         .and_then(|mut store| store.meta())
         .unwrap_or_default()
-}
-
-/// An error and what is behind it, in one line.
-fn in_one_line(error: &EdgeError) -> String {
-    let mut text = error.to_string();
-    let mut source = std::error::Error::source(error);
-    while let Some(error) = source {
-        text = format!("{text}: {error}");
-        source = error.source();
-    }
-    text
 }
 
 /// Opens the store. A start on a full disk gives up the reserves and tries once more: what the edge has must run.

@@ -4,7 +4,9 @@ use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use sluice_doctor::{Finding, Running, clock, directory, disk, private, running, store};
+use sluice_doctor::{
+    Finding, Running, clock, directory, disk, in_one_line, private, running, store,
+};
 use sluice_model::UnixMs;
 use sluice_transport::identity::ClusterAuthority;
 
@@ -72,17 +74,6 @@ fn authority_of(path: &Path) -> Finding {
         }
         Err(error) => Finding::fail(check, in_one_line(&error), mend),
     }
-}
-
-/// An error and what is behind it, in one line.
-fn in_one_line(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        text = format!("{text}: {error}");
-        source = error.source();
-    }
-    text
 }
 
 /// That the ports of the last start are open while it runs, and free while it does not.

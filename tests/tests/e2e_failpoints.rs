@@ -4,7 +4,7 @@
 
 #![allow(clippy::unwrap_used)]
 
-use sluice_model::{ExecutionState, NodeState, Version};
+use sluice_model::{ExecutionId, ExecutionState, NodeState, Version};
 use sluice_state_dir::failpoint;
 use sluice_tests::e2e::pipelines::{PipelineText, padded_component, plugin, seqs};
 use sluice_tests::e2e::{Cluster, wait};
@@ -35,6 +35,20 @@ fn assert_undisturbed(cluster: &Cluster, job: &str) {
         "{execution:?}"
     );
     assert_whole(cluster, job, 0);
+}
+
+/// Waits until nothing of an execution on e1 is left: neither with the orchestrator nor on the edge's disk.
+#[track_caller]
+fn wait_purged(cluster: &Cluster, point: &str, id: ExecutionId) {
+    let state = cluster.edge_state("e1").join(format!("executions/{id}"));
+    wait::until(&format!("{point}: {id} to be purged"), || {
+        let left = cluster
+            .api()
+            .executions()
+            .map_err(|refusal| refusal.to_string())?;
+        let left = left.iter().any(|execution| execution.id == id);
+        wait::check(!left && !state.exists(), || "still there".to_owned())
+    });
 }
 
 #[test]
@@ -210,23 +224,13 @@ fn an_orchestrator_that_dies_in_an_upload_a_join_or_a_deletion_finishes_it_when_
                 .output("gone.out"),
         );
         let running = cluster.wait_running("gone", "e1");
-        let state = cluster
-            .edge_state("e1")
-            .join(format!("executions/{}", running.id));
         cluster.doom_orchestrator(point);
         cluster.wait_node("e1", NodeState::Connected);
         cluster.sluice(&["job", "delete", "gone", "--yes"]);
         cluster.revive_orchestrator(point);
         let again = cluster.sluice(&["job", "delete", "gone", "--yes"]);
         assert!([0, 3].contains(&again.code), "{point}: {again:?}");
-        wait::until("what it left to be purged", || {
-            let left = cluster
-                .api()
-                .executions()
-                .map_err(|refusal| refusal.to_string())?;
-            let left = left.iter().any(|execution| execution.id == running.id);
-            wait::check(!left && !state.exists(), || format!("{point}: still there"))
-        });
+        wait_purged(&cluster, point, running.id);
     }
 }
 
@@ -347,23 +351,13 @@ fn an_edge_that_dies_in_its_boot_a_fetch_a_checkpoint_or_a_purge_does_it_over() 
     ] {
         cluster.deploy(&PipelineText::steady("gone").output("gone.out"));
         let running = cluster.wait_running("gone", "e1");
-        let state = cluster
-            .edge_state("e1")
-            .join(format!("executions/{}", running.id));
         cluster.doom_edge("e1", point);
         cluster.wait_running("gone", "e1");
         let deleted = cluster.sluice(&["job", "delete", "gone", "--yes"]);
         assert_eq!(deleted.code, 0, "{point}: {deleted:?}");
         cluster.wait_doom("e1", point);
         cluster.start_edge("e1");
-        wait::until("it to be purged", || {
-            let left = cluster
-                .api()
-                .executions()
-                .map_err(|refusal| refusal.to_string())?;
-            let left = left.iter().any(|execution| execution.id == running.id);
-            wait::check(!left && !state.exists(), || format!("{point}: still there"))
-        });
+        wait_purged(&cluster, point, running.id);
     }
 }
 

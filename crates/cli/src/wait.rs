@@ -1,4 +1,4 @@
-//! `deploy --wait`: has what was asked come about on every node that can be reached?
+//! Waiting for what was asked of the orchestrator; `deploy --wait`: has it come about on every node that can be reached?
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -13,7 +13,43 @@ use crate::out::Out;
 use crate::render;
 
 /// Time between two looks: short against a start, long against what one look costs.
-const LOOK_INTERVAL: Duration = Duration::from_millis(150);
+pub(crate) const LOOK_INTERVAL: Duration = Duration::from_millis(150);
+
+/// What one look saw.
+pub(crate) enum Look<T> {
+    /// It has come about.
+    There(T),
+    /// Not yet: what is missing, a line each.
+    Missing(Vec<String>),
+}
+
+/// Looks until it is there or a look fails, for at most `wait`. An orchestrator that cannot be reached may be restarting,
+/// and what was asked of it is durable: that counts as missing. At the deadline it fails with `late`, in detail with what
+/// the last look missed.
+pub(crate) async fn until<T>(
+    out: &Out,
+    doing: &str,
+    wait: Duration,
+    mut look: impl AsyncFnMut() -> Result<Look<T>, Failure>,
+    late: Failure,
+) -> Result<T, Failure> {
+    let deadline = Instant::now() + wait;
+    let spinner = out.spinner(doing);
+    let result = loop {
+        let missing = match look().await {
+            Ok(Look::There(found)) => break Ok(found),
+            Ok(Look::Missing(missing)) => missing,
+            Err(failure) if failure.exit == Exit::Unreachable => vec![failure.message],
+            Err(failure) => break Err(failure),
+        };
+        if Instant::now() + LOOK_INTERVAL > deadline {
+            break Err(late.with_detail(missing.join("\n")));
+        }
+        tokio::time::sleep(LOOK_INTERVAL).await;
+    };
+    spinner.finish_and_clear();
+    result
+}
 
 /// How it stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,52 +71,34 @@ pub(crate) async fn for_job(
     matching: &[NodeName],
     wait: Duration,
 ) -> Result<(), Failure> {
-    let deadline = Instant::now() + wait;
-    let spinner = out.spinner(&format!("waiting for {job} version {version}"));
-    let mut missing = vec!["the orchestrator said nothing yet".to_owned()];
-    loop {
-        match look(client, job).await {
-            Ok((detail, nodes)) => match judge(version, matching, &detail, &nodes) {
-                Verdict::Done { absent } => {
-                    spinner.finish_and_clear();
-                    for line in absent {
-                        out.say(&line);
-                    }
-                    out.say(&format!("{job} version {version} is {}", detail.job.state));
-                    return Ok(());
-                }
-                Verdict::Failed { where_and_why } => {
-                    spinner.finish_and_clear();
-                    return Err(Failure::new(
-                        Exit::Failed,
-                        format!("{job} version {version} failed"),
-                    )
-                    .with_detail(where_and_why.join("\n"))
-                    .with_help(match &detail.job.rollout {
-                        Some(_) => format!("`sluice rollout status {job}` tells the whole story"),
-                        None => format!("`sluice logs {job}` shows what its stages said"),
-                    }));
-                }
-                Verdict::Waiting { missing: now } => missing = now,
-            },
-            // It may be restarting; what was asked is durable.
-            Err(failure) if failure.exit == Exit::Unreachable => missing = vec![failure.message],
-            Err(failure) => {
-                spinner.finish_and_clear();
-                return Err(failure);
-            }
-        }
-        if Instant::now() + LOOK_INTERVAL > deadline {
-            spinner.finish_and_clear();
-            return Err(Failure::new(
-                Exit::TimedOut,
-                format!("{job} version {version} did not run everywhere within {wait:?}; it stays deployed and goes on"),
+    let late = Failure::new(
+        Exit::TimedOut,
+        format!("{job} version {version} did not run everywhere within {wait:?}; it stays deployed and goes on"),
+    )
+    .with_help(format!("`sluice explain {job}` says what each node waits for"));
+    let doing = format!("waiting for {job} version {version}");
+    let look = async || {
+        let (detail, nodes) = look(client, job).await?;
+        match judge(version, matching, &detail, &nodes) {
+            Verdict::Done { absent } => Ok(Look::There((absent, detail.job.state))),
+            Verdict::Failed { where_and_why } => Err(Failure::new(
+                Exit::Failed,
+                format!("{job} version {version} failed"),
             )
-            .with_detail(missing.join("\n"))
-            .with_help(format!("`sluice explain {job}` says what each node waits for")));
+            .with_detail(where_and_why.join("\n"))
+            .with_help(match &detail.job.rollout {
+                Some(_) => format!("`sluice rollout status {job}` tells the whole story"),
+                None => format!("`sluice logs {job}` shows what its stages said"),
+            })),
+            Verdict::Waiting { missing } => Ok(Look::Missing(missing)),
         }
-        tokio::time::sleep(LOOK_INTERVAL).await;
+    };
+    let (absent, state) = until(out, &doing, wait, look, late).await?;
+    for line in absent {
+        out.say(&line);
     }
+    out.say(&format!("{job} version {version} is {state}"));
+    Ok(())
 }
 
 async fn look(client: &Client, job: &JobName) -> Result<(JobDetail, Vec<Node>), Failure> {

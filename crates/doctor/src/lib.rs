@@ -81,3 +81,14 @@ impl Finding {
         }
     }
 }
+
+/// An error and what is behind it, in one line: line ends in it become semicolons.
+pub fn in_one_line(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        text = format!("{text}: {error}");
+        source = error.source();
+    }
+    text.replace('\n', "; ")
+}

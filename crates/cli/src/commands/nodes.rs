@@ -4,16 +4,13 @@ use std::time::Duration;
 
 use sluice_api::{Execution, Node, NodeDetail, NodeLabels, routes};
 use sluice_model::{Desired, ExecutionState, NodeName, NodeState};
-use tokio::time::Instant;
 
 use crate::args::LabelChange;
 use crate::client::Client;
 use crate::failure::{Exit, Failure};
 use crate::out::Out;
 use crate::render;
-
-/// Time between two looks at a node that is being drained: short against a stop, long against what one look costs.
-const LOOK_INTERVAL: Duration = Duration::from_millis(150);
+use crate::wait::{self, Look};
 
 pub(super) async fn label(
     client: &Client,
@@ -82,38 +79,20 @@ async fn until_stopped(
     name: &NodeName,
     wait: Duration,
 ) -> Result<Node, Failure> {
-    let deadline = Instant::now() + wait;
-    let spinner = out.spinner(&format!("draining {name}"));
-    let mut missing = vec!["the orchestrator said nothing yet".to_owned()];
-    loop {
-        match client.get::<NodeDetail>(&path(routes::NODE, name)).await {
-            Ok(detail) => {
-                missing = not_stopped(&detail);
-                if missing.is_empty() {
-                    spinner.finish_and_clear();
-                    return Ok(detail.node);
-                }
-            }
-            // It may be restarting; what was ordered is durable.
-            Err(failure) if failure.exit == Exit::Unreachable => missing = vec![failure.message],
-            Err(failure) => {
-                spinner.finish_and_clear();
-                return Err(failure);
-            }
-        }
-        if Instant::now() + LOOK_INTERVAL > deadline {
-            spinner.finish_and_clear();
-            return Err(Failure::new(
-                Exit::TimedOut,
-                format!(
-                    "not everything on {name} stopped within {wait:?}; the drain stands and goes on"
-                ),
-            )
-            .with_detail(missing.join("\n"))
-            .with_help(format!("`sluice node describe {name}` shows how it stands")));
-        }
-        tokio::time::sleep(LOOK_INTERVAL).await;
-    }
+    let late = Failure::new(
+        Exit::TimedOut,
+        format!("not everything on {name} stopped within {wait:?}; the drain stands and goes on"),
+    )
+    .with_help(format!("`sluice node describe {name}` shows how it stands"));
+    let look = async || {
+        let detail: NodeDetail = client.get(&path(routes::NODE, name)).await?;
+        let missing = not_stopped(&detail);
+        Ok(match missing.is_empty() {
+            true => Look::There(detail.node),
+            false => Look::Missing(missing),
+        })
+    };
+    wait::until(out, &format!("draining {name}"), wait, look, late).await
 }
 
 /// A line for each execution that is not known to have stopped.

@@ -5,16 +5,13 @@ use std::time::Duration;
 
 use sluice_api::{Run, RunFilter, RunLaunch, routes};
 use sluice_model::{RunId, RunState, TaskState};
-use tokio::time::Instant;
 
 use crate::args::{Format, RunLaunchArgs};
 use crate::client::Client;
 use crate::failure::{Exit, Failure};
 use crate::out::Out;
 use crate::render;
-
-/// Time between two looks while waiting.
-const LOOK_INTERVAL: Duration = Duration::from_millis(150);
+use crate::wait::{self, LOOK_INTERVAL, Look};
 
 /// How often a launch is sent again when no answer came: its key makes it the same run.
 const SENDS_MAX: u32 = 5;
@@ -37,17 +34,14 @@ pub(super) async fn launch(client: &Client, out: &Out, args: RunLaunchArgs) -> R
         None => new_key()?,
     };
     let run = send(client, &request, &key).await?;
-    let run = match args.wait {
-        None => run,
-        Some(wait) => {
-            if out.format == Format::Table {
-                // At once: whoever is cut off while waiting knows what to ask for.
-                out.show(&run, |_| format!("{}\n", run.id))?;
-            }
-            return waited(client, out, run.id, wait).await;
-        }
-    };
-    out.show(&run, |_| format!("{}\n", run.id))
+    // With a wait at once, too: whoever is cut off while waiting knows what to ask for. JSON is one document, the last.
+    if args.wait.is_none() || out.format == Format::Table {
+        out.show(&run, |_| format!("{}\n", run.id))?;
+    }
+    match args.wait {
+        None => Ok(()),
+        Some(wait) => waited(client, out, run.id, wait).await,
+    }
 }
 
 async fn send(client: &Client, request: &RunLaunch, key: &str) -> Result<Run, Failure> {
@@ -75,40 +69,32 @@ fn new_key() -> Result<String, Failure> {
 }
 
 async fn waited(client: &Client, out: &Out, id: RunId, wait: Duration) -> Result<(), Failure> {
-    let deadline = Instant::now() + wait;
-    let spinner = out.spinner(&format!("waiting for run {id}"));
     let mut last: Option<Run> = None;
-    let result = loop {
+    let late = Failure::new(
+        Exit::TimedOut,
+        format!("run {id} has not ended within {wait:?}; it goes on"),
+    )
+    .with_help(format!("`sluice run describe {id}` says what it waits for"));
+    let look = async || {
         match client.get::<Run>(&path(routes::RUN, id)).await {
-            Ok(run) => {
-                let state = run.state;
-                last = Some(run);
-                match state {
-                    RunState::Pending | RunState::Running => {}
-                    RunState::Completed => break Ok(()),
-                    RunState::Failed | RunState::Cancelled | RunState::TimedOut => {
-                        let failure = Failure::new(Exit::Failed, format!("run {id} is {state}"));
-                        break Err(failure
-                            .with_detail(last.as_ref().map(lines).unwrap_or_default())
-                            .with_help(format!(
-                                "`sluice run describe {id}` tells it task by task"
-                            )));
-                    }
-                }
-            }
-            // It may be restarting; the launch is durable.
+            Ok(run) => last = Some(run),
+            // What was seen last says more than that nothing is seen now.
             Err(failure) if failure.exit == Exit::Unreachable => {}
-            Err(failure) => break Err(failure),
+            Err(failure) => return Err(failure),
         }
-        if Instant::now() + LOOK_INTERVAL > deadline {
-            let message = format!("run {id} has not ended within {wait:?}; it goes on");
-            break Err(Failure::new(Exit::TimedOut, message)
-                .with_detail(last.as_ref().map(lines).unwrap_or_default())
-                .with_help(format!("`sluice run describe {id}` says what it waits for")));
+        let open = last.as_ref().map(lines).unwrap_or_default();
+        match last.as_ref().map_or(RunState::Pending, |run| run.state) {
+            RunState::Pending | RunState::Running => Ok(Look::Missing(open)),
+            RunState::Completed => Ok(Look::There(())),
+            state @ (RunState::Failed | RunState::Cancelled | RunState::TimedOut) => {
+                let failure = Failure::new(Exit::Failed, format!("run {id} is {state}"));
+                Err(failure
+                    .with_detail(open.join("\n"))
+                    .with_help(format!("`sluice run describe {id}` tells it task by task")))
+            }
         }
-        tokio::time::sleep(LOOK_INTERVAL).await;
     };
-    spinner.finish_and_clear();
+    let result = wait::until(out, &format!("waiting for run {id}"), wait, look, late).await;
     if let Some(run) = &last
         && out.format == Format::Json
     {
@@ -118,13 +104,12 @@ async fn waited(client: &Client, out: &Out, id: RunId, wait: Duration) -> Result
 }
 
 /// What of a run is not done, a line for each task.
-fn lines(run: &Run) -> String {
+fn lines(run: &Run) -> Vec<String> {
     let open = run
         .tasks
         .iter()
         .filter(|task| task.state != TaskState::Completed);
-    let lines: Vec<String> = open.map(render::run_task_line).collect();
-    lines.join("\n")
+    open.map(render::run_task_line).collect()
 }
 
 pub(super) async fn list(client: &Client, out: &Out, filter: &RunFilter) -> Result<(), Failure> {

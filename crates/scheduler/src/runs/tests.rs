@@ -3,22 +3,11 @@
 #![allow(clippy::unwrap_used)]
 
 use super::*;
-use sluice_model::Labels;
+use crate::plan;
 
 fn node(n: u8) -> Candidate {
     Candidate {
-        node: NodeFacts {
-            id: NodeId::from_random([n; 16]),
-            name: format!("e{n}").parse().unwrap(),
-            labels: Labels::from([("site".to_owned(), "a".to_owned())]),
-            held: false,
-            cordoned: false,
-            draining: false,
-            lost: false,
-            revoked: false,
-            executions: 0,
-            lacks: None,
-        },
+        node: plan::tests::node(n, "a"),
         connected: true,
         tasks: 0,
     }
