@@ -9,9 +9,9 @@
 //! ```
 //!
 //! A **daemon** is wanted on every other node. **Replicas** are wanted on `count` of them, never two on one. Those that
-//! have a place keep it, the better ones first: ended well or badly, running, returned from being lost, not running yet,
-//! returned at an old version, lost; the older one of equals. So more than `count` never stay, and nothing moves because
-//! a node joined. What is missing goes to the nodes with the fewest executions, ties by a hash of job and node. A node
+//! have a place keep it, the better ones first: ended well or badly, running, returned from being lost, not running yet;
+//! then those at an old version: running, not running, returned; lost; the older one of equals. So more than `count` never
+//! stay, who has the new version is not stopped for one that runs an old one, and nothing moves because a node joined. What is missing goes to the nodes with the fewest executions, ties by a hash of job and node. A node
 //! that lacks something keeps its replica only while no other node can take it.
 //!
 //! What has ended keeps its place on a drained node too, so that it is not done again elsewhere.
@@ -116,7 +116,9 @@ enum Grade {
     Running,
     Returned,
     Waiting,
-    Outdated,
+    OldRunning,
+    OldWaiting,
+    OldReturned,
     Lost,
     Misfit,
 }
@@ -124,21 +126,21 @@ enum Grade {
 fn grade(job: &JobFacts, node: &NodeFacts, execution: &ExecutionFacts) -> Grade {
     let current = execution.version == job.version;
     if execution.ended && current {
-        Grade::Ended
-    } else if node.lacks.is_some() {
-        Grade::Misfit
-    } else if node.is_gone() {
-        Grade::Lost
-    } else if execution.replaced {
-        if current {
-            Grade::Returned
-        } else {
-            Grade::Outdated
-        }
-    } else if execution.seen_running {
-        Grade::Running
-    } else {
-        Grade::Waiting
+        return Grade::Ended;
+    }
+    if node.lacks.is_some() {
+        return Grade::Misfit;
+    }
+    if node.is_gone() {
+        return Grade::Lost;
+    }
+    match (current, execution.replaced, execution.seen_running) {
+        (true, false, true) => Grade::Running,
+        (true, true, _) => Grade::Returned,
+        (true, false, false) => Grade::Waiting,
+        (false, false, true) => Grade::OldRunning,
+        (false, false, false) => Grade::OldWaiting,
+        (false, true, _) => Grade::OldReturned,
     }
 }
 

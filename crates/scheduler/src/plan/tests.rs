@@ -372,6 +372,15 @@ fn fewer_replicas_or_another_kind_stop_nothing_until_the_version_is_good() {
         apply(&mut snapshot, &changes);
         let runs = |it: &&ExecutionFacts| it.desired == Desired::Run;
         assert_eq!(snapshot.executions.iter().filter(runs).count(), 3);
+        // They do not run yet, the old ones do: nobody's place goes to those, and nobody else is admitted.
+        for it in snapshot.executions.iter_mut().take(2) {
+            it.seen_running = false;
+        }
+        let turn = snapshot.job.turn.as_mut().expect("it is open");
+        turn.admitted.clear();
+        assert_eq!(plan(&snapshot), Plan::default(), "{good:?} -> {new:?}");
+        let concerned = concerned_nodes(&snapshot);
+        assert!(concerned.contains_key(&id(1)) && concerned.contains_key(&id(2)));
         snapshot.job.turn = None;
         let changes = plan(&snapshot);
         apply(&mut snapshot, &changes);
