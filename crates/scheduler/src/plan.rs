@@ -16,7 +16,7 @@
 //! reserve a place.
 //!
 //! While a rollout is open two versions have their say. What the good one wants is neither stopped nor moved for the new
-//! one's sake, and what only the new one wants starts when it is its turn.
+//! one's sake, what only the good one wants is started too, and what only the new one wants starts when it is its turn.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -193,14 +193,19 @@ pub fn plan(snapshot: &Snapshot) -> Plan {
         let execution = executions.get(&node.id).copied();
         let good_wants = good_wants.get(index).copied();
         match (want, execution) {
+            // Only the good version, which is not given up yet, wants something here.
+            (Want::Nothing | Want::Stop, None) if good_wants == Some(true) => {
+                let version = job.turn.as_ref().and_then(|turn| turn.otherwise);
+                changes.extend(version.map(|version| create(node, version)));
+            }
+            (Want::Stop, Some(it)) if good_wants == Some(true) && it.desired != Desired::Run => {
+                let version = target(job, node, Some(it), good_wants);
+                changes.extend(update(it, version, Desired::Run));
+            }
             (Want::Nothing, _) | (Want::Stop | Want::Purge | Want::Replace, None) => {}
             (Want::Run, None) => {
                 let version = target(job, node, None, good_wants);
-                changes.extend(version.map(|version| Change::Create {
-                    node: node.id,
-                    slot: Slot::ZERO,
-                    version,
-                }));
+                changes.extend(version.map(|version| create(node, version)));
             }
             // The new version no longer wants it; the good one, which is not given up yet, does.
             (Want::Stop, Some(it)) if good_wants == Some(true) && is_kept(job, it) => {}
@@ -215,6 +220,14 @@ pub fn plan(snapshot: &Snapshot) -> Plan {
         }
     }
     Plan { changes }
+}
+
+fn create(node: &NodeFacts, version: Version) -> Change {
+    Change::Create {
+        node: node.id,
+        slot: Slot::ZERO,
+        version,
+    }
 }
 
 /// Why a rollout looks at a node.

@@ -392,6 +392,74 @@ fn fewer_replicas_or_another_kind_stop_nothing_until_the_version_is_good() {
 }
 
 #[test]
+fn what_only_the_good_version_wants_is_started_while_the_new_one_is_tried() {
+    // Version 1 wants site b, version 2 site a.
+    let world = |good: Kind, new: Kind, node: NodeFacts| {
+        let mut world = before_its_turn(0, good, new);
+        let turn = world.job.turn.as_mut().expect("it is open");
+        let shape = turn.otherwise_shape.as_mut().expect("there is a good one");
+        shape.select = Select([("site".to_owned(), vec!["b".to_owned()])].into());
+        world.nodes.push(node);
+        world
+    };
+    let created = Change::Create {
+        node: id(1),
+        slot: Slot::ZERO,
+        version: Version(1),
+    };
+    let one = Kind::Replicas { count: 1 };
+    for (good, new) in [
+        (Kind::Daemon, Kind::Daemon),
+        (one, one),
+        (Kind::Daemon, one),
+    ] {
+        let mut joined = world(good, new, node(1, "b"));
+        let changes = plan(&joined);
+        assert_eq!(changes.changes, [created.clone()], "{good:?} -> {new:?}");
+        apply(&mut joined, &changes);
+        let turn = joined.job.turn.as_mut().expect("it is open");
+        turn.stays = joined.executions.iter().map(|it| it.id).collect();
+        assert_eq!(plan(&joined), Plan::default(), "{good:?} -> {new:?}");
+
+        // It was moved out of what both want and is back.
+        let mut back = world(good, new, node(1, "b"));
+        back.executions.push(execution(1, 1, 1, Desired::Stop));
+        let again = Change::Update {
+            execution: execution_id(1),
+            version: Version(1),
+            attempt: Attempt(2),
+            desired: Desired::Run,
+        };
+        assert_eq!(plan(&back).changes, [again], "{good:?} -> {new:?}");
+        // What was stopped at the new version is not taken back to the old one.
+        back.executions[0].version = Version(2);
+        assert_eq!(plan(&back), Plan::default(), "{good:?} -> {new:?}");
+
+        let cordoned = NodeFacts {
+            cordoned: true,
+            ..node(1, "b")
+        };
+        assert_eq!(plan(&world(good, new, cordoned)), Plan::default());
+        assert_eq!(plan(&world(good, new, node(1, "c"))), Plan::default());
+        let mut stopped = world(good, new, node(1, "b"));
+        stopped.job.stopped = true;
+        assert_eq!(plan(&stopped), Plan::default());
+    }
+    // Every node was wanted; the new version wants one, which is taken.
+    let mut fewer = before_its_turn(1, Kind::Daemon, one);
+    fewer.nodes.push(node(2, "a"));
+    let at_node_2 = Change::Create {
+        node: id(2),
+        slot: Slot::ZERO,
+        version: Version(1),
+    };
+    assert_eq!(plan(&fewer).changes, [at_node_2]);
+    // What the node lacks, it lacks for the new version.
+    fewer.nodes[1].lacks = Some("a stage".to_owned());
+    assert_eq!(plan(&fewer).changes.len(), 1);
+}
+
+#[test]
 fn more_replicas_or_every_node_start_only_when_it_is_their_turn() {
     for new in [Kind::Replicas { count: 2 }, Kind::Daemon] {
         let mut snapshot = before_its_turn(2, Kind::Replicas { count: 1 }, new);
