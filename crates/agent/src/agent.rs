@@ -25,8 +25,8 @@ const LEFTOVER_KEPT: Duration = Duration::from_secs(7 * 24 * 3600);
 /// How often that time is written down: at most this much of it is forgotten at a restart.
 const LEFTOVER_COUNTED_EVERY: Duration = Duration::from_secs(3600);
 
-/// How long after a start what killed the process before waits for everything else to run: hashing what is in the cache
-/// and compiling it fit in, and a download over a slow link holds nothing back for ever.
+/// How long after a start what killed the process before waits for everything else to run, and then for another that did:
+/// hashing what is in the cache and compiling it fit in, and a download over a slow link holds nothing back for ever.
 const SUSPECTS_WAIT: Duration = Duration::from_secs(60);
 
 /// What a process finds on its disk when it starts.
@@ -74,6 +74,8 @@ pub struct Agent {
     leftovers: BTreeMap<ExecutionId, Leftover>,
     leftovers_counted_at: MonotonicMs,
     suspects_from: MonotonicMs,
+    /// Until when the suspect that had its turn last is tried alone.
+    suspect_until: MonotonicMs,
     reported: BTreeMap<ExecutionId, Observation>,
     remembered: BTreeMap<ExecutionId, Local>,
     changes: VecDeque<Change>,
@@ -146,6 +148,7 @@ impl Agent {
             leftovers: BTreeMap::new(),
             leftovers_counted_at: now.mono,
             suspects_from: now.mono.plus(SUSPECTS_WAIT),
+            suspect_until: now.mono,
             reported: keyed(boot.reported, |it| it.execution),
             remembered: keyed(boot.locals, |it| it.execution),
             changes: VecDeque::new(),
@@ -399,8 +402,11 @@ impl Agent {
                 left.min(LEFTOVER_COUNTED_EVERY)
             })
         });
-        let held_back = !self.cx.prepare_queue.is_empty() && self.cx.now.mono < self.suspects_from;
-        let suspects = held_back.then_some(self.suspects_from);
+        let times = [self.suspects_from, self.suspect_until];
+        let held_back = !self.cx.prepare_queue.is_empty();
+        let suspects = times
+            .into_iter()
+            .filter(|at| held_back && *at > self.cx.now.mono);
         executions.chain(leftovers).chain(suspects).min()
     }
 
@@ -564,15 +570,21 @@ impl Agent {
             execution.is_some_and(Execution::is_suspect)
         };
         let unsuspected = self.cx.prepare_queue.iter().position(|it| !is_suspect(it));
-        match unsuspected {
-            None if self.suspects_wait() => None,
-            at => self.cx.prepare_queue.remove(at.unwrap_or(0)),
+        if unsuspected.is_none() {
+            if self.suspects_wait() {
+                return None;
+            }
+            self.suspect_until = self.cx.now.mono.plus(SUSPECTS_WAIT);
         }
+        self.cx.prepare_queue.remove(unsuspected.unwrap_or(0))
     }
 
     fn suspects_wait(&self) -> bool {
-        let on_its_way = |it: &Execution| !it.is_suspect() && it.is_on_its_way();
-        self.cx.now.mono < self.suspects_from && self.executions.values().any(on_its_way)
+        let now = self.cx.now.mono;
+        let first = |it: &Execution| !it.is_suspect() && it.is_on_its_way();
+        let tried = |it: &Execution| it.is_suspect() && it.is_brought_up();
+        (now < self.suspects_from && self.executions.values().any(first))
+            || (now < self.suspect_until && self.executions.values().any(tried))
     }
 
     /// Writes down what is new about an execution.

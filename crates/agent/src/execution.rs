@@ -670,11 +670,18 @@ impl Execution {
 
     /// Whether something of it is being fetched, prepared or opened.
     pub(crate) fn is_on_its_way(&self) -> bool {
-        let opening = self
-            .instance
-            .as_ref()
-            .is_some_and(|it| it.running_since.is_none() && !it.stopping);
-        opening || self.lanes().any(|lane| lane.work.is_some())
+        self.is_opening() || self.lanes().any(|lane| lane.work.is_some())
+    }
+
+    /// Whether it has had its turn to be prepared and does not move records yet: what it does now may end the process.
+    pub(crate) fn is_brought_up(&self) -> bool {
+        let had_its_turn = |lane: &Lane| lane.is_preparing() || lane.is_ready();
+        self.is_opening() || self.lanes().any(had_its_turn)
+    }
+
+    fn is_opening(&self) -> bool {
+        let instance = self.instance.as_ref();
+        instance.is_some_and(|it| it.running_since.is_none() && !it.stopping)
     }
 
     /// What is being brought up, or has killed a process. A process that is about to end dies of nothing.

@@ -81,6 +81,47 @@ fn case_85_what_three_processes_died_of_is_left_out_of_the_fourth() {
 }
 
 #[test]
+fn case_85_of_two_that_are_suspected_one_is_tried_at_a_time() {
+    let mut rig = deadly(opens);
+    // A second one was on its way when the process died, and is not to blame.
+    opens(&mut rig, digest("suspected"));
+    rig.order(3, 1, 1, Desired::Run, "suspected");
+    rig.sync();
+    let tried = |rig: &Rig| rig.machine.preparing.contains(&digest("suspected"));
+    assert!(is_tried(&rig) && tried(&rig));
+    rig.crash();
+    rig.machine.opens_for_ever.remove(&digest("suspected"));
+    for death in 2..=3 {
+        assert!(rig.runs(2, "neighbour"), "{death}");
+        assert!(
+            is_tried(&rig) && !tried(&rig),
+            "{death}: the first one alone"
+        );
+        rig.crash();
+    }
+    // The first one is left out now; the other runs, and was never blamed for it.
+    assert!(!is_tried(&rig) && rig.runs(3, "suspected"));
+    rig.connect();
+    assert_eq!(rig.seen(1).phase, ObservedPhase::Backoff);
+    assert_eq!(rig.seen(3).phase, ObservedPhase::Running);
+}
+
+#[test]
+fn case_85_a_suspect_that_never_gets_there_holds_the_next_one_back_for_a_minute_only() {
+    let mut rig = deadly(opens);
+    opens(&mut rig, digest("suspected"));
+    rig.order(3, 1, 1, Desired::Run, "suspected");
+    rig.sync();
+    rig.crash();
+    let tried = |rig: &Rig| rig.machine.preparing.contains(&digest("suspected"));
+    assert!(is_tried(&rig) && !tried(&rig));
+    rig.pass(Duration::from_secs(59));
+    assert!(!tried(&rig));
+    rig.pass(Duration::from_secs(2));
+    assert!(tried(&rig));
+}
+
+#[test]
 fn case_85_a_version_that_kills_the_process_leaves_the_old_one_running() {
     let mut rig = Rig::new();
     rig.connect();
