@@ -6,7 +6,7 @@
 //! ```
 //!
 //! What a session's memory says beyond the disk is derived from the disk again. Its edge does not send again by itself
-//! what was undone, so it is asked to; what this side had sent, or may have, is sent again and is nothing new there.
+//! what was undone: it is told at once, and every few seconds, to wait, and asked for it when there is room; what this side had sent, or may have, is sent again and is nothing new there.
 //! Only an input that changes something needs room: while the disk is full each is a transaction of its own, so that
 //! heartbeats are answered and questions too. A new session needs room and is asked to come back.
 
@@ -46,6 +46,11 @@ impl<S: Store> Core<S> {
             if probes && self.full && self.broken.is_none() {
                 out.extend(self.probe(now));
             }
+            if probes && self.full && self.broken.is_none() {
+                let mut step = Step::new(now);
+                self.tell_no_room(&mut step);
+                out.extend(step.out);
+            }
         }
         out
     }
@@ -69,12 +74,23 @@ impl<S: Store> Core<S> {
         for conn in concerned_conns {
             self.recover(conn, step);
         }
+        self.tell_no_room(step);
         // What the round opened may not have come to be known.
         for &conn in &concerned.opened {
             step.close(conn, CloseWhy::Unavailable, error.to_string());
         }
         for &request in &concerned.asked {
             step.reply(request, Err(store_error(&error)));
+        }
+    }
+
+    /// Tells those whose reports found no room to wait: no ack comes, and that is no silence.
+    fn tell_no_room(&mut self, step: &mut Step) {
+        for &conn in self.live.values() {
+            let session = self.sessions.get_mut(&conn);
+            if let Some(ack) = session.and_then(|it| it.poll_no_room(step.now)) {
+                send(step, conn, orchestrator_message::Kind::HeartbeatAck(ack));
+            }
         }
     }
 

@@ -51,6 +51,10 @@ const HELLO_TEXT_BYTES_MAX: usize = 256;
 /// Most capabilities of an edge.
 const CAPABILITIES_MAX: usize = 256;
 
+/// How often an edge whose reports wait for room is told so, however rare its heartbeats are: an edge that waits for an ack
+/// gives the session up after 10 s.
+const NO_ROOM_TOLD_EVERY: Duration = Duration::from_secs(3);
+
 /// How long a refused edge is asked to stay away.
 const RETRY_AFTER: Duration = Duration::from_secs(10);
 
@@ -99,6 +103,8 @@ struct Live {
     wrong_snapshots: u32,
     /// What it said last was undone, for want of room, and is to be asked for again.
     missed: bool,
+    /// When it was last told that there is no room.
+    told_no_room_at: Option<MonotonicMs>,
 }
 
 impl Session {
@@ -159,6 +165,27 @@ impl Session {
             State::Live(live) => std::mem::take(&mut live.missed).then(|| live.inbox.rev()),
             State::Opening | State::Welcomed(_) | State::Renewing { .. } => None,
         }
+    }
+
+    /// What tells its edge that reports of it wait for room, unless it knows or has none.
+    pub(super) fn poll_no_room(&mut self, now: Now) -> Option<HeartbeatAck> {
+        let State::Live(live) = &mut self.state else {
+            return None;
+        };
+        let told = live.told_no_room_at;
+        let knows = told.is_some_and(|at| now.mono.since(at) < NO_ROOM_TOLD_EVERY);
+        if live.held || !live.missed || knows {
+            return None;
+        }
+        live.told_no_room_at = Some(now.mono);
+        Some(HeartbeatAck {
+            // Of none: edges count whatever they hear as an answer.
+            seq: 0,
+            desired: live.outbox.head().into(),
+            observed: live.observed.into(),
+            server_time_ms: now.unix.0,
+            no_room: true,
+        })
     }
 
     /// When its edge was last heard of.
@@ -497,6 +524,7 @@ impl<S: Store> Core<S> {
             patience: ACK_PATIENCE,
             wrong_snapshots: 0,
             missed: false,
+            told_no_room_at: None,
         };
         let differs = live.observed.rev == welcomed.observed.rev
             && live.observed.digest != welcomed.observed.digest;
@@ -612,7 +640,8 @@ impl<S: Store> Core<S> {
         heartbeat: &Heartbeat,
         step: &mut Step,
     ) -> Result<Handled, StoreError> {
-        let (epoch, unix) = (self.epoch, step.now.unix);
+        let (epoch, full) = (self.epoch, self.full);
+        let Now { mono, unix } = step.now;
         let tally = self.tally();
         let Some((node, live)) = self.live_mut(conn, step.now) else {
             return self.violation(conn, "a heartbeat before Begin", step);
@@ -635,6 +664,9 @@ impl<S: Store> Core<S> {
                 && observed.digest != live.observed.digest;
         }
         let (head, ours) = (live.outbox.head(), live.observed);
+        if full {
+            live.told_no_room_at = Some(mono);
+        }
         for counters in heartbeat.counters.iter().take(COUNTERS_MAX) {
             if let Some(execution) = ExecutionId::from_slice(&counters.execution)
                 && (self.counters.contains_key(&(node, execution))
@@ -665,7 +697,7 @@ impl<S: Store> Core<S> {
             desired: head.into(),
             observed: ours.into(),
             server_time_ms: unix.0,
-            no_room: self.full,
+            no_room: full,
         };
         send(step, conn, orchestrator_message::Kind::HeartbeatAck(ack));
         Ok(Handled::Keep)

@@ -62,11 +62,19 @@ fn config() -> CoreConfig {
 
 impl World {
     fn new() -> Self {
+        Self::with_heartbeat(config().heartbeat)
+    }
+
+    fn with_heartbeat(heartbeat: Duration) -> Self {
         let now = Now {
             mono: MonotonicMs(1000),
             unix: UnixMs(1_000_000),
         };
-        let core = Core::start(SqliteStore::in_memory().unwrap(), config(), random(), now).unwrap();
+        let config = CoreConfig {
+            heartbeat,
+            ..config()
+        };
+        let core = Core::start(SqliteStore::in_memory().unwrap(), config, random(), now).unwrap();
         Self {
             core,
             now,

@@ -127,6 +127,39 @@ fn case_43_reports_and_acks_that_found_no_room_are_had_again() {
 }
 
 #[test]
+fn case_43_an_edge_whose_heartbeats_are_rare_is_told_to_wait_before_it_gives_up() {
+    let mut world = World::with_heartbeat(Duration::from_secs(60));
+    let mut edge = world.edge("e1", 1);
+    world.deploy(PIPELINE);
+    let (conn, outputs) = world.begin(&mut edge);
+    let row = world.apply(&mut edge, conn, &outputs).remove(0);
+    fill(&mut world);
+    let report = observed(&row, ObservedPhase::Running);
+    let outputs = world.report(conn, &edge, 0, &report, false);
+    assert!(answer(&outputs).unwrap().no_room, "at once");
+    // No heartbeat for a minute; an edge waits 10 s for an ack.
+    let mut silence = 0;
+    for _ in 0..60 {
+        let outputs = world.pass(Duration::from_secs(1));
+        assert_eq!(closed(&outputs, conn), None);
+        silence = match answer(&outputs) {
+            Some(ack) => {
+                assert!(ack.no_room);
+                0
+            }
+            None => silence + 1,
+        };
+        assert!(silence < 5, "it hears in time");
+    }
+    make_room(&mut world);
+    let outputs = world.pass(Duration::from_secs(1));
+    assert_eq!(resync(&outputs).unwrap().from, Some(0), "tell me again");
+    assert!(answer(&outputs).is_none());
+    let outputs = world.report(conn, &edge, 0, &report, false);
+    assert_eq!(received(&outputs), Some(1));
+}
+
+#[test]
 fn case_43_a_round_that_is_undone_hides_nothing_from_the_next() {
     let mut world = World::new();
     let mut edges = [world.edge("e1", 1), world.edge("e2", 2)];
@@ -143,7 +176,10 @@ fn case_43_a_round_that_is_undone_hides_nothing_from_the_next() {
         inputs.push(Input::Frame { conn, frame });
     }
     let outputs = world.core.handle(inputs, world.now);
-    assert_eq!(outputs.len(), 1, "the refusal and no frame: {outputs:?}");
+    // The refusal, and that both are to wait.
+    assert_eq!(outputs.len(), 3, "{outputs:?}");
+    assert!(rows(&outputs).is_empty());
+    assert!(answer(&outputs).unwrap().no_room);
     make_room(&mut world);
     world.pass(Duration::from_secs(1));
     let outputs = world.handle(Input::Api {
