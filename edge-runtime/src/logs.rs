@@ -1,20 +1,22 @@
 //! Answers requests for an execution's log: its newest lines, and with `follow` every line that comes after them.
 //!
-//! A follower costs the pipelines next to nothing: it reads what they wrote from the disk, at most 1 MiB a second, and only
-//! when it is done with what it read before. One that stalls misses what the log drops meanwhile, and is told how much.
+//! A follower costs the pipelines next to nothing: one look takes some hundred lines, a few looks a second, on one thread of
+//! low priority for all that is read, and the next look waits until the peer's window had room for this one. So one that
+//! stalls causes no read at all; it misses what the log drops meanwhile, and is told how much.
 
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use sluice_model::{ExecutionId, UnixMs};
 use sluice_protocol::{FRAME_BYTES_MAX, LogLine, LogReply, LogRequest, Reject};
 use sluice_transport::{CloseCode, Priority, Responder, SessionError};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::task::JoinSet;
 
 use crate::link::unix_now;
-use crate::runner::{self, LogLevel, LogPiece, LogReader};
+use crate::runner::{self, LogFilter, LogLevel, LogPiece, LogReader};
 
 /// Requests for newest lines that are answered at once: they are for people.
 const ANSWERS_MAX: usize = 4;
@@ -22,12 +24,15 @@ const ANSWERS_MAX: usize = 4;
 /// Executions of this node that are followed at once. Each holds a stream of the 16 that a session has.
 pub(crate) const FOLLOWERS_MAX: usize = 6;
 
-/// Time between two looks at a log that is followed. One look takes at most 256 KiB, so this bounds what a follower can
-/// cost: 1 MiB a second, some ten thousand lines.
+/// Time between two looks at a log that is followed. A look takes 64 KiB, so this bounds what a follower can cost: 256 KiB
+/// a second, some two thousand lines.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 
 /// Bytes in one frame of lines: well below a frame's bound, so that one more line always fits.
 const REPLY_BYTES_MAX: usize = FRAME_BYTES_MAX / 4;
+
+/// By how much the thread that reads is nicer than the others, which do the work.
+const NICER: i32 = 10;
 
 /// The answers of one session that are under way.
 pub(crate) struct Answers {
@@ -35,7 +40,12 @@ pub(crate) struct Answers {
     tasks: JoinSet<()>,
     followers: Arc<Semaphore>,
     newest: Arc<Semaphore>,
+    thread: Option<Thread>,
 }
+
+/// The thread that reads. It ends when nobody can ask it any more.
+#[derive(Clone)]
+struct Thread(mpsc::Sender<Box<dyn FnOnce() + Send>>);
 
 impl Answers {
     /// `executions` is the directory of all executions' directories.
@@ -45,6 +55,7 @@ impl Answers {
             tasks: JoinSet::new(),
             followers: Arc::new(Semaphore::new(FOLLOWERS_MAX)),
             newest: Arc::new(Semaphore::new(ANSWERS_MAX)),
+            thread: None,
         }
     }
 
@@ -52,6 +63,16 @@ impl Answers {
     pub(crate) fn begin(&mut self, request: LogRequest, responder: Responder) {
         let executions = Arc::clone(&self.executions);
         let (followers, newest) = (Arc::clone(&self.followers), Arc::clone(&self.newest));
+        let thread = self.thread.take().map_or_else(Thread::start, Ok);
+        self.thread = thread.as_ref().ok().cloned();
+        let thread = match thread {
+            Ok(thread) => thread,
+            Err(error) => {
+                tracing::warn!(event = "logs.no_thread", %error);
+                responder.abort(CloseCode::ABANDONED);
+                return;
+            }
+        };
         self.tasks.spawn(async move {
             let permit = if request.follow {
                 followers.try_acquire_owned().ok()
@@ -60,7 +81,7 @@ impl Answers {
             };
             // An asker that went away is no news.
             let _ = match permit {
-                Some(_permit) => answer(&executions, &request, responder).await,
+                Some(_permit) => answer(&executions, &request, responder, &thread).await,
                 None => refuse(responder).await,
             };
         });
@@ -71,6 +92,33 @@ impl Answers {
         if self.tasks.join_next().await.is_none() {
             std::future::pending::<()>().await;
         }
+    }
+}
+
+impl Thread {
+    fn start() -> std::io::Result<Self> {
+        let (sender, mut work) = mpsc::channel::<Box<dyn FnOnce() + Send>>(1);
+        let builder = std::thread::Builder::new().name("log-reader".to_owned());
+        builder.spawn(move || {
+            if let Err(error) = rustix::process::nice(NICER) {
+                tracing::debug!(event = "logs.not_nicer", %error);
+            }
+            while let Some(work) = work.blocking_recv() {
+                work();
+            }
+        })?;
+        Ok(Self(sender))
+    }
+
+    /// Does it there; `None` when it never came to an end.
+    async fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+        let (done, result) = oneshot::channel();
+        let work = Box::new(move || {
+            // Nobody waits for it any more: the asker is gone.
+            let _ = done.send(work());
+        });
+        self.0.send(work).await.ok()?;
+        result.await.ok()
     }
 }
 
@@ -95,6 +143,7 @@ async fn answer(
     executions: &Path,
     request: &LogRequest,
     mut responder: Responder,
+    thread: &Thread,
 ) -> Result<(), SessionError> {
     responder.set_priority(Priority::Diagnostic);
     let Some(execution) = ExecutionId::from_slice(&request.execution) else {
@@ -102,7 +151,7 @@ async fn answer(
         return Ok(());
     };
     let state_dir = executions.join(execution.to_string());
-    let filter = Arc::new(Filter::of(request));
+    let filter = Arc::new(filter_of(request));
     let mut reader = LogReader::open(&state_dir, request.from);
     let mut first = request.from.is_none();
     loop {
@@ -110,28 +159,36 @@ async fn answer(
         let lines_max = usize::try_from(request.tail).unwrap_or(usize::MAX);
         let work = move || {
             let piece = if first {
-                reader.tail(lines_max, |line| filter.takes(line))
+                reader.tail(lines_max, &filter)
             } else {
-                reader.read(|line| filter.takes(line))
+                reader.read(&filter)
             };
-            (reader, piece)
+            let frames = piece.map(|piece| {
+                // The first answer tells where the log stands even if it has nothing.
+                if first || !piece.lines.is_empty() || piece.dropped > 0 {
+                    frames(piece)
+                } else {
+                    Vec::new()
+                }
+            });
+            (reader, frames)
         };
-        let piece;
-        (reader, piece) = match tokio::task::spawn_blocking(work).await {
-            Ok((reader, Ok(piece))) => (reader, piece),
-            Ok((_, Err(error))) => {
+        let frames;
+        (reader, frames) = match thread.run(work).await {
+            Some((reader, Ok(frames))) => (reader, frames),
+            Some((_, Err(error))) => {
                 tracing::warn!(event = "logs.unreadable", %execution, %error);
                 responder.abort(CloseCode::ABANDONED);
                 return Ok(());
             }
-            Err(_) => {
+            None => {
                 responder.abort(CloseCode::ABANDONED);
                 return Ok(());
             }
         };
-        // The first answer tells where the log stands even if it has nothing.
-        if first || !piece.lines.is_empty() || piece.dropped > 0 {
-            send(&mut responder, piece).await?;
+        // Waits while the peer does not read, and nothing is read here.
+        for frame in frames {
+            responder.send(frame).await?;
         }
         if !request.follow {
             return responder.finish();
@@ -144,8 +201,9 @@ async fn answer(
     }
 }
 
-/// Sends lines in as many frames as they take; only the last says where to go on.
-async fn send(responder: &mut Responder, piece: LogPiece) -> Result<(), SessionError> {
+/// Lines in as many frames as they take; only the last says where to go on.
+fn frames(piece: LogPiece) -> Vec<Bytes> {
+    let mut frames = Vec::new();
     let mut reply = LogReply {
         dropped: piece.dropped,
         ..LogReply::default()
@@ -154,14 +212,14 @@ async fn send(responder: &mut Responder, piece: LogPiece) -> Result<(), SessionE
     for line in piece.lines {
         if bytes >= REPLY_BYTES_MAX {
             bytes = 0;
-            let full = std::mem::take(&mut reply);
-            responder.send(sluice_protocol::encode(&full)).await?;
+            frames.push(sluice_protocol::encode(&std::mem::take(&mut reply)));
         }
         bytes += line.message.len() + 64;
         reply.lines.push(wire_line(line));
     }
     reply.next = piece.next;
-    responder.send(sluice_protocol::encode(&reply)).await
+    frames.push(sluice_protocol::encode(&reply));
+    frames
 }
 
 fn wire_line(line: runner::LogLine) -> LogLine {
@@ -174,29 +232,12 @@ fn wire_line(line: runner::LogLine) -> LogLine {
 }
 
 /// Which lines are wanted.
-struct Filter {
-    since: Option<UnixMs>,
-    stage: String,
-}
-
-impl Filter {
-    fn of(request: &LogRequest) -> Self {
-        let age_ms_max = request.age_ms_max;
-        let since = |age_ms: u64| {
-            let age_ms = i64::try_from(age_ms).unwrap_or(i64::MAX);
-            UnixMs(unix_now().0.saturating_sub(age_ms))
-        };
-        Self {
-            since: age_ms_max.map(since),
-            stage: request.stage.clone(),
-        }
-    }
-
-    fn takes(&self, line: &runner::LogLine) -> bool {
-        let stage = line.stage.as_ref().map_or("", |stage| stage.as_str());
-        self.since.is_none_or(|since| line.at >= since)
-            && (self.stage.is_empty() || self.stage == stage)
-    }
+fn filter_of(request: &LogRequest) -> LogFilter {
+    let since = |age_ms: u64| {
+        let age_ms = i64::try_from(age_ms).unwrap_or(i64::MAX);
+        UnixMs(unix_now().0.saturating_sub(age_ms))
+    };
+    LogFilter::new(request.age_ms_max.map(since), &request.stage)
 }
 
 fn word(level: LogLevel) -> &'static str {

@@ -42,7 +42,7 @@ pub(crate) use counters::{ERROR_KINDS, Metered, Tally};
 pub use dead_letters::{DeadLetterLine, dead_letters_tail};
 pub use local::run_local;
 pub use log::{LogLevel, LogLine, log_tail};
-pub use log_reader::{LogPiece, LogReader};
+pub use log_reader::{LogFilter, LogPiece, LogReader};
 pub use prepare::{Prepared, prepare};
 pub use supervise::RunningExecution;
 

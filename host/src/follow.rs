@@ -35,8 +35,8 @@ const READERS_MAX: usize = 32;
 /// Executions that one reader follows: each holds a stream of its edge, and a terminal shows no more anyway.
 const EXECUTIONS_MAX: usize = 256;
 
-/// Answers of edges that wait for a reader; each has at most 256 KiB.
-const QUEUED_MAX: usize = 16;
+/// Answers of edges that wait for a reader. Each has some 64 KiB: it holds up an edge soon when its reader stalls.
+const QUEUED_MAX: usize = 4;
 
 /// How often it is looked who is there.
 const LOOK_EVERY: Duration = Duration::from_secs(1);

@@ -7,7 +7,7 @@
 //! ```text
 //! {"next":1}                       a mark: the number of the line after it; each file begins with one
 //! {"at":...,"message":"..."}       line 1
-//! {"next":9}                       lines 2 to 8 found no room
+//! {"next":9}                       lines 2 to 8 found no room; or it is long since the last mark
 //! {"at":...,"message":"..."}       line 9
 //! ```
 //!
@@ -28,7 +28,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::counters::{Tally, count};
 use super::halves::{CURRENT, Halves, PREVIOUS, open_existing};
-use super::log_reader::LogReader;
+use super::log_reader::{LogFilter, LogReader};
 
 pub(super) const DIRECTORY: &str = "log";
 /// One of the two files: a few hours of a talkative stage.
@@ -39,10 +39,12 @@ const QUEUED_BYTES_MAX: usize = 4 * 1024 * 1024;
 const QUEUED_PIECES_MAX: usize = 1024;
 /// Longest message; the rest of a stdout record is cut, lines of stages were cut before.
 const MESSAGE_BYTES_MAX: usize = 64 * 1024;
-/// How a mark begins; no line does.
-const MARK: &[u8] = b"{\"next\":";
+/// How a mark begins; no line does, and none has it inside.
+pub(super) const MARK: &[u8] = b"{\"next\":";
 /// Room that a mark takes at most.
 const MARK_BYTES_MAX: usize = 32;
+/// A mark follows after so many bytes at the next piece, so that a reader finds a line's number in one read.
+const MARK_EVERY_BYTES: usize = 16 * 1024;
 
 /// One line of an execution's log.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -107,6 +109,8 @@ struct Open {
     halves: Halves,
     /// The number of the next line.
     next: u64,
+    /// Bytes since the last mark.
+    unmarked_bytes: usize,
 }
 
 /// Encoded lines.
@@ -147,7 +151,7 @@ pub(super) fn open(
 /// The last `lines_max` lines of the log in an execution's state directory, oldest first. Blocking; no log is no line.
 pub fn log_tail(state_dir: &Path, lines_max: usize) -> io::Result<Vec<LogLine>> {
     Ok(LogReader::open(state_dir, None)
-        .tail(lines_max, |_| true)?
+        .tail(lines_max, &LogFilter::default())?
         .lines)
 }
 
@@ -265,7 +269,7 @@ impl LogWriter {
 impl LogFile {
     fn write(&mut self, pieces: &[Piece]) {
         let lines: u64 = pieces.iter().map(|piece| piece.lines).sum();
-        if lines > 0 && self.append(pieces, lines).is_err() {
+        if lines > 0 && self.append(pieces).is_err() {
             // The next lines open the files anew.
             self.open = None;
             count(&self.tally.log_lines_dropped, lines);
@@ -273,7 +277,7 @@ impl LogFile {
         }
     }
 
-    fn append(&mut self, pieces: &[Piece], lines: u64) -> io::Result<()> {
+    fn append(&mut self, pieces: &[Piece]) -> io::Result<()> {
         // A version that could not start has its say in the log of the one that runs.
         if self
             .open
@@ -287,22 +291,34 @@ impl LogFile {
             None => {
                 let halves = Halves::open(self.directory.clone(), HALF_BYTES_MAX)?;
                 let next = next_number(&self.directory)?;
-                self.open.insert(Open { halves, next })
+                self.open.insert(Open {
+                    halves,
+                    next,
+                    unmarked_bytes: MARK_EVERY_BYTES,
+                })
             }
         };
         let missed = self.missed.swap(0, Ordering::Relaxed);
-        let bytes = pieces.iter().map(|piece| piece.bytes.len()).sum::<usize>() + MARK_BYTES_MAX;
+        let bytes: usize = pieces.iter().map(|piece| piece.bytes.len()).sum();
+        let bytes = bytes + MARK_BYTES_MAX * (2 + bytes / MARK_EVERY_BYTES);
         let mut text = Vec::with_capacity(bytes);
-        let first = open.next + missed;
-        if missed > 0 || open.halves.would_begin(bytes) {
-            push_mark(&mut text, first);
+        let mut next = open.next + missed;
+        let mut unmarked_bytes = match missed > 0 || open.halves.would_begin(bytes) {
+            true => MARK_EVERY_BYTES,
+            false => open.unmarked_bytes,
+        };
+        for piece in pieces {
+            if unmarked_bytes >= MARK_EVERY_BYTES {
+                push_mark(&mut text, next);
+                unmarked_bytes = 0;
+            }
+            text.extend_from_slice(&piece.bytes);
+            unmarked_bytes += piece.bytes.len();
+            next += piece.lines;
         }
-        pieces
-            .iter()
-            .for_each(|piece| text.extend_from_slice(&piece.bytes));
         let appended = open.halves.append(&text);
         match appended {
-            Ok(_) => open.next = first + lines,
+            Ok(_) => (open.next, open.unmarked_bytes) = (next, unmarked_bytes),
             Err(_) => count(&self.missed, missed),
         }
         appended.map(drop)

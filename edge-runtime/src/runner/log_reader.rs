@@ -2,17 +2,31 @@
 //!
 //! A reader keeps no file open: it remembers the first mark of the half that it is in, which no other half has, and how
 //! far it has read there. Halves that were dropped meanwhile are a jump in the numbers.
+//!
+//! One look costs little however fast the log grows: it takes 64 KiB of lines at most, what a filter refuses is mostly not
+//! parsed, and a reader that falls ever further behind goes on at a mark near the end. The lines in between count as
+//! dropped.
 
 use std::collections::VecDeque;
+use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt as _;
+use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 
-use super::halves::{CURRENT, PREVIOUS, open_existing};
-use super::log::{DIRECTORY, LogLine, mark_of};
+use memchr::memmem;
+use sluice_model::UnixMs;
 
-/// Bytes read at once: some thousand lines. Grown for a line that is longer.
-const READ_BYTES: usize = 256 * 1024;
+use super::halves::{CURRENT, PREVIOUS, open_existing};
+use super::log::{DIRECTORY, LogLine, MARK, mark_of};
+
+/// Bytes read at once: some hundred lines.
+const READ_BYTES: usize = 64 * 1024;
+/// A look ends with the read in which it has taken so many bytes of lines apart: mostly the first one.
+const TAKEN_BYTES_MAX: u64 = READ_BYTES as u64 / 2;
+/// Bytes that one look passes over in search of lines that the filter takes; comparing costs far less than taking apart.
+const PASSED_BYTES_MAX: u64 = 1024 * 1024;
+/// A reader that is further behind, and was less so before, goes on near the end.
+const BEHIND_BYTES_MAX: u64 = 1024 * 1024;
 /// Longest line: a message of 64 KiB in which every byte is escaped, and what is around it.
 const LINE_BYTES_MAX: usize = 512 * 1024;
 /// A first line that is no mark, or longer than this, is the rest of a damaged one.
@@ -24,14 +38,24 @@ const TAIL_LINES_MAX: usize = 10_000;
 #[derive(Debug)]
 pub struct LogReader {
     directory: PathBuf,
+    /// It knows where it begins.
+    begun: bool,
     /// The half, and the bytes of it that were read.
     at: Option<(Half, u64)>,
     /// The number of the line at that place.
     number: u64,
-    /// The number of the line that the owner wants next; `None`: whichever is the oldest.
+    /// The number of the line that the owner wants next; `None`: whichever comes.
     wanted: Option<u64>,
-    /// Nothing was there any more to read at least once.
-    was_at_end: bool,
+    /// Bytes that the last look left for later.
+    behind: Option<u64>,
+}
+
+/// Which lines a reader gives.
+#[derive(Clone, Debug, Default)]
+pub struct LogFilter {
+    since: Option<UnixMs>,
+    /// The stage's name, and how a line says it.
+    stage: Option<(String, memmem::Finder<'static>)>,
 }
 
 /// Lines that were read.
@@ -41,15 +65,37 @@ pub struct LogPiece {
     pub lines: Vec<LogLine>,
     /// The number of the line after them.
     pub next: u64,
-    /// Lines before them that the log does not have.
+    /// Lines before them that were not looked at: the log has them no more, or they came too fast.
     pub dropped: u64,
-    /// Bytes that were looked at; 0: there was nothing new.
-    pub bytes: u64,
 }
 
 /// The number in a half's first mark; 0 for a half that begins with no mark.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Half(u64);
+
+impl LogFilter {
+    /// Lines said at `since` or later, of the stage with this name; `None` and an empty name take every one.
+    pub fn new(since: Option<UnixMs>, stage: &str) -> Self {
+        let needle = format!("\"stage\":\"{stage}\"");
+        let finder = || memmem::Finder::new(needle.as_bytes()).into_owned();
+        Self {
+            since,
+            stage: (!stage.is_empty()).then(|| (stage.to_owned(), finder())),
+        }
+    }
+
+    fn takes(&self, line: &LogLine) -> bool {
+        let of_stage = |stage: &String| line.stage.as_ref().is_some_and(|it| it.as_str() == stage);
+        self.since.is_none_or(|since| line.at >= since)
+            && self.stage.as_ref().is_none_or(|(stage, _)| of_stage(stage))
+    }
+
+    /// False only for a line that it does not take.
+    fn may_take(&self, line: &[u8]) -> bool {
+        let finder = self.stage.as_ref().map(|(_, finder)| finder);
+        finder.is_none_or(|finder| finder.find(line).is_some())
+    }
+}
 
 impl LogReader {
     /// A reader of the log in an execution's state directory, which need not exist: from the line with this number, or from
@@ -57,148 +103,229 @@ impl LogReader {
     pub fn open(state_dir: &Path, from: Option<u64>) -> Self {
         Self {
             directory: state_dir.join(DIRECTORY),
+            begun: false,
             at: None,
             number: 1,
             wanted: from,
-            was_at_end: from.is_none(),
+            behind: None,
         }
     }
 
-    /// Reads to the end, and gives the last `lines_max` lines (10,000 at most) for which `take` holds. Blocking.
-    pub fn tail(
-        &mut self,
-        lines_max: usize,
-        take: impl Fn(&LogLine) -> bool,
-    ) -> io::Result<LogPiece> {
+    /// Goes to the end, and gives the last `lines_max` lines (10,000 at most) that `filter` takes. Blocking.
+    ///
+    /// It reads backwards, so far as it takes to have them.
+    pub fn tail(&mut self, lines_max: usize, filter: &LogFilter) -> io::Result<LogPiece> {
         let lines_max = lines_max.min(TAIL_LINES_MAX);
-        let mut last = VecDeque::new();
-        loop {
-            let piece = self.read(&take)?;
-            last.extend(piece.lines);
-            let surplus = last.len().saturating_sub(lines_max);
-            last.drain(..surplus);
-            if piece.bytes == 0 {
-                let lines = last.into();
-                return Ok(LogPiece { lines, ..piece });
-            }
-        }
-    }
-
-    /// Reads on, some hundred KiB at most, and gives the lines for which `take` holds. Blocking.
-    pub fn read(&mut self, take: impl Fn(&LogLine) -> bool) -> io::Result<LogPiece> {
-        let mut piece = LogPiece::default();
-        loop {
-            let bytes = self.next_bytes()?;
-            for line in bytes.split_inclusive(|&byte| byte == b'\n') {
-                self.take_line(line, &take, &mut piece);
-            }
-            piece.bytes += bytes.len() as u64;
-            if bytes.is_empty() && !self.was_at_end {
-                self.was_at_end = true;
-                if self.wanted.is_some_and(|wanted| wanted > self.number) {
-                    // What that number counted is gone, and all that is here is new to its owner.
-                    (self.at, self.wanted) = (None, None);
-                    continue;
+        let halves = Opened::both(&self.directory)?;
+        self.begun = true;
+        let mut taken = VecDeque::new();
+        // Lines after the newest mark, and the number that makes of the next one.
+        let (mut after, mut number) = (0, None);
+        for (index, opened) in halves.iter().rev().enumerate() {
+            let end = opened.backwards(|line| {
+                if let Some(next) = mark_of(line) {
+                    number.get_or_insert(next + after);
+                } else {
+                    after += 1;
+                    if taken.len() < lines_max
+                        && filter.may_take(line)
+                        && let Ok(line) = serde_json::from_slice::<LogLine>(line)
+                        && filter.takes(&line)
+                    {
+                        taken.push_front(line);
+                    }
                 }
+                number.is_none() || taken.len() < lines_max
+            })?;
+            if index == 0 {
+                self.at = Some((opened.half, end));
             }
-            // Lines that the owner has had already are passed over at once.
-            if bytes.is_empty() || piece.bytes >= READ_BYTES as u64 && !piece.lines.is_empty() {
+            if number.is_some() && taken.len() >= lines_max {
                 break;
             }
         }
+        self.number = number.unwrap_or(after + 1);
+        self.wanted = (!halves.is_empty()).then_some(self.number);
+        Ok(LogPiece {
+            lines: taken.into(),
+            next: self.number,
+            dropped: 0,
+        })
+    }
+
+    /// Reads on, and gives the lines that `filter` takes; nothing of either when there is nothing new. Blocking.
+    ///
+    /// It takes some hundred lines at most. What it leaves comes with the next look, unless it grows from look to look:
+    /// then the reader goes on near the end, and what it passed counts as dropped.
+    pub fn read(&mut self, filter: &LogFilter) -> io::Result<LogPiece> {
+        let mut piece = LogPiece::default();
+        let halves = Opened::both(&self.directory)?;
+        if !self.begun {
+            self.begun = true;
+            self.begin(&halves)?;
+        }
+        let (mut index, mut offset) = self.place(&halves);
+        let behind = bytes_after(&halves, index, offset);
+        if behind > BEHIND_BYTES_MAX && self.behind.is_some_and(|before| behind > before) {
+            (index, offset) = near_the_end(&halves)?;
+        }
+        let (mut taken, mut passed) = (0, 0);
+        while let Some(opened) = halves.get(index) {
+            let bytes = opened.whole_lines(offset)?;
+            for line in bytes.split_inclusive(|&byte| byte == b'\n') {
+                taken += self.take_line(line, filter, &mut piece);
+            }
+            offset += bytes.len() as u64;
+            passed += bytes.len() as u64;
+            self.at = Some((opened.half, offset));
+            if taken >= TAKEN_BYTES_MAX || passed >= PASSED_BYTES_MAX {
+                break;
+            }
+            if bytes.is_empty() {
+                // Read to its end, and what follows it is there, or not.
+                (index, offset) = (index + 1, 0);
+            }
+        }
+        self.behind = Some(bytes_after(&halves, index, offset));
         piece.next = self.wanted.unwrap_or(self.number);
         Ok(piece)
     }
 
-    fn take_line(&mut self, line: &[u8], take: &impl Fn(&LogLine) -> bool, piece: &mut LogPiece) {
+    /// Finds the place of the line that is wanted first, or a mark before it.
+    fn begin(&mut self, halves: &[Opened]) -> io::Result<()> {
+        let Some(wanted) = self.wanted else {
+            return Ok(());
+        };
+        if wanted > next_number(halves)? {
+            // What that number counted is gone, and all that is here is new to its owner.
+            self.wanted = None;
+            return Ok(());
+        }
+        let half = halves.iter().rev().find(|opened| opened.half.0 <= wanted);
+        if let Some(opened) = half {
+            let mut place = 0;
+            opened.marks(0, |offset, next| {
+                if next <= wanted {
+                    place = offset;
+                }
+                next < wanted
+            })?;
+            self.at = Some((opened.half, place));
+        }
+        Ok(())
+    }
+
+    /// Which half it is in, and where; the oldest line when its half is no more.
+    fn place(&self, halves: &[Opened]) -> (usize, u64) {
+        let found = self.at.and_then(|(half, offset)| {
+            let index = halves.iter().position(|opened| opened.half == half)?;
+            Some((index, offset))
+        });
+        found.unwrap_or((0, 0))
+    }
+
+    /// Returns how many bytes had to be taken apart.
+    fn take_line(&mut self, line: &[u8], filter: &LogFilter, piece: &mut LogPiece) -> u64 {
         let line = line.strip_suffix(b"\n").unwrap_or(line);
         if let Some(next) = mark_of(line) {
             self.number = next;
-            return;
+            return 0;
         }
         let number = self.number;
         self.number += 1;
         let wanted = self.wanted.unwrap_or(number);
         if number < wanted {
-            return;
+            return 0;
         }
         piece.dropped += number - wanted;
         self.wanted = Some(number + 1);
+        if !filter.may_take(line) {
+            return 0;
+        }
         // A line torn by a crash is not worth an error.
         match serde_json::from_slice::<LogLine>(line) {
-            Ok(line) if take(&line) => piece.lines.push(line),
+            Ok(line) if filter.takes(&line) => piece.lines.push(line),
             Ok(_) => {}
             Err(_) => piece.dropped += 1,
         }
+        line.len() as u64
     }
+}
 
-    /// The next whole lines; empty when there are none yet.
-    fn next_bytes(&mut self) -> io::Result<Vec<u8>> {
-        loop {
-            let current = Opened::open(&self.directory.join(CURRENT))?;
-            if let (Some((half, offset)), Some(current)) = (self.at, &current)
-                && current.half == half
-            {
-                return self.lines_at(current, offset);
+/// The number of the next line that will be written.
+fn next_number(halves: &[Opened]) -> io::Result<u64> {
+    let (mut after, mut number) = (0, None);
+    if let Some(newest) = halves.last() {
+        newest.backwards(|line| {
+            match mark_of(line) {
+                Some(next) => number = Some(next + after),
+                None => after += 1,
             }
-            let previous = Opened::open(&self.directory.join(PREVIOUS))?;
-            let at = match (self.at, &previous, &current) {
-                (Some((half, offset)), Some(previous), _) if previous.half == half => {
-                    let bytes = self.lines_at(previous, offset)?;
-                    if !bytes.is_empty() {
-                        return Ok(bytes);
-                    }
-                    // Read to its end, and what follows it is there.
-                    match &current {
-                        Some(current) => (current.half, 0),
-                        None => return Ok(bytes),
-                    }
-                }
-                (_, Some(oldest), _) | (_, None, Some(oldest)) => (oldest.half, 0),
-                (_, None, None) => return Ok(Vec::new()),
-            };
-            if self.at == Some(at) {
-                return Ok(Vec::new());
-            }
-            self.at = Some(at);
-        }
+            number.is_none()
+        })?;
     }
+    Ok(number.unwrap_or(after + 1))
+}
 
-    fn lines_at(&mut self, opened: &Opened, offset: u64) -> io::Result<Vec<u8>> {
-        let mut bytes = vec![0; READ_BYTES];
-        loop {
-            let read = opened.read_at(&mut bytes, offset)?;
-            let whole = memchr::memrchr(b'\n', &bytes[..read]).map_or(0, |end| end + 1);
-            if whole == 0 && read == bytes.len() {
-                if read >= LINE_BYTES_MAX {
-                    // No line of ours: passed over.
-                    self.at = Some((opened.half, offset + read as u64));
-                    return Ok(bytes);
-                }
-                bytes.resize(LINE_BYTES_MAX, 0);
-                continue;
-            }
-            bytes.truncate(whole);
-            self.at = Some((opened.half, offset + whole as u64));
-            return Ok(bytes);
-        }
+fn bytes_after(halves: &[Opened], index: usize, offset: u64) -> u64 {
+    let rest = halves.iter().skip(index).map(|opened| opened.bytes);
+    rest.sum::<u64>().saturating_sub(offset)
+}
+
+/// A mark from which about as much follows as one look takes.
+fn near_the_end(halves: &[Opened]) -> io::Result<(usize, u64)> {
+    let Some(index) = halves.len().checked_sub(1) else {
+        return Ok((0, 0));
+    };
+    let newest = &halves[index];
+    let from = newest.bytes.saturating_sub(READ_BYTES as u64);
+    let mut place = None;
+    newest.marks(from, |offset, _| {
+        place = Some(offset);
+        false
+    })?;
+    if place.is_none() {
+        // One large piece of lines: the mark before it.
+        newest.marks(0, |offset, _| {
+            place = Some(offset);
+            offset < from
+        })?;
     }
+    Ok((index, place.unwrap_or(0)))
 }
 
 struct Opened {
-    file: std::fs::File,
+    file: File,
     half: Half,
+    /// As many as there were when it was opened.
+    bytes: u64,
 }
 
 impl Opened {
-    /// `None` without a file or without a whole first line in it.
-    fn open(path: &Path) -> io::Result<Option<Self>> {
+    /// The halves that are there, the older one first, each with a whole first line.
+    fn both(directory: &Path) -> io::Result<Vec<Self>> {
+        // In this order a rotation in between shows one half twice; in the other it would hide one.
+        let current = Self::open(&directory.join(CURRENT))?;
+        let previous = Self::open(&directory.join(PREVIOUS))?;
+        let mut halves = Vec::with_capacity(2);
+        let mut inode = None;
+        for (opened, of) in [previous, current].into_iter().flatten() {
+            if inode.replace(of) != Some(of) {
+                halves.push(opened);
+            }
+        }
+        Ok(halves)
+    }
+
+    fn open(path: &Path) -> io::Result<Option<(Self, u64)>> {
         let Some(file) = open_existing(path)? else {
             return Ok(None);
         };
+        let metadata = file.metadata()?;
         let mut opened = Self {
             file,
             half: Half(0),
+            bytes: metadata.len(),
         };
         let mut head = [0; MARK_LINE_BYTES_MAX];
         let read = opened.read_at(&mut head, 0)?;
@@ -208,7 +335,90 @@ impl Opened {
             None => return Ok(None),
         };
         opened.half = Half(mark_of(line).unwrap_or(0));
-        Ok(Some(opened))
+        Ok(Some((opened, metadata.ino())))
+    }
+
+    /// The next whole lines, some 64 KiB of them; empty when there are none yet.
+    fn whole_lines(&self, offset: u64) -> io::Result<Vec<u8>> {
+        let mut bytes = vec![0; READ_BYTES];
+        loop {
+            let read = self.read_at(&mut bytes, offset)?;
+            let whole = memchr::memrchr(b'\n', &bytes[..read]).map_or(0, |end| end + 1);
+            if whole == 0 && read == bytes.len() {
+                if read >= LINE_BYTES_MAX {
+                    // No line of ours: passed over.
+                    return Ok(bytes);
+                }
+                bytes.resize(LINE_BYTES_MAX, 0);
+                continue;
+            }
+            bytes.truncate(whole);
+            return Ok(bytes);
+        }
+    }
+
+    /// Gives the whole lines, the newest first, for as long as `more` wants; returns where the newest of them ends.
+    fn backwards(&self, mut more: impl FnMut(&[u8]) -> bool) -> io::Result<u64> {
+        // Always bytes that follow `start` in the file.
+        let (mut bytes, mut start) = (Vec::new(), self.bytes);
+        let mut end = None;
+        while start > 0 {
+            let before = start.min(READ_BYTES as u64);
+            start -= before;
+            let mut chunk = vec![0; usize::try_from(before).unwrap_or(READ_BYTES)];
+            let read = self.read_at(&mut chunk, start)?;
+            chunk.truncate(read);
+            chunk.extend_from_slice(&bytes);
+            bytes = chunk;
+            if end.is_none() {
+                // What follows the last line's end is half a line.
+                let Some(last) = memchr::memrchr(b'\n', &bytes) else {
+                    continue;
+                };
+                bytes.truncate(last + 1);
+                end = Some(start + last as u64 + 1);
+            }
+            while let Some(last) = bytes.len().checked_sub(1) {
+                let line = match memchr::memrchr(b'\n', &bytes[..last]) {
+                    Some(newline) => newline + 1,
+                    None if start == 0 => 0,
+                    // It begins in the chunk before, unless it is no line of ours.
+                    None if bytes.len() < LINE_BYTES_MAX => break,
+                    None => 0,
+                };
+                if !more(&bytes[line..last]) {
+                    return Ok(end.unwrap_or(0));
+                }
+                bytes.truncate(line);
+            }
+        }
+        Ok(end.unwrap_or(0))
+    }
+
+    /// Gives the marks at `from` or after it, with where they stand, for as long as `more` wants.
+    fn marks(&self, from: u64, mut more: impl FnMut(u64, u64) -> bool) -> io::Result<()> {
+        let finder = memmem::Finder::new(MARK);
+        let mut offset = from;
+        loop {
+            let mut bytes = vec![0; READ_BYTES];
+            let read = self.read_at(&mut bytes, offset)?;
+            bytes.truncate(read);
+            for found in finder.find_iter(&bytes) {
+                // A line's text cannot hold one: its quotes are escaped.
+                let line = &bytes[found..];
+                let line = &line[..memchr::memchr(b'\n', line).unwrap_or(line.len())];
+                if let Some(next) = mark_of(line)
+                    && !more(offset + found as u64, next)
+                {
+                    return Ok(());
+                }
+            }
+            if read < READ_BYTES {
+                return Ok(());
+            }
+            // One that is cut by the end of this is found whole by the next.
+            offset += (read - MARK_LINE_BYTES_MAX) as u64;
+        }
     }
 
     fn read_at(&self, bytes: &mut [u8], offset: u64) -> io::Result<usize> {
@@ -282,7 +492,7 @@ mod tests {
     }
 
     fn read(reader: &mut LogReader) -> (Vec<u64>, u64) {
-        let piece = reader.read(|_| true).unwrap();
+        let piece = reader.read(&LogFilter::default()).unwrap();
         (numbers(&piece), piece.dropped)
     }
 
@@ -323,7 +533,7 @@ mod tests {
         let mut log = Log::new();
         log.write(30);
         let mut first = log.reader(None);
-        let next = first.read(|_| true).unwrap().next;
+        let next = first.read(&LogFilter::default()).unwrap().next;
         assert_eq!(next, 31);
         log.write(2);
         assert_eq!(read(&mut log.reader(Some(next))), (vec![31, 32], 0));
@@ -342,12 +552,133 @@ mod tests {
         let mut log = Log::new();
         log.write(25);
         let mut reader = log.reader(None);
-        let even = |line: &LogLine| line.message.parse::<u64>().unwrap() % 2 == 0;
-        let tail = reader.tail(3, even).unwrap();
-        assert_eq!((numbers(&tail), tail.next), (vec![20, 22, 24], 26));
+        let tail = reader.tail(3, &LogFilter::default()).unwrap();
+        assert_eq!((numbers(&tail), tail.next), (vec![23, 24, 25], 26));
         log.write(1);
         assert_eq!(read(&mut reader), (vec![26], 0));
-        assert!(log.reader(None).tail(0, |_| true).unwrap().lines.is_empty());
+        let none = log.reader(None).tail(0, &LogFilter::default()).unwrap();
+        assert_eq!((numbers(&none), none.next), (vec![], 27));
+        // All that two halves have.
+        let all = log.reader(None).tail(100, &LogFilter::default()).unwrap();
+        let (lines, dropped) = read(&mut log.reader(None));
+        assert_eq!((numbers(&all), dropped), (lines, 0));
+        let missing = LogReader::open(&log.directory.path().join("none"), None)
+            .tail(9, &LogFilter::default())
+            .unwrap();
+        assert_eq!((missing.lines, missing.next), (vec![], 1));
+    }
+
+    #[test]
+    fn a_filter_takes_lines_of_its_stage_and_age_only() {
+        let mut log = Log::new();
+        log.write(2);
+        for (at, stage) in [
+            ("1970-01-01T00:00:00Z", "near"),
+            ("1970-01-01T00:00:09Z", "near"),
+            ("1970-01-01T00:00:09Z", "nearby"),
+        ] {
+            let text = format!(
+                "{{\"at\":\"{at}\",\"level\":\"info\",\"stage\":\"{stage}\",\"message\":\"{}\"}}\n",
+                log.next
+            );
+            log.halves.append(text.as_bytes()).unwrap();
+            log.next += 1;
+        }
+        for (since, stage, expected) in [
+            (None, "near", vec![3, 4]),
+            (Some(UnixMs(5000)), "near", vec![4]),
+            (Some(UnixMs(5000)), "", vec![4, 5]),
+            (None, "far", vec![]),
+        ] {
+            let filter = LogFilter::new(since, stage);
+            let tail = log.reader(None).tail(9, &filter).unwrap();
+            assert_eq!((numbers(&tail), tail.next), (expected.clone(), 6));
+            let piece = log.reader(None).read(&filter).unwrap();
+            assert_eq!(
+                (numbers(&piece), piece.next, piece.dropped),
+                (expected, 6, 0)
+            );
+        }
+    }
+
+    /// Looks until there is nothing new; how many lines came, how many were dropped, and how many looks it took.
+    fn read_out(reader: &mut LogReader) -> (u64, u64, usize) {
+        let (mut lines, mut dropped, mut looks) = (0, 0, 0);
+        loop {
+            let piece = reader.read(&LogFilter::default()).unwrap();
+            if piece.lines.is_empty() {
+                return (lines, dropped, looks);
+            }
+            lines += piece.lines.len() as u64;
+            dropped += piece.dropped;
+            looks += 1;
+        }
+    }
+
+    #[test]
+    fn a_reader_falls_behind_only_so_far_and_is_told_what_it_passed() {
+        let mut log = Log::new();
+        log.halves = Halves::open(log.directory.path().join(DIRECTORY), 8 << 20).unwrap();
+        // Some 7 KiB each, with a mark in front.
+        let many = |log: &mut Log, hundreds: u64| {
+            for _ in 0..hundreds {
+                log.miss(0);
+                log.write(100);
+            }
+        };
+        many(&mut log, 300);
+        // What is there comes whole, however much it is: it does not grow.
+        let mut reader = log.reader(None);
+        let (lines, dropped, looks) = read_out(&mut reader);
+        assert_eq!((lines, dropped), (30_000, 0));
+        assert!(looks > 20, "one look is bounded: {looks}");
+        many(&mut log, 300);
+        let (lines, dropped, _) = read_out(&mut reader);
+        assert_eq!((lines, dropped), (30_000, 0));
+
+        // Now it does, with every look.
+        let mut came = 0;
+        let mut dropped = 0;
+        for _ in 0..10 {
+            many(&mut log, 300);
+            let piece = reader.read(&LogFilter::default()).unwrap();
+            assert!(piece.lines.len() < 1000, "one look is bounded");
+            came += piece.lines.len() as u64;
+            dropped += piece.dropped;
+        }
+        assert!(dropped > 200_000, "{dropped}");
+        let (last, no_more, looks) = read_out(&mut reader);
+        assert_eq!(no_more, 0, "it was near the end");
+        assert!(looks < 3, "{looks}");
+        assert_eq!(
+            came + last + dropped,
+            300_000,
+            "every line came or is counted"
+        );
+    }
+
+    #[test]
+    fn a_cursor_and_an_end_are_found_by_marks() {
+        let mut log = Log::new();
+        log.halves = Halves::open(log.directory.path().join(DIRECTORY), 100_000).unwrap();
+        for _ in 0..20 {
+            log.miss(5);
+            log.write(100);
+        }
+        assert_eq!(log.next, 1 + 20 * 105);
+        for from in [1000, 1050, 1051, 1055, 1056, 1057, 2096, 2101] {
+            let mut reader = log.reader(Some(from));
+            let piece = reader.read(&LogFilter::default()).unwrap();
+            let (came, next) = (piece.lines.len() as u64, piece.next);
+            if from < log.next {
+                assert_eq!(came + piece.dropped, next - from, "from {from}");
+                assert!(came > 0);
+            } else {
+                assert_eq!((came, next), (0, from));
+            }
+        }
+        let tail = log.reader(None).tail(0, &LogFilter::default()).unwrap();
+        assert_eq!(tail.next, log.next);
     }
 
     #[test]
