@@ -725,6 +725,7 @@ fn ending_of(end: End) -> Ending {
     match end {
         End::Completed => Ending::Completed,
         End::Stopped => Ending::Stopped,
+        End::Cut => Ending::Cut,
         End::Failed { reason, message } => Ending::Failed { reason, message },
         End::Backoff { message } => Ending::Backoff(message),
         End::Crashed { message } => Ending::Crashed(message),

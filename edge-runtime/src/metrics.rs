@@ -53,7 +53,7 @@ impl EdgeTally {
     pub(crate) fn note_end(&self, end: &End) {
         let at = match end {
             End::Completed => 0,
-            End::Stopped => 1,
+            End::Stopped | End::Cut => 1,
             End::Failed { .. } => 2,
             End::Backoff { .. } => 3,
             End::Crashed { .. } => 4,

@@ -183,8 +183,10 @@ pub enum RunnerEvent {
 pub enum End {
     /// Its input ended and everything was acked.
     Completed,
-    /// On order; its state is kept.
+    /// On order; its state is kept, and the next start goes on where it was.
     Stopped,
+    /// On order, and the next start cannot go on where it was: its input starts over, or its output was cut off.
+    Cut,
     /// For good.
     Failed {
         /// Which sort.
@@ -246,7 +248,7 @@ pub fn stored_counters(state_dir: &Path) -> Option<Counters> {
 impl End {
     fn level(&self) -> LogLevel {
         match self {
-            Self::Completed | Self::Stopped => LogLevel::Info,
+            Self::Completed | Self::Stopped | Self::Cut => LogLevel::Info,
             Self::Backoff { .. } => LogLevel::Warn,
             Self::Failed { .. } | Self::Crashed { .. } => LogLevel::Error,
         }
@@ -258,6 +260,7 @@ impl fmt::Display for End {
         match self {
             Self::Completed => f.write_str("completed"),
             Self::Stopped => f.write_str("stopped"),
+            Self::Cut => f.write_str("stopped midway"),
             Self::Failed { reason, message } => write!(f, "failed ({reason}): {message}"),
             Self::Backoff { message } => write!(f, "cannot go on for now: {message}"),
             Self::Crashed { message } => write!(f, "crashed: {message}"),

@@ -80,8 +80,10 @@ pub enum PrepareFailure {
 pub enum Ending {
     /// By itself, well.
     Completed,
-    /// On order.
+    /// On order; what it had begun can go on where it was.
     Stopped,
+    /// On order, midway: its input cannot go on where it was, or what its output took is not known.
+    Cut,
     /// For good.
     Failed {
         /// Which sort.

@@ -492,7 +492,8 @@ impl Agent {
             return;
         }
         if let Some(execution) = self.executions.get_mut(&id) {
-            execution.settle(&mut self.cx);
+            let outcome = execution.settle(&mut self.cx);
+            self.changes.extend(outcome.map(Change::Outcome));
             if execution.vanished && execution.is_idle() {
                 if !execution.was_purged() {
                     let kept = Duration::ZERO;

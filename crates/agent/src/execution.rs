@@ -50,6 +50,8 @@ pub(crate) struct Execution {
     pub(crate) vanished: bool,
     /// Its newest row cannot be read.
     pub(crate) unreadable: Option<String>,
+    /// An outcome that [`Self::settle`] came to.
+    outcome: Option<Observation>,
 }
 
 impl Execution {
@@ -62,6 +64,7 @@ impl Execution {
             purge_failures: 0,
             vanished: false,
             unreadable: None,
+            outcome: None,
         }
     }
 
@@ -205,14 +208,16 @@ impl Execution {
         }
     }
 
-    /// Does what can be done now.
-    pub(crate) fn settle(&mut self, cx: &mut Machinery) {
+    /// Does what can be done now. Returns the outcome, if it came to one.
+    #[must_use]
+    pub(crate) fn settle(&mut self, cx: &mut Machinery) -> Option<Observation> {
         let wants_run = self.target.assignment.desired == Desired::Run && !self.vanished;
         if wants_run && cx.suspended.is_none() {
             self.settle_run(cx);
         } else {
             self.settle_stop(cx);
         }
+        self.outcome.take()
     }
 
     fn settle_stop(&mut self, cx: &mut Machinery) {
@@ -332,12 +337,12 @@ impl Execution {
             Some(Ok(components)) => components.clone(),
             Some(Err(reason)) => {
                 let reason = format!("this edge cannot read the pipeline: {reason}");
-                self.lane(which).end = Some(LaneEnd::Refused(reason));
+                self.outcome = self.refuse(which, reason);
                 return;
             }
             None => {
                 let reason = "the pipeline's text is not on this edge".to_owned();
-                self.lane(which).end = Some(LaneEnd::Refused(reason));
+                self.outcome = self.refuse(which, reason);
                 return;
             }
         };
@@ -491,10 +496,7 @@ impl Execution {
                 self.lane(which).wait(ObservedPhase::Backoff, reason, cx);
                 None
             }
-            PrepareFailure::Refused(reason) => {
-                self.end_lane(which, LaneEnd::Refused(reason));
-                None
-            }
+            PrepareFailure::Refused(reason) => self.refuse(which, reason),
             PrepareFailure::Configure(message) => {
                 let reason = FailReason::Configure;
                 self.end_lane(which, LaneEnd::Ended(EndedHow::Failed { reason, message }))
@@ -524,6 +526,7 @@ impl Execution {
             .take_if(|instance| instance.ticket == ticket)?;
         cx.forget_ticket(ticket);
         let (which, now) = (instance.lane, cx.now.mono);
+        let wanted = self.target.assignment.desired == Desired::Run && !self.vanished;
         let lane = self.lane(which);
         // What never moved a record, and what was stopped with everything acknowledged, may be started as if anew.
         let undone = match &ending {
@@ -544,13 +547,17 @@ impl Execution {
             Ending::Failed { reason, message } => {
                 self.end_lane(which, LaneEnd::Ended(EndedHow::Failed { reason, message }))
             }
-            _ if instance.stopping || cx.draining => None,
-            Ending::Stopped => {
-                let reason = "it stopped without being told to".to_owned();
-                lane.wait(ObservedPhase::Backoff, reason, cx);
-                None
+            // Whoever stopped it: the process's end and a node that may not speak do not last, an order does.
+            Ending::Cut if lane.assignment.once && wanted => {
+                let message = "this edge stopped it midway, and its input cannot go on where it was; it is not \
+                               idempotent, so it does not run again"
+                    .to_owned();
+                let reason = FailReason::Indeterminate;
+                self.end_lane(which, LaneEnd::Ended(EndedHow::Failed { reason, message }))
             }
-            Ending::Backoff(why) if lane.assignment.once && instance.running_since.is_some() => {
+            Ending::Backoff(why)
+                if lane.assignment.once && wanted && instance.running_since.is_some() =>
+            {
                 let message = format!(
                     "ended midway, and nobody can tell how much of its work was done; it is not idempotent, so it does not \
                      run again: {why}"
@@ -558,12 +565,8 @@ impl Execution {
                 let reason = FailReason::Indeterminate;
                 self.end_lane(which, LaneEnd::Ended(EndedHow::Failed { reason, message }))
             }
-            Ending::Backoff(reason) => {
-                lane.wait(ObservedPhase::Backoff, reason, cx);
-                None
-            }
             Ending::Crashed(message)
-                if lane.assignment.once && instance.running_since.is_some() =>
+                if lane.assignment.once && wanted && instance.running_since.is_some() =>
             {
                 let message = format!(
                     "crashed, and nobody can tell whether its work was done; it is not idempotent, so it does not run \
@@ -571,6 +574,16 @@ impl Execution {
                 );
                 let reason = FailReason::Indeterminate;
                 self.end_lane(which, LaneEnd::Ended(EndedHow::Failed { reason, message }))
+            }
+            _ if instance.stopping || cx.draining => None,
+            Ending::Stopped | Ending::Cut => {
+                let reason = "it stopped without being told to".to_owned();
+                lane.wait(ObservedPhase::Backoff, reason, cx);
+                None
+            }
+            Ending::Backoff(reason) => {
+                lane.wait(ObservedPhase::Backoff, reason, cx);
+                None
             }
             Ending::Crashed(message) => {
                 if lane.crashes.handle_crash(now) {
@@ -583,6 +596,20 @@ impl Execution {
                 }
             }
         }
+    }
+
+    /// This edge cannot run it as it is. What is not idempotent never starts here then, since the orchestrator gives it to
+    /// another node; anything else is tried again when something changes.
+    fn refuse(&mut self, which: Which, reason: String) -> Option<Observation> {
+        let end = if self.lane(which).assignment.once {
+            LaneEnd::Ended(EndedHow::Failed {
+                reason: FailReason::Rejected,
+                message: reason,
+            })
+        } else {
+            LaneEnd::Refused(reason)
+        };
+        self.end_lane(which, end)
     }
 
     fn end_lane(&mut self, which: Which, end: LaneEnd) -> Option<Observation> {

@@ -64,7 +64,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         1 => (0..3u8).prop_map(|execution| Step::Remove { execution }),
         6 => (any::<usize>(), any::<bool>()).prop_map(|(which, works)| Step::Fetched { which, works }),
         6 => (any::<usize>(), 0..6u8).prop_map(|(which, how)| Step::Prepared { which, how }),
-        6 => (any::<usize>(), 0..5u8).prop_map(|(which, how)| Step::Ended { which, how }),
+        6 => (any::<usize>(), 0..6u8).prop_map(|(which, how)| Step::Ended { which, how }),
         2 => (any::<usize>(), any::<bool>()).prop_map(|(which, works)| Step::Purged { which, works }),
         3 => prop_oneof![9 => 0..400u32, 1 => Just(700_000)].prop_map(|seconds| Step::Pass { seconds }),
         1 => Just(Step::Connected),
@@ -73,6 +73,9 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     ];
     proptest::collection::vec(step, 1..80)
 }
+
+/// The execution whose work is not idempotent. As with a run's tasks, its one row is never run again once it was stopped.
+const ONCE: u8 = 2;
 
 fn id(n: u8) -> ExecutionId {
     ExecutionId::from_random([n; 16])
@@ -111,6 +114,8 @@ struct World {
     live: BTreeMap<ExecutionId, Observation>,
     locals: BTreeMap<ExecutionId, Local>,
     outcomes: BTreeSet<(ExecutionId, Label)>,
+    /// What may have done a part of its work and cannot go on where it was.
+    begun: BTreeSet<(ExecutionId, Label)>,
     suspended: bool,
 }
 
@@ -134,6 +139,7 @@ impl World {
             live: BTreeMap::new(),
             locals: BTreeMap::new(),
             outcomes: BTreeSet::new(),
+            begun: BTreeSet::new(),
             suspended: false,
         }
     }
@@ -143,7 +149,9 @@ impl World {
         self.fetching.clear();
         self.preparing.clear();
         self.prepared.clear();
-        self.running.clear();
+        for (_, assignment, _) in std::mem::take(&mut self.running).into_values() {
+            self.note_begun(&assignment);
+        }
         self.purging.clear();
         let boot = Boot {
             rows: self.rows.values().cloned().collect(),
@@ -166,7 +174,22 @@ impl World {
         self.agent.handle_desired(change, self.now);
     }
 
+    fn note_begun(&mut self, assignment: &Assignment) {
+        let id = assignment.execution;
+        if self
+            .rows
+            .get(&id)
+            .is_some_and(|row| row.desired == Desired::Run)
+        {
+            self.begun.insert((id, assignment.label));
+        }
+    }
+
     fn order(&mut self, execution: u8, content: u8, desired: Desired) {
+        if execution == ONCE && self.rows.contains_key(&id(ONCE)) {
+            self.reorder(execution, desired);
+            return;
+        }
         self.version += 1;
         self.tell(Assignment {
             execution: id(execution),
@@ -179,8 +202,17 @@ impl World {
             desired,
             slot: Slot(0),
             spec: spec(content),
-            once: false,
+            once: execution == ONCE,
         });
+    }
+
+    fn reorder(&mut self, execution: u8, desired: Desired) {
+        let Some(row) = self.rows.get(&id(execution)).cloned() else {
+            return;
+        };
+        if execution != ONCE || row.desired == Desired::Run {
+            self.tell(Assignment { desired, ..row });
+        }
     }
 
     fn take(&mut self, step: &Step) {
@@ -191,11 +223,7 @@ impl World {
                 content,
                 desired,
             } => self.order(execution, content, desired),
-            Step::SameLabel { execution, desired } => {
-                if let Some(row) = self.rows.get(&id(execution)).cloned() {
-                    self.tell(Assignment { desired, ..row });
-                }
-            }
+            Step::SameLabel { execution, desired } => self.reorder(execution, desired),
             Step::Remove { execution } => {
                 self.rows.remove(&id(execution));
                 let removed = vec![id(execution)];
@@ -266,7 +294,7 @@ impl World {
         let Some(execution) = pick(&executions, which) else {
             return;
         };
-        let (ticket, _, stopping) = self.running.remove(execution).unwrap();
+        let (ticket, assignment, stopping) = self.running.remove(execution).unwrap();
         let ending = match how {
             0 => Ending::Completed,
             1 => Ending::Failed {
@@ -275,8 +303,12 @@ impl World {
             },
             2 => Ending::Backoff("not there".to_owned()),
             3 if !stopping => Ending::Crashed("boom".to_owned()),
+            5 => Ending::Cut,
             _ => Ending::Stopped,
         };
+        if ending != Ending::Stopped {
+            self.note_begun(&assignment);
+        }
         self.agent.handle_ended(ticket, ending, self.now);
     }
 
@@ -312,6 +344,10 @@ impl World {
                         .expect("only what is prepared is started");
                     let execution = assignment.execution;
                     let label = assignment.label;
+                    assert!(
+                        !assignment.once || !self.begun.contains(&(execution, label)),
+                        "not idempotent, and begun anew"
+                    );
                     let last = self.started.insert(execution, label);
                     assert!(
                         last.is_none_or(|last| last <= label),
@@ -559,6 +595,59 @@ fn an_end_is_remembered_for_its_own_label_only() {
     world.order(0, 3, Desired::Run);
     world.carry_out();
     assert_eq!(world.preparing.len(), 1, "a new version starts over");
+}
+
+/// What is not idempotent, under way.
+fn under_way() -> World {
+    let mut world = World::new();
+    world.order(ONCE, 3, Desired::Run);
+    world.carry_out();
+    world.take(&Step::Prepared { which: 0, how: 5 });
+    assert!(world.running.contains_key(&id(ONCE)));
+    world
+}
+
+#[test]
+fn case_41_what_its_edge_stopped_midway_is_not_begun_anew_unless_it_goes_on_where_it_was() {
+    for (ending, goes_on) in [(Ending::Stopped, true), (Ending::Cut, false)] {
+        let mut world = under_way();
+        world.agent.handle_shutdown();
+        let (ticket, ..) = world.running.remove(&id(ONCE)).unwrap();
+        world.agent.handle_ended(ticket, ending.clone(), world.now);
+        world.carry_out();
+        assert_eq!(world.outcomes.len(), usize::from(!goes_on), "{ending:?}");
+        world.restart();
+        world.carry_out();
+        assert_eq!(world.preparing.len(), usize::from(goes_on), "{ending:?}");
+    }
+    // The same when its node may not speak for a while.
+    let mut world = under_way();
+    world.take(&Step::Suspend(true));
+    world.take(&Step::Ended { which: 0, how: 5 });
+    world.take(&Step::Suspend(false));
+    world.heal();
+    world.check();
+    assert!(world.running.is_empty());
+    assert_eq!(world.live[&id(ONCE)].fail, Some(FailReason::Indeterminate));
+    // An order to stop has an end of its own.
+    let mut world = under_way();
+    world.order(ONCE, 3, Desired::Stop);
+    world.carry_out();
+    world.take(&Step::Ended { which: 0, how: 5 });
+    assert_eq!(world.live[&id(ONCE)].phase, ObservedPhase::Stopped);
+    assert!(world.outcomes.is_empty());
+}
+
+#[test]
+fn what_is_not_idempotent_and_refused_never_starts_here_later() {
+    let mut world = World::new();
+    world.order(ONCE, 3, Desired::Run);
+    world.carry_out();
+    world.take(&Step::Prepared { which: 0, how: 1 });
+    assert_eq!(world.live[&id(ONCE)].fail, Some(FailReason::Rejected));
+    assert_eq!(world.outcomes.len(), 1);
+    world.take(&Step::Restart);
+    assert!(world.preparing.is_empty(), "it may run elsewhere by now");
 }
 
 #[test]

@@ -211,6 +211,14 @@ impl InputSettings {
         })
     }
 
+    /// Whether it goes on where it was when it is opened again at a position.
+    pub fn resumes(&self) -> bool {
+        match self {
+            Self::Generate { .. } | Self::File { .. } => true,
+            Self::Stdin | Self::Exec { .. } => false,
+        }
+    }
+
     /// Whether the input comes to an end by itself: then a new version starts over.
     pub fn ends(&self) -> bool {
         match self {

@@ -110,6 +110,7 @@ async fn live(
         log,
         log_writer,
     } = prepared;
+    let resumes = input.resumes();
     let log_done = CancellationToken::new();
     let logging = tokio::spawn(log_writer.run(log_done.clone()));
 
@@ -118,6 +119,8 @@ async fn live(
         let checkpoint = resume(&plan, input.ends(), &log).await?;
         tally.resume(&checkpoint.counters);
         let stdin = options.console.as_ref().map(|console| &console.stdin);
+        // First, since opening an input may begin something: a command is not run for an output that is not there.
+        let output = Output::open(output, checkpoint.output, &options.allowed, &stdout).await?;
         let input = Input::open(
             input,
             checkpoint.input,
@@ -126,7 +129,6 @@ async fn live(
             stdin,
         )
         .await?;
-        let output = Output::open(output, checkpoint.output, &options.allowed, &stdout).await?;
         Ok::<_, OpenError>((checkpoint, input, output))
     };
     let ended = match opened.await {
@@ -175,7 +177,7 @@ async fn live(
             tasks.spawn(async { Ran::Output(output_task.run(events, running).await) });
             tasks.spawn(async { Ran::Stages(run_stages(stages_task).await) });
             tasks.spawn(async { Ran::Input(run_input(input_task).await) });
-            run(tasks, halt, &tally, &log).await
+            run(tasks, halt, resumes, &tally, &log).await
         }
     };
 
@@ -198,6 +200,7 @@ enum Ran {
 async fn run(
     mut tasks: JoinSet<Ran>,
     halt: CancellationToken,
+    resumes: bool,
     tally: &Tally,
     log: &Log,
 ) -> (End, Counters) {
@@ -242,7 +245,7 @@ async fn run(
             ..tally.read()
         },
     );
-    (verdict.end(), counters)
+    (verdict.end(resumes), counters)
 }
 
 /// What is known of the end so far.
@@ -284,8 +287,8 @@ impl Verdict {
         if failed { Others::Stop } else { Others::GoOn }
     }
 
-    /// The worst that happened counts.
-    fn end(self) -> End {
+    /// The worst that happened counts; `resumes` says that the input goes on where it was.
+    fn end(self, resumes: bool) -> End {
         if let Some(message) = self.crashed {
             return End::Crashed { message };
         }
@@ -322,7 +325,8 @@ impl Verdict {
                 message: chain_text(&error),
             },
             (Some(Ok(InputRan::Ended)), Some(Ok(StagesRan::Through)), Some(_)) => End::Completed,
-            _ => End::Stopped,
+            (_, _, Some(_)) if resumes => End::Stopped,
+            _ => End::Cut,
         }
     }
 }

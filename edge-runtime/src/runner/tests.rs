@@ -61,7 +61,8 @@ impl std::io::Write for Stdout {
 }
 
 /// What the fixture's edge lists.
-fn fixture_commands() -> AllowedCommands {
+fn fixture_commands(files: &std::path::Path) -> AllowedCommands {
+    let mark = files.join("ran");
     let line = |script: &str| {
         CommandLine::new(vec!["/bin/sh".into(), "-c".into(), script.into()]).unwrap()
     };
@@ -72,6 +73,10 @@ fn fixture_commands() -> AllowedCommands {
             line("echo 1; echo no device >&2; exit 9"),
         ),
         ("endless".parse().unwrap(), line("echo 1; exec sleep 1000")),
+        (
+            "marks".parse().unwrap(),
+            line(&format!("echo 1 > {}", mark.display())),
+        ),
     ];
     AllowedCommands::new(commands.into()).unwrap()
 }
@@ -104,7 +109,7 @@ impl Fixture {
             // Shared by all tests: compiling the same components once is enough.
             cache_dir: dist().join("../target/test-code-cache"),
             allowed: AllowedPaths::new([directory.path().join("files")]).unwrap(),
-            commands: fixture_commands(),
+            commands: fixture_commands(&directory.path().join("files")),
             console: streams,
             hostname: "machine".to_owned(),
         });

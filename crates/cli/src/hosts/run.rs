@@ -110,7 +110,7 @@ fn not_prepared(error: PrepareError) -> Failure {
 
 fn ended(end: End) -> Result<(), Failure> {
     match end {
-        End::Completed | End::Stopped => Ok(()),
+        End::Completed | End::Stopped | End::Cut => Ok(()),
         End::Failed { reason, message } => Err(Failure::new(
             Exit::Failed,
             format!("the pipeline failed ({reason}): {message}"),

@@ -115,6 +115,32 @@ async fn a_command_s_lines_are_records_and_its_failure_is_the_execution_s() {
 }
 
 #[tokio::test]
+async fn a_command_that_is_stopped_says_that_it_cannot_go_on_where_it_was() {
+    let fixture = Fixture::new();
+    let mut started = fixture
+        .start(fixture.plan("[input.exec]\ncommand = \"endless\"\n[output.discard]\n"))
+        .await;
+    started
+        .until("its line is there", |counters| counters.records_out == 1)
+        .await;
+    started.running.stop();
+    let (end, counters) = started.ended().await;
+    assert_eq!((end, counters), (End::Cut, numbers(1, 1, 0)));
+}
+
+#[tokio::test]
+async fn no_command_is_run_for_an_output_that_is_not_there() {
+    let fixture = Fixture::new();
+    let mark = fixture.path("ran");
+    std::fs::create_dir(fixture.path("taken")).unwrap();
+    let (end, _) = fixture
+        .run("[input.exec]\ncommand = \"marks\"\n[output.file]\npath = \"taken\"\n")
+        .await;
+    assert!(matches!(end, End::Backoff { .. }), "{end:?}");
+    assert!(!mark.exists());
+}
+
+#[tokio::test]
 async fn a_missing_file_waits_for_another_try() {
     let fixture = Fixture::new();
     let (end, _) = fixture
@@ -401,7 +427,7 @@ async fn what_does_not_drain_is_cut() {
         matches!(
             ended,
             RunnerEvent::Ended {
-                end: End::Stopped,
+                end: End::Cut,
                 counters: Counters { records_out: 0, .. },
                 ..
             }
