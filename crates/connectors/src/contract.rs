@@ -364,6 +364,32 @@ async fn a_command_that_is_late_or_not_wanted_any_more_is_killed_with_its_childr
 }
 
 #[tokio::test]
+async fn a_silent_command_is_killed_at_its_deadline_though_nobody_takes_records() {
+    let directory = tempfile::tempdir().unwrap();
+    let fifo = directory.path().join("alive");
+    let made = std::process::Command::new("mkfifo").arg(&fifo).status();
+    assert!(made.unwrap().success());
+    let script = format!("exec 3>{0}; exec sleep 1000", fifo.display());
+    let (settings, commands) = command(&["/bin/sh", "-c", &script]);
+    let InputSettings::Exec { command, .. } = settings else {
+        unreachable!()
+    };
+    let deadline = Duration::from_secs(1);
+    let settings = InputSettings::Exec { command, deadline };
+    let mut input = Input::open(settings, None, &allowed(directory.path()), &commands, None)
+        .await
+        .unwrap();
+    let gone = tokio::task::spawn_blocking(move || std::fs::read(fifo).unwrap());
+    let read = tokio::time::timeout(Duration::from_secs(60), gone).await;
+    assert_eq!(read.unwrap().unwrap(), b"");
+    let error = input.next(&mut InputBatch::default()).await.unwrap_err();
+    assert!(
+        error.to_string().contains("had not ended after 1s"),
+        "{error}"
+    );
+}
+
+#[tokio::test]
 async fn another_file_under_the_same_name_starts_over() {
     let directory = tempfile::tempdir().unwrap();
     let allowed = allowed(directory.path());

@@ -4,14 +4,18 @@
 //!   leader of its own process group --stdout--> thread --> StreamInput --> records
 //!        |                          --stderr--> thread --> the last bytes, for the error
 //!        +--exit--> thread: kills what is left of the group, then reaps the leader
+//!        +--late--> thread: kills the group at its deadline, whether anybody takes records or not
+//!        +--the edge's process is gone--> guard: a shell whose standard input ends then; kills the group
 //! ```
 //!
-//! The group is killed when the input is dropped and when the deadline has passed. Its number is safe to use until the
-//! leader is reaped, which happens under the lock that `kill` takes. A process that left the group is out of reach.
+//! The group is killed when the input is dropped, too. Its number is safe to use until the leader is reaped, which happens
+//! under the lock that `kill` takes, after the guard was sent home. A process that left the group is out of reach.
 
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
@@ -27,6 +31,10 @@ use crate::{CommandError, CommandLine};
 
 /// Where a command finds other programs. It gets nothing else of the edge's environment.
 const PATH: &str = "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin";
+/// Waits for a line, which says that all is well, or for the end of whoever could have written it.
+const GUARD: &str = "read -r _ || kill -s KILL -- -\"$1\"";
+/// Runs the guard.
+const SHELL: &str = "/bin/sh";
 /// What is kept of standard error: the lines before an end say why.
 const STDERR_BYTES_KEPT: usize = 2048;
 /// Lines of it that an error shows.
@@ -53,6 +61,43 @@ struct Group {
     leader: Pid,
     /// Until the leader is reaped.
     alive: Mutex<bool>,
+    /// It was killed since its time was up.
+    late: AtomicBool,
+}
+
+/// Kills the group when this process does not live to do it.
+#[derive(Debug)]
+struct Guard(Child);
+
+impl Guard {
+    /// `None` on a machine without a shell: there the group outlives an edge that was killed.
+    fn start(leader: Pid) -> io::Result<Option<Self>> {
+        let mut command = Command::new(SHELL);
+        command
+            .args(["-c", GUARD, "sh", &leader.as_raw_nonzero().to_string()])
+            .env_clear()
+            .env("PATH", PATH)
+            .current_dir("/")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            // What is sent to the edge's own group is not for it.
+            .process_group(0);
+        match command.spawn() {
+            Ok(guard) => Ok(Some(Self(guard))),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Ends it, with nothing killed.
+    fn send_home(mut self) {
+        if let Some(mut stdin) = self.0.stdin.take() {
+            // Gone already: then there is nobody to tell.
+            let _ = stdin.write_all(b"\n");
+        }
+        let _ = self.0.wait();
+    }
 }
 
 impl Group {
@@ -65,18 +110,36 @@ impl Group {
     }
 
     /// Waits for the leader's end, and ends the others.
-    fn reap(&self, child: &mut Child) -> io::Result<ExitStatus> {
+    fn reap(&self, child: &mut Child, guard: Option<Guard>) -> io::Result<ExitStatus> {
         // Leaves the zombie, so that its number stays taken.
         let options = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
-        while let Err(error) = waitid(WaitId::Pid(self.leader), options) {
-            if error != rustix::io::Errno::INTR {
-                return Err(error.into());
+        let waited = loop {
+            match waitid(WaitId::Pid(self.leader), options) {
+                Err(rustix::io::Errno::INTR) => {}
+                Err(error) => break Err(error),
+                Ok(_) => break Ok(()),
             }
-        }
+        };
         let mut alive = self.alive.lock().unwrap_or_else(PoisonError::into_inner);
-        let _ = kill_process_group(self.leader, Signal::KILL);
+        if waited.is_ok() {
+            let _ = kill_process_group(self.leader, Signal::KILL);
+        }
+        // Without a wait that works nobody can tell whose the number is, and nothing is killed by it any more.
         *alive = false;
+        if let Some(guard) = guard {
+            guard.send_home();
+        }
+        waited?;
         child.wait()
+    }
+
+    /// Its time is up; what has ended before is not late.
+    fn kill_late(&self) {
+        let alive = self.alive.lock().unwrap_or_else(PoisonError::into_inner);
+        if *alive {
+            self.late.store(true, Ordering::Relaxed);
+            let _ = kill_process_group(self.leader, Signal::KILL);
+        }
     }
 }
 
@@ -116,21 +179,40 @@ impl ExecInput {
         let group = Arc::new(Group {
             leader,
             alive: Mutex::new(true),
+            late: AtomicBool::new(false),
         });
+        let guard = Guard::start(leader).map_err(|source| {
+            group.kill();
+            // Nothing is left of it, so this ends at once.
+            let _ = child.wait();
+            start(source)
+        })?;
         let stdout = child.stdout.take().expect("it is piped");
         let stderr_pipe = child.stderr.take().expect("it is piped");
         let (exited, exit) = oneshot::channel();
+        let (over, ends) = mpsc::channel::<()>();
         let waited = Arc::clone(&group);
         let waiter = thread::Builder::new().name("input-exec".to_owned());
         let waiter = waiter.spawn(move || {
             // Nobody waits any more: the input was dropped.
-            let _ = exited.send(waited.reap(&mut child));
+            let _ = exited.send(waited.reap(&mut child, guard));
+            drop(over);
         });
         if let Err(source) = waiter {
             group.kill();
             return Err(start(source).into());
         }
-        // From here on a failure drops this, which kills the group.
+        let timed = Arc::clone(&group);
+        let timer = thread::Builder::new().name("input-exec".to_owned());
+        let timer = timer.spawn(move || {
+            if ends.recv_timeout(allowed) == Err(RecvTimeoutError::Timeout) {
+                timed.kill_late();
+            }
+        });
+        if let Err(source) = timer {
+            group.kill();
+            return Err(start(source).into());
+        }
         let stderr = Arc::new(Mutex::new(Vec::new()));
         let (ended, stderr_ended) = oneshot::channel();
         let kept = Arc::clone(&stderr);
@@ -158,7 +240,7 @@ impl ExecInput {
 
     pub(super) async fn next(&mut self, into: &mut InputBatch) -> Result<Next, InputError> {
         // Also a command that never pauses ends.
-        if Instant::now() >= self.deadline {
+        if self.is_late() {
             return Err(self.late().await);
         }
         let Ok(next) = timeout_at(self.deadline, self.stream.next(into)).await else {
@@ -167,12 +249,16 @@ impl ExecInput {
         if next? == Next::Batch {
             return Ok(Next::Batch);
         }
+        if self.is_late() {
+            return Err(self.late().await);
+        }
         let Ok(exit) = timeout_at(self.deadline, &mut self.exit).await else {
             return Err(self.late().await);
         };
         let gone = || Err(io::Error::other("nobody waited for it"));
         let how = match exit.unwrap_or_else(|_| gone()) {
             Ok(status) if status.success() => return Ok(Next::End),
+            _ if self.is_late() => return Err(self.late().await),
             Ok(status) => match (status.code(), status.signal()) {
                 (Some(code), _) => format!("ended with exit code {code}"),
                 (None, Some(signal)) => format!("was ended by signal {signal}"),
@@ -189,8 +275,12 @@ impl ExecInput {
         .into())
     }
 
+    fn is_late(&self) -> bool {
+        self.group.late.load(Ordering::Relaxed)
+    }
+
     async fn late(&mut self) -> InputError {
-        self.group.kill();
+        self.group.kill_late();
         CommandError::Late {
             name: self.name.clone(),
             program: self.program.clone(),
