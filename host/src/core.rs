@@ -271,6 +271,11 @@ pub struct Core<S> {
     runs_open: bool,
     /// Waiting tasks are looked at with this round.
     runs_due: bool,
+    /// A look at them that is not through.
+    scan: Option<runs::place::Scan>,
+    /// Nodes and active tasks, for the questions of this round.
+    look: Option<runs::place::Look>,
+    pipelines: runs::place::Pipelines,
     claims_renewed: Option<MonotonicMs>,
 }
 
@@ -372,6 +377,9 @@ impl<S: Store> Core<S> {
             tally: Arc::default(),
             runs_open: true,
             runs_due: true,
+            scan: None,
+            look: None,
+            pipelines: runs::place::Pipelines::default(),
             claims_renewed: None,
         };
         core.inherit_claims(now.unix)?;
@@ -459,7 +467,11 @@ impl<S: Store> Core<S> {
     fn try_handle(&mut self, inputs: Vec<Input>, step: &mut Step) -> Result<(), StoreError> {
         self.store.begin()?;
         step.touched.append(&mut self.behind);
+        self.look = None;
         for input in inputs {
+            if !matches!(&input, Input::Api { call, .. } if call.is_of_runs()) {
+                self.look = None;
+            }
             let (conn, request) = (input.conn(), input.request());
             self.guarded(step, conn, request, |core, step| {
                 core.handle_one(input, step)
@@ -484,7 +496,7 @@ impl<S: Store> Core<S> {
         if evaluated == EVALUATIONS_MAX {
             step.out.push(Output::Again);
         }
-        if self.runs_due && !self.full {
+        if (self.runs_due || self.scan.is_some()) && !self.full {
             self.guarded(step, None, None, |core, step| core.place_tasks(step))?;
         }
         for node in std::mem::take(&mut step.touched) {

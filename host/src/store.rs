@@ -20,8 +20,8 @@ mod schema;
 mod sqlite;
 
 pub use runs::{
-    ActiveCounts, RunRecord, RunStore, RunsOf, TaskClaim, TaskEnd, TaskLimits, TaskPhase,
-    TaskRecord,
+    ActiveCounts, OPEN_TASKS_MAX, RunRecord, RunStore, RunsOf, TaskClaim, TaskEnd, TaskGroup,
+    TaskLimits, TaskPhase, TaskRecord,
 };
 pub(crate) use schema::FORMAT;
 pub use sqlite::{FaultHook, SqliteStore};

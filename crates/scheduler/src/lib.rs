@@ -21,7 +21,7 @@ pub use rollout::{
     advance,
 };
 pub use runs::{
-    ActiveTask, Candidate, Said, Stopping, Unfit, Verdict, choose_node, judge, run_state,
+    ActiveTask, Candidate, Said, Stopping, Unfit, Verdict, Wish, choose_node, judge, run_state,
 };
 pub use view::{
     Counted, ExecutionView, JobCounts, NodeView, Observed, ViewInput, job_state, view_execution,

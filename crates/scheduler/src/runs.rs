@@ -8,7 +8,8 @@
 //!
 //! An ended try is never run again: a new one has a new execution, and with it a state of its own on the edge.
 
-use std::collections::BTreeSet;
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use sluice_model::{Digest, FailReason, JobId, NodeId, ObservedPhase, OnLost, RunState, TaskState};
@@ -30,6 +31,8 @@ pub enum Unfit {
     NoNode {
         /// Of all nodes, what keeps each sort from it.
         reason: String,
+        /// Some of them could, and refused it.
+        refused: bool,
     },
     /// The nodes that could are not connected.
     Away {
@@ -45,51 +48,65 @@ pub struct Candidate {
     pub node: NodeFacts,
     /// Its session lives.
     pub connected: bool,
-    /// Tasks that are placed there.
-    pub tasks: u64,
 }
 
-/// Chooses a connected node that matches, with the fewest tasks, ties by a hash; never one of `taken`.
+/// What a task asks of a node.
+#[derive(Clone, Copy, Debug)]
+pub struct Wish<'a> {
+    /// Its job; decides between equal nodes.
+    pub job: JobId,
+    /// The job's selector.
+    pub select: &'a Select,
+    /// The one node that it may go to.
+    pub pinned: Option<NodeId>,
+    /// Nodes that other tasks of its run have or had.
+    pub taken: &'a BTreeSet<NodeId>,
+    /// Nodes that refused it.
+    pub refused: &'a BTreeSet<NodeId>,
+}
+
+/// Chooses a connected node that matches, with the fewest of `tasks`, ties by a hash.
 pub fn choose_node(
-    job: JobId,
-    select: &Select,
-    pinned: Option<NodeId>,
-    taken: &BTreeSet<NodeId>,
+    wish: Wish<'_>,
     candidates: &[Candidate],
+    tasks: &BTreeMap<NodeId, u64>,
 ) -> Result<NodeId, Unfit> {
     let mut away = Vec::new();
     let mut best: Option<(u64, Digest, NodeId)> = None;
-    let mut tally: Vec<(String, u32)> = Vec::new();
-    for Candidate {
-        node,
-        connected,
-        tasks,
-    } in candidates
-    {
-        let obstacle = if pinned.is_some_and(|pinned| pinned != node.id) {
-            Some("not the node that it was launched for".to_owned())
-        } else if mismatch(select, node).is_some() {
-            Some("outside its selector".to_owned())
-        } else if taken.contains(&node.id) {
-            Some("taken by another task of the run".to_owned())
-        } else if node.lost {
-            away.push(node.name.to_string());
-            None
-        } else if let Some(refusal) = refusal(true, node) {
-            Some(format!("refused since {refusal}"))
-        } else if *connected {
-            let mut key = Vec::with_capacity(32);
-            key.extend_from_slice(&job.to_bytes());
-            key.extend_from_slice(&node.id.to_bytes());
-            let entry = (*tasks, Digest::of(&key), node.id);
-            if best.is_none_or(|best| entry < best) {
-                best = Some(entry);
-            }
-            None
-        } else {
-            away.push(node.name.to_string());
-            None
-        };
+    let mut tally: Vec<(Cow<'static, str>, u32)> = Vec::new();
+    let mut has_refused = false;
+    for Candidate { node, connected } in candidates {
+        let obstacle: Option<Cow<'static, str>> =
+            if wish.pinned.is_some_and(|pinned| pinned != node.id) {
+                Some("not the node that it was launched for".into())
+            } else if mismatch(wish.select, node).is_some() {
+                Some("outside its selector".into())
+            } else if wish.taken.contains(&node.id) {
+                Some("taken by another task of the run".into())
+            } else if wish.refused.contains(&node.id) {
+                has_refused = true;
+                Some("refused it before".into())
+            } else if node.lost {
+                away.push(node.name.to_string());
+                None
+            } else if let Some(refusal) = refusal(true, node) {
+                Some(format!("refused since {refusal}").into())
+            } else if *connected {
+                let count = tasks.get(&node.id).copied().unwrap_or(0);
+                if best.is_none_or(|(least, ..)| count <= least) {
+                    let mut key = Vec::with_capacity(32);
+                    key.extend_from_slice(&wish.job.to_bytes());
+                    key.extend_from_slice(&node.id.to_bytes());
+                    let entry = (count, Digest::of(&key), node.id);
+                    if best.is_none_or(|best| entry < best) {
+                        best = Some(entry);
+                    }
+                }
+                None
+            } else {
+                away.push(node.name.to_string());
+                None
+            };
         if let Some(obstacle) = obstacle {
             match tally.iter_mut().find(|(words, _)| *words == obstacle) {
                 Some((_, count)) => *count += 1,
@@ -112,7 +129,10 @@ pub fn choose_node(
     } else {
         format!("of {} nodes: {}", candidates.len(), words.join(", "))
     };
-    Err(Unfit::NoNode { reason })
+    Err(Unfit::NoNode {
+        reason,
+        refused: has_refused,
+    })
 }
 
 /// How a try ended, as the edge said.
@@ -124,6 +144,8 @@ pub struct Said {
     pub fail: Option<FailReason>,
     /// In words.
     pub reason: String,
+    /// It has been at work: records moved, or it was started more than once.
+    pub worked: bool,
 }
 
 /// Why a task is being stopped.
@@ -160,6 +182,8 @@ pub struct ActiveTask {
     pub connected: bool,
     /// Its node counts as lost, was revoked or is forgotten.
     pub gone: bool,
+    /// Its node or its execution is forgotten: nothing more will be said of this try.
+    pub forgotten: bool,
     /// The edge lost its store since the row was committed.
     pub wiped: bool,
 }
@@ -185,9 +209,15 @@ pub enum Verdict {
         /// Why, in words.
         reason: String,
     },
+    /// Its node does not take it: another one may.
+    Elsewhere {
+        /// Why, in words.
+        reason: String,
+    },
 }
 
-/// Judges an active task.
+/// Judges an active task. What has a node that is connected goes on until that says something, or time is up; what is
+/// forgotten goes on never.
 pub fn judge(task: &ActiveTask) -> Verdict {
     let failed = |fail, reason: String| Verdict::Ended {
         state: TaskState::Failed,
@@ -206,7 +236,14 @@ pub fn judge(task: &ActiveTask) -> Verdict {
         if let Some(stopping) = task.stopping.filter(|it| *it != Stopping::Drained) {
             return stopped(stopping);
         }
-        let fail = outcome.fail.unwrap_or(FailReason::Indeterminate);
+        let mut fail = outcome.fail.unwrap_or(FailReason::Indeterminate);
+        if fail == FailReason::Rejected {
+            if task.idempotent || !outcome.worked {
+                let reason = outcome.reason.clone();
+                return Verdict::Elsewhere { reason };
+            }
+            fail = FailReason::Indeterminate;
+        }
         let may_repeat = fail != FailReason::Indeterminate || task.idempotent;
         if may_repeat && task.attempt <= u64::from(task.retries) {
             return again(retry_delay(task.attempt), outcome.reason.clone());
@@ -221,6 +258,18 @@ pub fn judge(task: &ActiveTask) -> Verdict {
         }
         return failed(FailReason::Retries, live.reason.clone());
     }
+    if let Some(live) = &task.live
+        && live.phase == ObservedPhase::Refused
+        && task.stopping.is_none()
+    {
+        // A newer program of that edge may read it yet, before it hears of anything else.
+        return if task.idempotent {
+            let reason = live.reason.clone();
+            Verdict::Elsewhere { reason }
+        } else {
+            failed(FailReason::Rejected, live.reason.clone())
+        };
+    }
     if task.wiped && !task.idempotent {
         return failed(
             FailReason::Indeterminate,
@@ -233,7 +282,7 @@ pub fn judge(task: &ActiveTask) -> Verdict {
         let has_stopped = task.live.as_ref().is_some_and(|live| {
             matches!(live.phase, ObservedPhase::Stopped | ObservedPhase::Purged)
         });
-        if !has_stopped && task.connected {
+        if !has_stopped && task.connected && !task.forgotten {
             return Verdict::Active;
         }
         if stopping != Stopping::Drained {
@@ -254,11 +303,11 @@ pub fn judge(task: &ActiveTask) -> Verdict {
             );
         }
         return match task.on_lost {
-            OnLost::Wait => Verdict::Active,
+            OnLost::Wait if !task.forgotten => Verdict::Active,
             OnLost::Replace if task.idempotent => {
                 again(Duration::ZERO, "its node is lost".to_owned())
             }
-            OnLost::Replace | OnLost::Fail => failed(
+            OnLost::Wait | OnLost::Replace | OnLost::Fail => failed(
                 FailReason::Lost,
                 "its node is lost, and nobody can tell whether its work was done".to_owned(),
             ),

@@ -101,6 +101,19 @@ pub enum ApiCall {
 }
 
 impl ApiCall {
+    /// Whether it changes nothing that decides where tasks go and which are active.
+    pub(super) fn is_of_runs(&self) -> bool {
+        match self {
+            Self::By(_, call) => call.is_of_runs(),
+            Self::Authenticate(_)
+            | Self::Record(..)
+            | Self::Launch(..)
+            | Self::Runs(_)
+            | Self::Run(_) => true,
+            _ => false,
+        }
+    }
+
     /// Whether it changes something, so that the audit log must name it.
     pub(super) fn writes(&self) -> bool {
         match self {

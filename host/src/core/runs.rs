@@ -8,32 +8,28 @@
 //! A claim and what it causes are one transaction, so no task is ever claimed without work, and no work is there without
 //! its claim. Where a task goes and when it has ended is decided in `sluice_scheduler`.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use sluice_api::{ErrorBody, ErrorCode, RUN_JOBS_MAX, RUN_TASKS_MAX, RunLaunch};
-use sluice_model::pipeline::{Kind, ParamError, Pipeline};
+use sluice_model::pipeline::{Kind, ParamError};
 use sluice_model::{
-    Attempt, Desired, Digest, ExecutionId, Fence, JobName, NodeId, NodeState, OnLost, Revision,
-    RunId, TaskState, UnixMs,
+    Attempt, Desired, Digest, FailReason, Fence, JobName, NodeId, NodeState, OnLost, RunId,
+    TaskState, UnixMs,
 };
 use sluice_protocol::{ObservedRow, OutcomeKey};
-use sluice_scheduler::{
-    ActiveTask, Candidate, Said, Stopping, Unfit, Verdict, choose_node, judge, mismatch,
-};
+use sluice_scheduler::{ActiveTask, Said, Stopping, Verdict, judge, mismatch};
 use tracing::{info, warn};
 
 use super::operator::{Called, Reply, no_job, no_node};
-use super::{Core, Handled, LEASE, Output, Step};
+use super::{Core, LEASE, Step};
 use crate::store::{
-    ExecutionRecord, JobRecord, NodeRecord, RunRecord, Store, StoreError, TaskClaim, TaskEnd,
-    TaskPhase, TaskRecord,
+    ExecutionRecord, JobRecord, NodeRecord, RunRecord, Store, StoreError, TaskEnd, TaskPhase,
+    TaskRecord,
 };
 
+pub(super) mod place;
 mod view;
-
-/// Tasks placed in one transaction: keeps a flood of launches from delaying acks.
-const PLACED_MAX: usize = 64;
 
 /// Ended tries of a job that a node keeps, with their logs and state; older ones are purged.
 const TRIES_KEPT: usize = 5;
@@ -89,7 +85,7 @@ impl<S: Store> Core<S> {
             let Some(job) = self.store.job_by_name(name)? else {
                 return Ok(Err(no_job(name)));
             };
-            match self.tasks_of_launch(id, &job, launch, &nodes, step.now.unix)? {
+            match self.tasks_of_launch(id, &job, launch, &nodes)? {
                 Ok(made) => {
                     tasks.extend(made.tasks);
                     declared.extend(made.params);
@@ -134,6 +130,18 @@ impl<S: Store> Core<S> {
                 ErrorBody::new(ErrorCode::Invalid, message).with_help("launch it in parts")
             ));
         }
+        let open_max = self.config.limits.open;
+        let open = self.store.open_tasks()?;
+        if open + tasks.len() as u64 > open_max {
+            let message = format!(
+                "{open} tasks wait or run, {} more would be above the bound of {open_max}; nothing was launched",
+                tasks.len()
+            );
+            return Ok(Err(ErrorBody::new(ErrorCode::RateLimited, message).with_help(
+                "launch it again when some have ended, or call runs off: `sluice run list --state pending`, `sluice run \
+                 cancel ID`",
+            )));
+        }
         let run = RunRecord {
             id,
             key: key.map(str::to_owned),
@@ -156,7 +164,6 @@ impl<S: Store> Core<S> {
         job: &JobRecord,
         launch: &RunLaunch,
         nodes: &[NodeRecord],
-        now: UnixMs,
     ) -> Result<Result<Made, NoLaunch>, StoreError> {
         let refused = |code, message: String, help: String| {
             Ok(Err(NoLaunch::Refused(
@@ -216,11 +223,13 @@ impl<S: Store> Core<S> {
             pool: batch.pool.clone(),
             phase: TaskPhase::Waiting,
             attempt: Attempt::ZERO,
-            not_before: now,
+            // At once, whatever the clock does.
+            not_before: UnixMs(0),
             execution: None,
             node: None,
             exposed: false,
             wiped: false,
+            refused: BTreeSet::new(),
             stopping: None,
             claimed_by: None,
             claimed_until: None,
@@ -264,8 +273,17 @@ impl<S: Store> Core<S> {
         } else {
             "its job was stopped"
         };
-        for task in self.store.open_tasks_of_job(job.id)? {
-            self.call_off(&task, reason, step)?;
+        let end = TaskEnd {
+            state: Some(TaskState::Cancelled),
+            fail: Some(FailReason::Cancelled),
+            reason: reason.to_owned(),
+            ..TaskEnd::waiting(step.now.unix)
+        };
+        self.store.end_waiting_of_job(job.id, &end)?;
+        for task in self.store.active_tasks()? {
+            if task.job == job.id {
+                self.call_off(&task, reason, step)?;
+            }
         }
         Ok(())
     }
@@ -280,12 +298,9 @@ impl<S: Store> Core<S> {
             TaskPhase::Waiting => {
                 let end = TaskEnd {
                     state: Some(TaskState::Cancelled),
-                    fail: Some(sluice_model::FailReason::Cancelled),
+                    fail: Some(FailReason::Cancelled),
                     reason: reason.to_owned(),
-                    at: step.now.unix,
-                    not_before: step.now.unix,
-                    records_in: 0,
-                    records_out: 0,
+                    ..TaskEnd::waiting(step.now.unix)
                 };
                 self.store.end_waiting(task.seq, &end)?;
             }
@@ -339,146 +354,6 @@ impl<S: Store> Core<S> {
             ..execution
         };
         self.commit_row(&job, &next, step)
-    }
-
-    /// Claims and places waiting tasks, as many as the limits and one transaction have room for.
-    pub(super) fn place_tasks(&mut self, step: &mut Step) -> Result<Handled, StoreError> {
-        let heads = self.store.waiting_heads(step.now.unix)?;
-        if heads.is_empty() {
-            self.runs_due = false;
-            return Ok(Handled::Keep);
-        }
-        let mut placed = 0;
-        let mut heads: std::collections::VecDeque<TaskRecord> = heads.into();
-        let nodes = self.store.nodes()?;
-        let mut counts = self.store.active_counts()?.nodes;
-        while let Some(head) = heads.pop_front() {
-            if placed == PLACED_MAX {
-                step.out.push(Output::Again);
-                return Ok(Handled::Keep);
-            }
-            let Some(node) = self.place_task(&head, &nodes, &counts, step)? else {
-                continue;
-            };
-            *counts.entry(node).or_default() += 1;
-            placed += 1;
-            // The next one of its group takes its place, behind those of a higher priority.
-            let next = self.store.waiting_heads(step.now.unix)?.into_iter();
-            let group = |task: &TaskRecord| task.job == head.job && task.pinned == head.pinned;
-            if let Some(next) = next.into_iter().find(group) {
-                let key = |task: &TaskRecord| (std::cmp::Reverse(task.priority), task.seq);
-                let at = heads.partition_point(|other| key(other) < key(&next));
-                heads.insert(at, next);
-            }
-        }
-        self.runs_due = false;
-        Ok(Handled::Keep)
-    }
-
-    /// Places one task; `None` when no node or no limit has room for it.
-    fn place_task(
-        &mut self,
-        task: &TaskRecord,
-        nodes: &[NodeRecord],
-        counts: &BTreeMap<NodeId, u64>,
-        step: &mut Step,
-    ) -> Result<Option<NodeId>, StoreError> {
-        let now = step.now.unix;
-        let Some(job) = self.store.job(task.job)?.filter(|job| !job.deleted) else {
-            self.call_off(task, "its job was deleted", step)?;
-            return Ok(None);
-        };
-        let Some(pipeline) = self.readable_pipeline(task.spec)? else {
-            self.call_off(task, UNREADABLE, step)?;
-            return Ok(None);
-        };
-        let Ok(chosen) = self.choose(task, &pipeline, nodes, counts)? else {
-            return Ok(None);
-        };
-        let node = nodes
-            .iter()
-            .find(|node| node.id == chosen)
-            .expect("it was chosen from these");
-        let execution = ExecutionId::from_random((self.random)());
-        let timeout = pipeline.batch.as_ref().and_then(|batch| batch.timeout);
-        let worker = self.config.worker.clone();
-        let limits = self.config.limits.clone();
-        let claim = TaskClaim {
-            seq: task.seq,
-            worker: &worker,
-            now,
-            until: now.plus(LEASE),
-            node: (node.id, &node.name),
-            execution,
-            exposed: true,
-            deadline: timeout.map(|timeout| now.plus(timeout)),
-            limits: &limits,
-        };
-        let Some(claimed) = self.store.claim_task(&claim)? else {
-            return Ok(None);
-        };
-        info!(
-            event = "run.claim",
-            run = %claimed.run,
-            job = %claimed.job_name,
-            node = %node.name,
-            attempt = claimed.attempt.0,
-            fence = claimed.fence.0,
-            execution = %execution,
-        );
-        let slot = self.store.free_slot(job.id, node.id)?;
-        let record = ExecutionRecord {
-            id: execution,
-            job: job.id,
-            node: node.id,
-            slot,
-            version: task.version,
-            attempt: Attempt(1),
-            desired: Desired::Run,
-            spec: task.spec,
-            rev: Revision::ZERO,
-            created_at: now,
-            changed_at: now,
-            replaced: false,
-            once: pipeline
-                .batch
-                .as_ref()
-                .is_some_and(|batch| !batch.idempotent),
-        };
-        self.commit_row(&job, &record, step)?;
-        Ok(Some(node.id))
-    }
-
-    /// Where a waiting task would go.
-    fn choose(
-        &mut self,
-        task: &TaskRecord,
-        pipeline: &Pipeline,
-        nodes: &[NodeRecord],
-        counts: &BTreeMap<NodeId, u64>,
-    ) -> Result<Result<NodeId, Unfit>, StoreError> {
-        let taken: BTreeSet<NodeId> = self
-            .store
-            .tasks_of_run(task.run)?
-            .into_iter()
-            .filter(|other| other.seq != task.seq && other.job == task.job)
-            .filter_map(|other| other.node.map(|(node, _)| node))
-            .collect();
-        let candidates: Vec<Candidate> = nodes
-            .iter()
-            .map(|node| Candidate {
-                node: self.node_facts(node, Some(pipeline)),
-                connected: self.live.contains_key(&node.id),
-                tasks: counts.get(&node.id).copied().unwrap_or(0),
-            })
-            .collect();
-        Ok(choose_node(
-            task.job,
-            &pipeline.select,
-            task.pinned,
-            &taken,
-            &candidates,
-        ))
     }
 
     /// What was reported of an execution may have ended its task.
@@ -547,8 +422,8 @@ impl<S: Store> Core<S> {
                 self.settle_task(&task, step)?;
             }
         }
-        self.runs_open = self.store.has_open_tasks()?;
-        self.runs_due = self.runs_open;
+        self.runs_open = self.store.open_tasks()? > 0;
+        self.runs_due |= self.runs_open;
         Ok(())
     }
 
@@ -574,7 +449,7 @@ impl<S: Store> Core<S> {
         let known = self.store.node(*node)?;
         let state = known.as_ref().map(|node| self.node_state(node));
         let revoked = known.as_ref().is_some_and(|node| node.revoked_at.is_some());
-        let pipeline = self.readable_pipeline(task.spec)?;
+        let pipeline = self.pipeline_of_task(task)?;
         let batch = pipeline.as_ref().and_then(|it| it.batch.as_ref());
         let verdict = judge(&ActiveTask {
             attempt: task.attempt.0,
@@ -587,18 +462,16 @@ impl<S: Store> Core<S> {
             live: live.as_ref().map(said),
             connected: state == Some(NodeState::Connected),
             gone: revoked || record.is_none() || matches!(state, None | Some(NodeState::Lost)),
+            forgotten: record.is_none() || known.is_none(),
             wiped: task.wiped,
         });
         let now = step.now.unix;
         let newest = outcome.or(live);
         let mut end = TaskEnd {
-            state: None,
-            fail: None,
-            reason: String::new(),
-            at: now,
-            not_before: now,
+            refused: task.refused.clone(),
             records_in: newest.as_ref().map_or(0, |row| row.records_in),
             records_out: newest.as_ref().map_or(0, |row| row.records_out),
+            ..TaskEnd::waiting(now)
         };
         match verdict {
             Verdict::Active => return Ok(()),
@@ -615,12 +488,20 @@ impl<S: Store> Core<S> {
                 end.reason = reason;
                 end.not_before = now.plus(after);
             }
+            Verdict::Elsewhere { reason } => {
+                end.reason = match &task.node {
+                    Some((_, name)) => format!("{name} refused it: {reason}"),
+                    None => reason,
+                };
+                end.refused.insert(*node);
+            }
         }
         let worker = self.config.worker.clone();
         if !self.store.end_try(task.seq, &worker, task.fence, &end)? {
             // Somebody else has the claim now, and decides.
             return Ok(());
         }
+        self.look = None;
         info!(
             event = "run.task",
             run = %task.run,
@@ -682,6 +563,20 @@ impl<S: Store> Core<S> {
         Ok(())
     }
 
+    /// A node is forgotten, and with it whatever it had of its tasks.
+    pub(super) fn settle_tasks_of_node(
+        &mut self,
+        node: NodeId,
+        step: &mut Step,
+    ) -> Result<(), StoreError> {
+        for task in self.store.active_tasks()? {
+            if task.node.as_ref().is_some_and(|(at, _)| *at == node) {
+                self.settle_task(&task, step)?;
+            }
+        }
+        Ok(())
+    }
+
     /// A stopped or deleted job's executions that runs made.
     pub(super) fn end_runs_of_job(
         &mut self,
@@ -728,6 +623,7 @@ fn said(row: &ObservedRow) -> Said {
         phase: row.phase,
         fail: row.fail,
         reason: row.reason.clone(),
+        worked: row.records_in > 0 || row.restarts > 0,
     }
 }
 

@@ -3,7 +3,7 @@
 //! A task is *waiting*, *active* or *ended*. Who works on an active one holds a claim: a name, a time until which it
 //! holds, and a fence that grows with each claim. A write that does not carry the newest claim changes nothing.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use sluice_model::{
     Attempt, Digest, ExecutionId, FailReason, Fence, JobId, JobName, NodeId, NodeName, RunId,
@@ -75,6 +75,8 @@ pub struct TaskRecord {
     pub exposed: bool,
     /// The edge lost its store since.
     pub wiped: bool,
+    /// Nodes that refused it.
+    pub refused: BTreeSet<NodeId>,
     /// It was ordered to stop: the [`sluice_scheduler::Stopping`] in the store's words.
     pub stopping: Option<sluice_scheduler::Stopping>,
     /// The claim's holder.
@@ -101,9 +103,28 @@ pub struct TaskRecord {
     pub records_out: u64,
 }
 
-/// What limits how many tasks are active at once.
+/// Tasks that are placed alike: what keeps one of them from a node keeps them all, but for what their runs have taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct TaskGroup {
+    /// The job.
+    pub job: JobId,
+    /// Its version, which says the selector, the pool and the concurrency.
+    pub version: Version,
+    /// Higher ones are placed first.
+    pub priority: i32,
+    /// The one node that they may go to.
+    pub pinned: Option<NodeId>,
+}
+
+/// Tasks that wait or are active: some fifty megabytes of rows, and hours of work for a small fleet. Who launches more has
+/// a loop that nobody meant.
+pub const OPEN_TASKS_MAX: u64 = 100_000;
+
+/// What limits how many tasks are active at once, and how many are open at all.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TaskLimits {
+    /// Waiting or active; a launch above it is refused.
+    pub open: u64,
     /// Altogether.
     pub all: u32,
     /// On one node.
@@ -115,6 +136,7 @@ pub struct TaskLimits {
 impl Default for TaskLimits {
     fn default() -> Self {
         Self {
+            open: OPEN_TASKS_MAX,
             // Each is a row, an instance and reports: what one orchestrator and its store turn over in seconds.
             all: 1_000,
             // Each has up to 64 MiB of guest memory for each stage.
@@ -160,10 +182,28 @@ pub struct TaskEnd {
     pub at: UnixMs,
     /// Not tried again before then.
     pub not_before: UnixMs,
+    /// Nodes that refused it by now.
+    pub refused: BTreeSet<NodeId>,
     /// Records that it took in.
     pub records_in: u64,
     /// Records that its output accepted.
     pub records_out: u64,
+}
+
+impl TaskEnd {
+    /// Nothing has happened, and it waits.
+    pub fn waiting(at: UnixMs) -> Self {
+        Self {
+            state: None,
+            fail: None,
+            reason: String::new(),
+            at,
+            not_before: at,
+            refused: BTreeSet::new(),
+            records_in: 0,
+            records_out: 0,
+        }
+    }
 }
 
 /// Tasks that are active.
@@ -177,6 +217,18 @@ pub struct ActiveCounts {
     pub jobs: BTreeMap<JobId, u64>,
     /// By pool.
     pub pools: BTreeMap<String, u64>,
+}
+
+impl ActiveCounts {
+    /// Counts active tasks.
+    pub fn add(&mut self, node: NodeId, job: JobId, pool: Option<&str>, count: u64) {
+        self.all += count;
+        *self.nodes.entry(node).or_default() += count;
+        *self.jobs.entry(job).or_default() += count;
+        if let Some(pool) = pool {
+            *self.pools.entry(pool.to_owned()).or_default() += count;
+        }
+    }
 }
 
 /// Which runs are listed.
@@ -200,12 +252,30 @@ pub trait RunStore {
     fn runs(&mut self, of: RunsOf, count: usize) -> Result<Vec<RunRecord>, StoreError>;
     /// A run's tasks, in the order of the launch.
     fn tasks_of_run(&mut self, run: RunId) -> Result<Vec<TaskRecord>, StoreError>;
-    /// The first waiting task of each job and pinned node that may be placed now; by priority, the oldest first.
-    fn waiting_heads(&mut self, now: UnixMs) -> Result<Vec<TaskRecord>, StoreError>;
-    /// Whether any task has not ended.
-    fn has_open_tasks(&mut self) -> Result<bool, StoreError>;
-    /// Tasks of a job that have not ended.
-    fn open_tasks_of_job(&mut self, job: JobId) -> Result<Vec<TaskRecord>, StoreError>;
+    /// The newest run with a task of this job.
+    fn last_run_of_job(&mut self, job: JobId) -> Result<Option<RunRecord>, StoreError>;
+    /// Tasks whose next try is due by now wait for a place again; how many these are.
+    fn promote_tasks(&mut self, now: UnixMs) -> Result<usize, StoreError>;
+    /// Groups with tasks that wait for a place, in their order, from behind `after`, at most `count`.
+    fn waiting_groups(
+        &mut self,
+        after: Option<TaskGroup>,
+        count: usize,
+    ) -> Result<Vec<TaskGroup>, StoreError>;
+    /// Tasks of a group that wait for a place, the oldest first, at most `count`; behind a task, and none of that task's
+    /// run, when one is named.
+    fn waiting_tasks(
+        &mut self,
+        group: TaskGroup,
+        behind: Option<(u64, Option<RunId>)>,
+        count: usize,
+    ) -> Result<Vec<TaskRecord>, StoreError>;
+    /// Nodes that active or ended tasks of this run and job have or had.
+    fn nodes_taken(&mut self, run: RunId, job: JobId) -> Result<BTreeSet<NodeId>, StoreError>;
+    /// How many tasks have not ended.
+    fn open_tasks(&mut self) -> Result<u64, StoreError>;
+    /// Ends all tasks of a job that wait, as [`Self::end_waiting`] does.
+    fn end_waiting_of_job(&mut self, job: JobId, end: &TaskEnd) -> Result<(), StoreError>;
     /// Every active task.
     fn active_tasks(&mut self) -> Result<Vec<TaskRecord>, StoreError>;
     /// The task whose newest try has this execution.

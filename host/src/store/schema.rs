@@ -176,6 +176,7 @@ CREATE TABLE task (
     priority INTEGER NOT NULL,
     concurrency INTEGER,
     pool TEXT,
+    -- later (its next try has its time), waiting (for a place), active, ended.
     phase TEXT NOT NULL,
     attempt INTEGER NOT NULL DEFAULT 0,
     not_before INTEGER NOT NULL,
@@ -184,6 +185,8 @@ CREATE TABLE task (
     node_name TEXT,
     exposed INTEGER NOT NULL DEFAULT 0,
     wiped INTEGER NOT NULL DEFAULT 0,
+    -- Ids of the nodes that refused it, one after the other.
+    refused BLOB NOT NULL DEFAULT x'',
     stopping TEXT,
     claimed_by TEXT,
     claimed_until INTEGER,
@@ -200,8 +203,20 @@ CREATE TABLE task (
 CREATE INDEX task_run ON task (run);
 CREATE INDEX task_job ON task (job, seq);
 CREATE INDEX task_execution ON task (execution) WHERE execution IS NOT NULL;
-CREATE INDEX task_waiting ON task (job, pinned, priority DESC, seq) WHERE phase = 'waiting';
-CREATE INDEX task_active ON task (node) WHERE phase = 'active';
+CREATE INDEX task_waiting ON task (job, version, priority, pinned, seq) WHERE phase = 'waiting';
+CREATE INDEX task_later ON task (not_before) WHERE phase = 'later';
+CREATE INDEX task_active ON task (node, job, pool) WHERE phase = 'active';
+CREATE INDEX task_active_job ON task (job) WHERE phase = 'active';
+CREATE INDEX task_active_pool ON task (pool) WHERE phase = 'active';
+-- How many have not ended, always.
+CREATE TABLE open_tasks (count INTEGER NOT NULL) STRICT;
+INSERT INTO open_tasks (count) VALUES (0);
+CREATE TRIGGER task_opens AFTER INSERT ON task WHEN NEW.phase <> 'ended'
+    BEGIN UPDATE open_tasks SET count = count + 1; END;
+CREATE TRIGGER task_closes AFTER UPDATE OF phase ON task WHEN OLD.phase <> 'ended' AND NEW.phase = 'ended'
+    BEGIN UPDATE open_tasks SET count = count - 1; END;
+CREATE TRIGGER task_goes AFTER DELETE ON task WHEN OLD.phase <> 'ended'
+    BEGIN UPDATE open_tasks SET count = count - 1; END;
 CREATE TABLE token (
     id BLOB PRIMARY KEY,
     secret_hash BLOB NOT NULL,

@@ -9,42 +9,62 @@ fn node(n: u8) -> Candidate {
     Candidate {
         node: plan::tests::node(n, "a"),
         connected: true,
-        tasks: 0,
     }
 }
 
-fn choose(pinned: Option<u8>, taken: &[u8], nodes: &[Candidate]) -> Result<NodeId, Unfit> {
-    let id = |n: u8| NodeId::from_random([n; 16]);
-    let taken = taken.iter().copied().map(id).collect();
-    let job = JobId::from_random([9; 16]);
-    choose_node(job, &Select::default(), pinned.map(id), &taken, nodes)
+fn id(n: u8) -> NodeId {
+    NodeId::from_random([n; 16])
+}
+
+fn choose(
+    pinned: Option<u8>,
+    taken: &[u8],
+    refused: &[u8],
+    nodes: &[Candidate],
+) -> Result<NodeId, Unfit> {
+    let ids = |of: &[u8]| of.iter().copied().map(id).collect();
+    let wish = Wish {
+        job: JobId::from_random([9; 16]),
+        select: &Select::default(),
+        pinned: pinned.map(id),
+        taken: &ids(taken),
+        refused: &ids(refused),
+    };
+    // e1 has two tasks, e2 one.
+    let tasks = BTreeMap::from([(id(1), 2), (id(2), 1)]);
+    choose_node(wish, nodes, &tasks)
 }
 
 #[test]
 fn a_task_goes_to_the_connected_node_with_the_fewest_tasks() {
     let mut nodes = [node(1), node(2), node(3)];
-    nodes[0].tasks = 2;
-    nodes[1].tasks = 1;
     nodes[2].connected = false;
-    assert_eq!(choose(None, &[], &nodes), Ok(nodes[1].node.id));
-    assert_eq!(choose(Some(1), &[], &nodes), Ok(nodes[0].node.id));
-    assert_eq!(choose(None, &[2], &nodes), Ok(nodes[0].node.id));
+    assert_eq!(choose(None, &[], &[], &nodes), Ok(id(2)));
+    assert_eq!(choose(Some(1), &[], &[], &nodes), Ok(id(1)));
+    assert_eq!(choose(None, &[2], &[], &nodes), Ok(id(1)));
+    assert_eq!(choose(None, &[], &[2], &nodes), Ok(id(1)));
     let away = Unfit::Away {
         nodes: vec!["e3".to_owned()],
     };
-    assert_eq!(choose(Some(3), &[], &nodes), Err(away.clone()));
-    assert_eq!(choose(None, &[1, 2], &nodes), Err(away));
+    assert_eq!(choose(Some(3), &[], &[], &nodes), Err(away.clone()));
+    assert_eq!(choose(None, &[1], &[2], &nodes), Err(away));
     nodes[2].node.cordoned = true;
-    let Err(Unfit::NoNode { reason }) = choose(None, &[1, 2], &nodes) else {
+    let Err(Unfit::NoNode { reason, refused }) = choose(None, &[1, 2], &[], &nodes) else {
         panic!("placed");
     };
+    assert!(!refused);
     assert!(
         reason.contains(
             "of 3 nodes: 2 taken by another task of the run, 1 refused since it is cordoned"
         ),
         "{reason}"
     );
-    assert!(matches!(choose(None, &[], &[]), Err(Unfit::NoNode { .. })));
+    let refused = choose(None, &[1], &[2], &nodes).unwrap_err();
+    assert!(matches!(refused, Unfit::NoNode { refused: true, .. }));
+    assert!(matches!(
+        choose(None, &[], &[], &[]),
+        Err(Unfit::NoNode { .. })
+    ));
 }
 
 fn active() -> ActiveTask {
@@ -59,6 +79,7 @@ fn active() -> ActiveTask {
         live: None,
         connected: true,
         gone: false,
+        forgotten: false,
         wiped: false,
     }
 }
@@ -68,13 +89,14 @@ fn said(phase: ObservedPhase, fail: Option<FailReason>) -> Option<Said> {
         phase,
         fail,
         reason: "r".to_owned(),
+        worked: false,
     })
 }
 
 fn state(task: &ActiveTask) -> Option<(TaskState, Option<FailReason>)> {
     match judge(task) {
         Verdict::Ended { state, fail, .. } => Some((state, fail)),
-        Verdict::Active | Verdict::Again { .. } => None,
+        Verdict::Active | Verdict::Again { .. } | Verdict::Elsewhere { .. } => None,
     }
 }
 
@@ -162,6 +184,57 @@ fn a_stop_ends_when_the_edge_has_stopped_or_is_away() {
     );
     task.idempotent = true;
     assert!(matches!(judge(&task), Verdict::Again { .. }));
+}
+
+#[test]
+fn what_is_forgotten_never_stays_active() {
+    for on_lost in [OnLost::Wait, OnLost::Fail, OnLost::Replace] {
+        for idempotent in [false, true] {
+            for exposed in [false, true] {
+                for stopping in [
+                    None,
+                    Some(Stopping::Cancelled),
+                    Some(Stopping::TimedOut),
+                    Some(Stopping::Drained),
+                ] {
+                    let task = ActiveTask {
+                        on_lost,
+                        idempotent,
+                        exposed,
+                        stopping,
+                        gone: true,
+                        forgotten: true,
+                        ..active()
+                    };
+                    assert_ne!(judge(&task), Verdict::Active, "{task:?}");
+                }
+            }
+        }
+    }
+    let mut task = active();
+    (task.gone, task.forgotten, task.on_lost) = (true, true, OnLost::Wait);
+    let lost = Some((TaskState::Failed, Some(FailReason::Lost)));
+    assert_eq!(state(&task), lost);
+}
+
+#[test]
+fn what_an_edge_refuses_goes_elsewhere_unless_it_may_have_begun() {
+    let reason = "r".to_owned();
+    let elsewhere = Verdict::Elsewhere { reason };
+    let mut task = active();
+    task.outcome = said(ObservedPhase::Failed, Some(FailReason::Rejected));
+    assert_eq!(judge(&task), elsewhere);
+    task.outcome.as_mut().unwrap().worked = true;
+    let indeterminate = Some((TaskState::Failed, Some(FailReason::Indeterminate)));
+    assert_eq!(state(&task), indeterminate);
+    let mut task = active();
+    task.live = said(ObservedPhase::Refused, None);
+    let rejected = Some((TaskState::Failed, Some(FailReason::Rejected)));
+    assert_eq!(state(&task), rejected);
+    task.idempotent = true;
+    assert_eq!(judge(&task), elsewhere);
+    task.stopping = Some(Stopping::Cancelled);
+    assert_eq!(judge(&task), Verdict::Active, "it is being stopped");
 }
 
 #[test]

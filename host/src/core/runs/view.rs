@@ -9,6 +9,7 @@ use sluice_scheduler::{JobCounts, Unfit, run_state};
 use super::super::Core;
 use super::super::operator::{Called, Reply, no_job};
 use super::no_run;
+use super::place::{Lacks, Look};
 use crate::store::{JobRecord, RunRecord, RunsOf, Store, StoreError, TaskPhase, TaskRecord};
 
 /// Different reasons to wait that one line tells.
@@ -72,10 +73,16 @@ impl<S: Store> Core<S> {
             .max_by_key(|task| task.claimed_until);
         let (claimed_by, claimed_until) =
             claim.map_or((None, None), |it| (it.claimed_by.clone(), it.claimed_until));
+        let mut look = match self.look.take() {
+            Some(look) => look,
+            None => self.look()?,
+        };
         let mut shown = Vec::with_capacity(tasks.len());
         for task in &tasks {
-            shown.push(self.show_task(task, now)?);
+            shown.push(self.show_task(task, &mut look, now)?);
         }
+        // For the next question of this round.
+        self.look = Some(look);
         let state = run_state(shown.iter().map(|task| task.state), started_at.is_some());
         let is_over = !matches!(state, RunState::Pending | RunState::Running);
         let ended_at = tasks.iter().filter_map(|task| task.ended_at).max();
@@ -95,7 +102,12 @@ impl<S: Store> Core<S> {
         })
     }
 
-    fn show_task(&mut self, task: &TaskRecord, now: UnixMs) -> Result<RunTask, StoreError> {
+    fn show_task(
+        &mut self,
+        task: &TaskRecord,
+        look: &mut Look,
+        now: UnixMs,
+    ) -> Result<RunTask, StoreError> {
         let mut shown = RunTask {
             job: task.job_name.clone(),
             version: task.version,
@@ -118,9 +130,9 @@ impl<S: Store> Core<S> {
             TaskPhase::Ended => {}
             TaskPhase::Waiting => {
                 if let Some(pinned) = task.pinned {
-                    shown.node = self.store.node(pinned)?.map(|node| node.name);
+                    shown.node = look.nodes.get(&pinned).map(|node| node.name.clone());
                 }
-                let wait = self.wait_of(task, now)?;
+                let wait = self.wait_of(task, look, now)?;
                 shown.reason = Some(wait.reason);
                 shown.next_action = Some(wait.next_action);
                 shown.next_at = wait.next_at;
@@ -154,7 +166,12 @@ impl<S: Store> Core<S> {
     }
 
     /// What a waiting task waits for.
-    fn wait_of(&mut self, task: &TaskRecord, now: UnixMs) -> Result<Wait, StoreError> {
+    fn wait_of(
+        &mut self,
+        task: &TaskRecord,
+        look: &mut Look,
+        now: UnixMs,
+    ) -> Result<Wait, StoreError> {
         if task.not_before > now {
             return Ok(Wait {
                 reason: format!("its last try failed: {}", task.reason),
@@ -162,65 +179,49 @@ impl<S: Store> Core<S> {
                 next_at: Some(task.not_before),
             });
         }
-        let nodes = self.store.nodes()?;
-        let counts = self.store.active_counts()?;
-        let Some(pipeline) = self.readable_pipeline(task.spec)? else {
-            return Ok(Wait {
+        let event = |reason: String, next_action: &str| Wait {
+            reason,
+            next_action: next_action.to_owned(),
+            next_at: None,
+        };
+        let full = |what: &str, max: u32| {
+            let reason = format!("{what} has its {max} tasks that may run at once");
+            event(reason, "when one of them ends")
+        };
+        // Who waits again says since what.
+        let before = match task.reason.as_str() {
+            "" => String::new(),
+            reason => format!("; before: {reason}"),
+        };
+        let lacks = match self.node_for(task, look)? {
+            Ok(node) => self.room_for(task, node, look),
+            Err(lacks) => Some(lacks),
+        };
+        let limits = &self.config.limits;
+        Ok(match lacks {
+            None => Wait {
+                reason: "its turn comes".to_owned(),
+                next_action: "place it".to_owned(),
+                next_at: Some(now),
+            },
+            Some(Lacks::Text) => Wait {
                 reason: super::UNREADABLE.to_owned(),
                 next_action: "end it".to_owned(),
                 next_at: Some(now),
-            });
-        };
-        let limits = self.config.limits.clone();
-        let event = |reason: String, next_action: String| Wait {
-            reason,
-            next_action,
-            next_at: None,
-        };
-        let chosen = self.choose(task, &pipeline, &nodes, &counts.nodes)?;
-        let node = match chosen {
-            Ok(node) => node,
-            Err(Unfit::Away { nodes }) => {
+            },
+            Some(Lacks::Node(Unfit::Away { nodes })) => {
                 let nodes = nodes.join(" or ");
-                let reason = format!("{nodes} could take it and is not connected");
-                return Ok(event(reason, format!("when {nodes} connects")));
+                let reason = format!("{nodes} could take it and is not connected{before}");
+                event(reason, &format!("when {nodes} connects"))
             }
-            Err(Unfit::NoNode { reason }) => {
-                let next =
-                    "when a matching node joins, returns, is uncordoned, labelled or upgraded";
-                return Ok(event(
-                    format!("no node can take it: {reason}"),
-                    next.to_owned(),
-                ));
-            }
-        };
-        let full = |what: String, max: u32| {
-            let reason = format!("{what} has its {max} tasks that may run at once");
-            event(reason, "when one of them ends".to_owned())
-        };
-        if counts.all >= u64::from(limits.all) {
-            return Ok(full("the orchestrator".to_owned(), limits.all));
-        }
-        let of_job = counts.jobs.get(&task.job).copied().unwrap_or(0);
-        if let Some(max) = task.concurrency.filter(|max| of_job >= u64::from(*max)) {
-            return Ok(full(task.job_name.to_string(), max));
-        }
-        if let Some(pool) = &task.pool {
-            let max = limits.pools.get(pool).copied().unwrap_or(0);
-            if counts.pools.get(pool).copied().unwrap_or(0) >= u64::from(max) {
-                return Ok(full(format!("the pool `{pool}`"), max));
-            }
-        }
-        if counts.nodes.get(&node).copied().unwrap_or(0) >= u64::from(limits.per_node) {
-            return Ok(full(
-                "every node that could take it".to_owned(),
-                limits.per_node,
-            ));
-        }
-        Ok(Wait {
-            reason: "its turn comes".to_owned(),
-            next_action: "place it".to_owned(),
-            next_at: Some(now),
+            Some(Lacks::Node(Unfit::NoNode { reason, .. })) => event(
+                format!("no node can take it: {reason}{before}"),
+                "when a matching node joins, returns, is uncordoned, labelled or upgraded",
+            ),
+            Some(Lacks::All) => full("the orchestrator", limits.all),
+            Some(Lacks::Job(max)) => full(task.job_name.as_str(), max),
+            Some(Lacks::Pool(pool, max)) => full(&format!("the pool `{pool}`"), max),
+            Some(Lacks::OnNode) => full("every node that could take it", limits.per_node),
         })
     }
 
@@ -231,7 +232,7 @@ impl<S: Store> Core<S> {
         stopped: bool,
         now: UnixMs,
     ) -> Result<(JobState, JobCounts, Option<Run>), StoreError> {
-        let Some(record) = self.store.runs(RunsOf::Job(job), 1)?.pop() else {
+        let Some(record) = self.store.last_run_of_job(job)? else {
             let state = if stopped {
                 JobState::Stopped
             } else {

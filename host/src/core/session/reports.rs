@@ -193,7 +193,10 @@ impl<S: Store> Core<S> {
             }
             if matches!(
                 report.phase,
-                ObservedPhase::Stopped | ObservedPhase::Quarantined
+                ObservedPhase::Stopped
+                    | ObservedPhase::Quarantined
+                    | ObservedPhase::Refused
+                    | ObservedPhase::Purged
             ) {
                 self.settle_execution(&execution, step)?;
             }

@@ -6,6 +6,8 @@ use sluice_model::{Desired, FailReason, Fence, JobState, RunId, RunState, TaskSt
 use super::*;
 use crate::store::{RunStore as _, TaskClaim, TaskEnd, TaskPhase, TaskRecord};
 
+mod placing;
+
 fn batch(name: &str, more: &str) -> String {
     format!(
         "name = \"{name}\"\nkind = \"batch\"\n{more}\n[input.generate]\ncount = 1\ntemplate = \"x\"\n[output.discard]\n"
@@ -182,12 +184,7 @@ fn claim(world: &mut World, seq: u64, node: NodeId, worker: &str, now: i64) -> O
 fn completed(now: i64) -> TaskEnd {
     TaskEnd {
         state: Some(TaskState::Completed),
-        fail: None,
-        reason: String::new(),
-        at: UnixMs(now),
-        not_before: UnixMs(now),
-        records_in: 0,
-        records_out: 0,
+        ..TaskEnd::waiting(UnixMs(now))
     }
 }
 
@@ -234,56 +231,6 @@ fn case_28_and_29_a_claim_that_ran_out_is_taken_over_and_its_late_owner_is_refus
     );
     let twice = store.end_try(task.seq, "next", new.fence, &completed(now));
     assert!(!twice.unwrap(), "what has ended has ended");
-}
-
-#[test]
-fn case_30_what_finds_no_room_waits_and_says_for_what_then_runs() {
-    let mut world = World::new();
-    world.deploy(&batch("a", "concurrency = 1"));
-    let (mut edge, conn) = connected(&mut world, "e1", 1);
-    let first = world.launch(&["a"]);
-    let second = world.launch(&["a"]);
-    let rows = world.placed(&mut edge, conn);
-    let waits = world.run(second.id);
-    assert_eq!(waits.state, RunState::Pending);
-    let reason = waits.tasks[0].reason.clone().unwrap();
-    assert!(
-        reason.contains("a has its 1 tasks that may run at once"),
-        "{reason}"
-    );
-    let explain = match world.call(ApiCall::Explain("a".parse().unwrap())).unwrap() {
-        Reply::Explain(explain) => explain.why,
-        other => panic!("{other:?}"),
-    };
-    assert!(explain.contains(&reason), "{explain}");
-    let row = match rows.as_slice() {
-        [row] => row.clone(),
-        // The row left with the launch itself.
-        _ => {
-            let execution = world.executions().remove(0);
-            AssignmentRow {
-                execution: execution.id,
-                job: execution.job_id,
-                job_name: execution.job,
-                version: execution.version,
-                attempt: execution.attempt,
-                desired: execution.desired,
-                slot: execution.slot,
-                spec: Digest::of(b""),
-                once: true,
-            }
-        }
-    };
-    world.report(
-        conn,
-        &edge,
-        0,
-        &observed(&row, ObservedPhase::Completed),
-        true,
-    );
-    assert_eq!(world.run(first.id).state, RunState::Completed);
-    assert_eq!(world.run(second.id).state, RunState::Running);
-    assert_eq!(world.executions().len(), 2);
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! Runs and tasks in SQLite.
 
+use std::collections::BTreeSet;
+
 use rusqlite::{Row as SqlRow, params};
 use sluice_model::UnixMs;
 use sluice_model::{Attempt, Digest, ExecutionId, Fence, JobId, NodeId, RunId, Slot, Version};
@@ -7,12 +9,15 @@ use sluice_scheduler::Stopping;
 
 use super::super::StoreError;
 use super::super::runs::{
-    ActiveCounts, RunRecord, RunStore, RunsOf, TaskClaim, TaskEnd, TaskPhase, TaskRecord,
+    ActiveCounts, RunRecord, RunStore, RunsOf, TaskClaim, TaskEnd, TaskGroup, TaskPhase, TaskRecord,
 };
 use super::SqliteStore;
 use super::rows::{
     blob, bytes, counter, int, json, maybe_time, select, text, time, to_json, wrong,
 };
+
+/// Bytes of a node's id.
+const NODE_ID_BYTES: usize = 16;
 
 /// Runs forgotten in one sweep: keeps it short.
 const SWEPT_MAX: i64 = 1_000;
@@ -21,7 +26,7 @@ const RUN_COLUMNS: &str = "id, key, request, params, launched_at";
 
 const TASK_COLUMNS: &str = "seq, run, job, job_name, version, spec, pinned, priority, concurrency, pool, phase, attempt, \
      not_before, execution, node, node_name, exposed, wiped, stopping, claimed_by, claimed_until, fence, deadline, \
-     started_at, ended_at, end, fail, reason, records_in, records_out";
+     started_at, ended_at, end, fail, reason, records_in, records_out, refused";
 
 fn read_run(row: &SqlRow<'_>) -> rusqlite::Result<RunRecord> {
     Ok(RunRecord {
@@ -45,10 +50,7 @@ fn maybe_text<T: std::str::FromStr>(
 }
 
 fn read_task(row: &SqlRow<'_>) -> rusqlite::Result<TaskRecord> {
-    let pinned = match row.get_ref(6)?.as_blob()? {
-        [] => None,
-        id => Some(NodeId::from_slice(id).ok_or_else(|| wrong(6, "a node id"))?),
-    };
+    let pinned = read_pin(row, 6)?;
     let node = match row.get_ref(14)?.as_blob_or_null()? {
         None => None,
         Some(id) => {
@@ -68,7 +70,7 @@ fn read_task(row: &SqlRow<'_>) -> rusqlite::Result<TaskRecord> {
         concurrency: row.get(8)?,
         pool: row.get(9)?,
         phase: match row.get_ref(10)?.as_str()? {
-            "waiting" => TaskPhase::Waiting,
+            "waiting" | "later" => TaskPhase::Waiting,
             "active" => TaskPhase::Active,
             "ended" => TaskPhase::Ended,
             _ => return Err(wrong(10, "a task's phase")),
@@ -102,7 +104,35 @@ fn read_task(row: &SqlRow<'_>) -> rusqlite::Result<TaskRecord> {
         reason: row.get(27)?,
         records_in: counter(row, 28)?,
         records_out: counter(row, 29)?,
+        refused: row
+            .get_ref(30)?
+            .as_blob()?
+            .chunks(NODE_ID_BYTES)
+            .map(|id| NodeId::from_slice(id).ok_or_else(|| wrong(30, "node ids")))
+            .collect::<Result<_, _>>()?,
     })
+}
+
+fn read_pin(row: &SqlRow<'_>, index: usize) -> rusqlite::Result<Option<NodeId>> {
+    match row.get_ref(index)?.as_blob()? {
+        [] => Ok(None),
+        id => NodeId::from_slice(id)
+            .map(Some)
+            .ok_or_else(|| wrong(index, "a node id")),
+    }
+}
+
+fn read_group(row: &SqlRow<'_>) -> rusqlite::Result<TaskGroup> {
+    Ok(TaskGroup {
+        job: bytes(row, 0, "a job id", JobId::from_slice)?,
+        version: Version(counter(row, 1)?),
+        priority: row.get(2)?,
+        pinned: read_pin(row, 3)?,
+    })
+}
+
+fn node_ids(nodes: &BTreeSet<NodeId>) -> Vec<u8> {
+    nodes.iter().flat_map(|node| node.to_bytes()).collect()
 }
 
 fn pin(node: Option<NodeId>) -> Vec<u8> {
@@ -189,46 +219,118 @@ impl RunStore for SqliteStore {
         self.tasks("list a run's tasks", rest, [blob(run.to_bytes())])
     }
 
-    fn waiting_heads(&mut self, now: UnixMs) -> Result<Vec<TaskRecord>, StoreError> {
-        let action = "look for waiting tasks";
-        let mut heads = Vec::new();
-        let (mut job, mut pinned) = (Vec::<u8>::new(), Vec::<u8>::new());
+    fn last_run_of_job(&mut self, job: JobId) -> Result<Option<RunRecord>, StoreError> {
+        let sql = select(
+            RUN_COLUMNS,
+            "run WHERE id = (SELECT run FROM task WHERE job = ?1 ORDER BY seq DESC LIMIT 1)",
+        );
+        self.one("read a run", &sql, [blob(job.to_bytes())], read_run)
+    }
+
+    fn promote_tasks(&mut self, now: UnixMs) -> Result<usize, StoreError> {
+        self.execute(
+            "look for tries that are due",
+            "UPDATE task SET phase = 'waiting' WHERE phase = 'later' AND not_before <= ?1",
+            [now.0],
+        )
+    }
+
+    fn waiting_groups(
+        &mut self,
+        after: Option<TaskGroup>,
+        count: usize,
+    ) -> Result<Vec<TaskGroup>, StoreError> {
+        let mut groups: Vec<TaskGroup> = Vec::new();
         // From group to group along the index, however many wait in each.
-        loop {
+        while groups.len() < count {
+            let last = groups.last().copied().or(after);
+            let (job, version, priority, pinned) = match last {
+                None => (Vec::new(), 0, i32::MIN, Vec::new()),
+                Some(last) => (
+                    blob(last.job.to_bytes()),
+                    int(last.version.0),
+                    last.priority,
+                    pin(last.pinned),
+                ),
+            };
             let next = self.one(
-                action,
-                "SELECT job, pinned FROM task WHERE phase = 'waiting' AND (job, pinned) > (?1, ?2)
-                 ORDER BY job, pinned LIMIT 1",
-                params![job, pinned],
-                |row| Ok((row.get::<_, Vec<u8>>(0)?, row.get::<_, Vec<u8>>(1)?)),
+                "look for waiting tasks",
+                "SELECT job, version, priority, pinned FROM task
+                 WHERE phase = 'waiting' AND (job, version, priority, pinned) > (?1, ?2, ?3, ?4)
+                 ORDER BY job, version, priority, pinned LIMIT 1",
+                params![job, version, priority, pinned],
+                read_group,
             )?;
             let Some(next) = next else { break };
-            (job, pinned) = next;
-            let rest =
-                "task WHERE phase = 'waiting' AND job = ?1 AND pinned = ?2 AND not_before <= ?3
-                 ORDER BY priority DESC, seq LIMIT 1";
-            heads.extend(self.tasks(action, rest, params![job, pinned, now.0])?);
+            groups.push(next);
         }
-        heads.sort_by_key(|task| (std::cmp::Reverse(task.priority), task.seq));
-        Ok(heads)
+        Ok(groups)
     }
 
-    fn has_open_tasks(&mut self) -> Result<bool, StoreError> {
-        let sql = "SELECT EXISTS (SELECT 1 FROM task WHERE phase = 'waiting')
-                OR EXISTS (SELECT 1 FROM task WHERE phase = 'active')";
-        let found = self.one("look for open tasks", sql, [], |row| row.get::<_, bool>(0))?;
-        Ok(found.unwrap_or(false))
+    fn waiting_tasks(
+        &mut self,
+        group: TaskGroup,
+        behind: Option<(u64, Option<RunId>)>,
+        count: usize,
+    ) -> Result<Vec<TaskRecord>, StoreError> {
+        let (seq, run) = behind.unwrap_or((0, None));
+        self.tasks(
+            "look for waiting tasks",
+            "task WHERE phase = 'waiting' AND job = ?1 AND version = ?2 AND priority = ?3 AND pinned = ?4 AND seq > ?5
+                AND run IS NOT ?6
+             ORDER BY seq LIMIT ?7",
+            params![
+                blob(group.job.to_bytes()),
+                int(group.version.0),
+                group.priority,
+                pin(group.pinned),
+                int(seq),
+                run.map(|run| blob(run.to_bytes())),
+                i64::try_from(count).unwrap_or(i64::MAX)
+            ],
+        )
     }
 
-    fn open_tasks_of_job(&mut self, job: JobId) -> Result<Vec<TaskRecord>, StoreError> {
-        let rest = "task WHERE job = ?1 AND phase IN ('waiting', 'active') ORDER BY seq";
-        self.tasks("list a job's open tasks", rest, [blob(job.to_bytes())])
+    fn nodes_taken(&mut self, run: RunId, job: JobId) -> Result<BTreeSet<NodeId>, StoreError> {
+        let nodes = self.all(
+            "look for the nodes of a run",
+            "SELECT node FROM task WHERE run = ?1 AND job = ?2 AND phase IN ('active', 'ended') AND node IS NOT NULL",
+            params![blob(run.to_bytes()), blob(job.to_bytes())],
+            |row| bytes(row, 0, "a node id", NodeId::from_slice),
+        )?;
+        Ok(nodes.into_iter().collect())
+    }
+
+    fn open_tasks(&mut self) -> Result<u64, StoreError> {
+        let sql = "SELECT count FROM open_tasks";
+        let count = self.one("count open tasks", sql, [], |row| counter(row, 0))?;
+        Ok(count.unwrap_or(0))
+    }
+
+    fn end_waiting_of_job(&mut self, job: JobId, end: &TaskEnd) -> Result<(), StoreError> {
+        for sql in [
+            "UPDATE task SET phase = 'ended', end = ?2, fail = ?3, reason = ?4, ended_at = ?5
+             WHERE phase = 'waiting' AND job = ?1",
+            "UPDATE task SET phase = 'ended', end = ?2, fail = ?3, reason = ?4, ended_at = ?5
+             WHERE phase = 'later' AND job = ?1",
+        ] {
+            let params = params![
+                blob(job.to_bytes()),
+                end.state.map(|state| state.as_str()),
+                end.fail.map(|fail| fail.as_str()),
+                end.reason,
+                end.at.0
+            ];
+            self.execute("end a job's waiting tasks", sql, params)?;
+        }
+        Ok(())
     }
 
     fn active_tasks(&mut self) -> Result<Vec<TaskRecord>, StoreError> {
         self.tasks(
             "list active tasks",
-            "task WHERE phase = 'active' ORDER BY seq",
+            // Named, since the planner takes the table's own order for the cheaper way: all that ever were.
+            "task INDEXED BY task_active WHERE phase = 'active' ORDER BY seq",
             [],
         )
     }
@@ -240,16 +342,19 @@ impl RunStore for SqliteStore {
     }
 
     fn active_counts(&mut self) -> Result<ActiveCounts, StoreError> {
+        let found = self.all(
+            "count active tasks",
+            "SELECT node, job, pool, count(*) FROM task INDEXED BY task_active WHERE phase = 'active' GROUP BY node, job, pool",
+            [],
+            |row| {
+                let node = bytes(row, 0, "a node id", NodeId::from_slice)?;
+                let job = bytes(row, 1, "a job id", JobId::from_slice)?;
+                Ok((node, job, row.get::<_, Option<String>>(2)?, counter(row, 3)?))
+            },
+        )?;
         let mut counts = ActiveCounts::default();
-        for task in self.active_tasks()? {
-            counts.all += 1;
-            *counts.jobs.entry(task.job).or_default() += 1;
-            if let Some((node, _)) = task.node {
-                *counts.nodes.entry(node).or_default() += 1;
-            }
-            if let Some(pool) = task.pool {
-                *counts.pools.entry(pool).or_default() += 1;
-            }
+        for (node, job, pool, count) in found {
+            counts.add(node, job, pool.as_deref(), count);
         }
         Ok(counts)
     }
@@ -262,13 +367,15 @@ impl RunStore for SqliteStore {
                 claimed_until = ?3, node = ?4, node_name = ?5, execution = ?6, exposed = ?7, wiped = 0, stopping = NULL,
                 deadline = ?8, started_at = coalesce(started_at, ?9), reason = ''
              WHERE seq = ?1 AND phase = 'waiting' AND not_before <= ?9
-                AND (SELECT count(*) FROM task WHERE phase = 'active') < ?10
-                AND (SELECT count(*) FROM task WHERE phase = 'active' AND node = ?4) < ?11
+                AND (SELECT count(*) FROM task INDEXED BY task_active WHERE phase = 'active') < ?10
+                AND (SELECT count(*) FROM task INDEXED BY task_active WHERE phase = 'active' AND node = ?4) < ?11
                 AND (concurrency IS NULL
-                    OR (SELECT count(*) FROM task other WHERE other.phase = 'active' AND other.job = task.job)
+                    OR (SELECT count(*) FROM task other INDEXED BY task_active_job
+                        WHERE other.phase = 'active' AND other.job = task.job)
                         < concurrency)
                 AND (pool IS NULL
-                    OR (SELECT count(*) FROM task other WHERE other.phase = 'active' AND other.pool = task.pool)
+                    OR (SELECT count(*) FROM task other INDEXED BY task_active_pool
+                        WHERE other.phase = 'active' AND other.pool = task.pool)
                         < coalesce((SELECT value FROM json_each(?12) WHERE key = task.pool), 0))
              RETURNING {TASK_COLUMNS}"
         );
@@ -327,8 +434,9 @@ impl RunStore for SqliteStore {
     ) -> Result<bool, StoreError> {
         let done = self.execute(
             "end a task's try",
-            "UPDATE task SET phase = iif(?4 IS NULL, 'waiting', 'ended'), end = ?4, fail = ?5, reason = ?6,
-                ended_at = iif(?4 IS NULL, NULL, ?7), not_before = ?8, records_in = ?9, records_out = ?10,
+            "UPDATE task SET phase = iif(?4 IS NOT NULL, 'ended', iif(?8 > ?7, 'later', 'waiting')), end = ?4, fail = ?5,
+                reason = ?6, ended_at = iif(?4 IS NULL, NULL, ?7), not_before = ?8, records_in = ?9, records_out = ?10,
+                refused = ?11,
                 claimed_by = NULL, claimed_until = NULL, stopping = NULL, deadline = NULL
              WHERE seq = ?1 AND phase = 'active' AND claimed_by = ?2 AND fence = ?3",
             params![
@@ -341,7 +449,8 @@ impl RunStore for SqliteStore {
                 end.at.0,
                 end.not_before.0,
                 int(end.records_in),
-                int(end.records_out)
+                int(end.records_out),
+                node_ids(&end.refused)
             ],
         )?;
         Ok(done == 1)
@@ -351,7 +460,7 @@ impl RunStore for SqliteStore {
         let done = self.execute(
             "end a waiting task",
             "UPDATE task SET phase = 'ended', end = ?2, fail = ?3, reason = ?4, ended_at = ?5
-             WHERE seq = ?1 AND phase = 'waiting'",
+             WHERE seq = ?1 AND phase IN ('waiting', 'later')",
             params![
                 int(seq),
                 end.state.map(|state| state.as_str()),

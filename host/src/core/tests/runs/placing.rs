@@ -1,0 +1,602 @@
+//! Which tasks go, which wait and for what, and that each of them comes to an end.
+
+use sluice_ledger::RowHash;
+
+use super::*;
+
+const LONG: Duration = Duration::from_secs(600);
+
+/// A world whose sessions need no heartbeats.
+fn calm(limits: TaskLimits) -> World {
+    let mut world = World::new();
+    let config = CoreConfig {
+        heartbeat: LONG,
+        limits,
+        ..config()
+    };
+    let store = SqliteStore::in_memory().unwrap();
+    world.core = Core::start(store, config, random(), world.now).unwrap();
+    world
+}
+
+/// A connected edge, and what it has reported.
+struct Machine {
+    edge: Edge,
+    conn: ConnId,
+    rev: u64,
+    digest: SetDigest,
+    told: BTreeMap<ExecutionId, RowHash>,
+}
+
+impl Machine {
+    fn connect(world: &mut World, name: &str, key: u8) -> Self {
+        let mut edge = world.edge(name, key);
+        let (conn, outputs) = world.begin(&mut edge);
+        world.apply(&mut edge, conn, &outputs);
+        Self {
+            edge,
+            conn,
+            rev: 0,
+            digest: SetDigest::EMPTY,
+            told: BTreeMap::new(),
+        }
+    }
+
+    /// Acknowledges whatever it was sent.
+    fn ack(&self, world: &mut World) {
+        let node = world
+            .core
+            .store_mut()
+            .node(self.edge.node)
+            .unwrap()
+            .unwrap();
+        let received = Received {
+            epoch: self.edge.life.0,
+            rev: node.desired.rev.0,
+        };
+        world.say(self.conn, edge_message::Kind::Received(received));
+    }
+
+    fn report(
+        &mut self,
+        world: &mut World,
+        execution: ExecutionId,
+        phase: ObservedPhase,
+        fail: Option<FailReason>,
+    ) {
+        self.ack(world);
+        let record = world
+            .core
+            .store_mut()
+            .execution(execution)
+            .unwrap()
+            .unwrap();
+        let report = ObservedRow {
+            execution,
+            version: record.version,
+            attempt: record.attempt,
+            phase,
+            fail,
+            reason: fail.map(|fail| format!("said {fail}")).unwrap_or_default(),
+            next_action: String::new(),
+            next_at: None,
+            restarts: 0,
+            records_in: 0,
+            records_out: 0,
+            dead_letters: 0,
+            running_version: None,
+            at: UnixMs(1),
+        };
+        let body = report.encode();
+        let hash = RowHash::of(&body);
+        if let Some(old) = self.told.insert(execution, hash) {
+            self.digest = self.digest.without(old);
+        }
+        self.digest = self.digest.with(hash);
+        let row = |key| Row {
+            key,
+            body: body.clone(),
+        };
+        let is_end = matches!(phase, ObservedPhase::Completed | ObservedPhase::Failed);
+        let rows = Rows {
+            epoch: self.edge.life.0,
+            base: Some(self.rev),
+            to: Position {
+                rev: Revision(self.rev + 1),
+                digest: self.digest,
+            }
+            .into(),
+            last: true,
+            upserts: vec![row(execution.to_bytes().to_vec())],
+            outcomes: is_end
+                .then(|| row(report.outcome_key().to_bytes().to_vec()))
+                .into_iter()
+                .collect(),
+            ..Rows::default()
+        };
+        self.rev += 1;
+        let outputs = world.say(self.conn, edge_message::Kind::Rows(rows));
+        assert_eq!(closed(&outputs, self.conn), None);
+        self.ack(world);
+    }
+
+    fn completes(&mut self, world: &mut World, execution: ExecutionId) {
+        self.report(world, execution, ObservedPhase::Completed, None);
+    }
+
+    fn fails(&mut self, world: &mut World, execution: ExecutionId, fail: FailReason) {
+        self.report(world, execution, ObservedPhase::Failed, Some(fail));
+    }
+
+    fn is_of(&self, task: &TaskRecord) -> bool {
+        task.node
+            .as_ref()
+            .is_some_and(|(node, _)| *node == self.edge.node)
+    }
+}
+
+impl World {
+    fn active(&mut self) -> Vec<TaskRecord> {
+        self.core.store_mut().active_tasks().unwrap()
+    }
+
+    /// The one active task.
+    fn the_active(&mut self) -> TaskRecord {
+        let active = self.active();
+        assert_eq!(active.len(), 1, "{active:?}");
+        active.into_iter().next().unwrap()
+    }
+
+    fn launch_on(&mut self, job: &str, node: &str) -> Run {
+        let launch = RunLaunch {
+            nodes: vec![node.parse().unwrap()],
+            ..launch_of(&[job])
+        };
+        the_run(self.call(ApiCall::Launch(launch, None)).unwrap())
+    }
+
+    fn waits_for(&mut self, run: RunId, text: &str) {
+        let run = self.run(run);
+        let task = run
+            .tasks
+            .iter()
+            .find(|it| it.state == TaskState::Pending)
+            .unwrap();
+        let reason = task.reason.clone().unwrap();
+        assert!(reason.contains(text), "{reason}");
+        assert!(task.next_action.is_some());
+    }
+}
+
+#[test]
+fn case_27_each_of_three_tasks_is_executed_once_and_the_run_has_one_state() {
+    let mut world = calm(TaskLimits::default());
+    world.deploy(&batch("a", "count = 3"));
+    let mut machines: Vec<Machine> = (1..=3)
+        .map(|n| Machine::connect(&mut world, &format!("e{n}"), n))
+        .collect();
+    let run = world.launch(&["a"]);
+    let tasks = world.active();
+    assert_eq!(tasks.len(), 3);
+    for (index, task) in tasks.iter().enumerate() {
+        let machine = machines.iter_mut().find(|it| it.is_of(task)).unwrap();
+        machine.completes(&mut world, task.execution.unwrap());
+        let state = world.run(run.id).state;
+        let expected = if index < 2 {
+            RunState::Running
+        } else {
+            RunState::Completed
+        };
+        assert_eq!(state, expected);
+    }
+    for _ in 0..3 {
+        world.pass(Duration::from_secs(31));
+    }
+    let run = world.run(run.id);
+    assert_eq!(run.state, RunState::Completed);
+    assert!(run.ended_at.is_some());
+    assert!(run.tasks.iter().all(|it| it.attempt == Attempt(1)));
+    assert_eq!(
+        world.executions().len(),
+        3,
+        "one execution for each task, and no more"
+    );
+    let mut nodes: Vec<_> = run
+        .tasks
+        .iter()
+        .map(|it| it.node.clone().unwrap())
+        .collect();
+    nodes.sort();
+    nodes.dedup();
+    assert_eq!(nodes.len(), 3);
+    assert_eq!(world.runs().len(), 1);
+}
+
+#[test]
+fn what_cannot_be_placed_holds_up_no_later_run_of_its_job() {
+    let mut world = calm(TaskLimits::default());
+    let mut e1 = Machine::connect(&mut world, "e1", 1);
+    world.edge("e2", 2);
+    // Its second task has no other node to go to.
+    world.deploy(&batch("a", "count = 2\n[select]\nnode = \"e1\""));
+    let first = world.launch(&["a"]);
+    let execution = world.the_active().execution.unwrap();
+    e1.completes(&mut world, execution);
+    world.waits_for(first.id, "taken by another task of the run");
+    let second = world.launch(&["a"]);
+    assert_eq!(world.the_active().run, second.id);
+    // One whose node is away.
+    world.deploy(&batch("b", ""));
+    let away = world.launch_on("b", "e2");
+    world.waits_for(away.id, "e2 could take it and is not connected");
+    let after = world.launch(&["b"]);
+    assert!(world.active().iter().any(|task| task.run == after.id));
+    // One that fits nowhere, launched before its job was mended.
+    world.deploy(&batch("c", "[select]\nsite = \"none\""));
+    let misfit = world.launch(&["c"]);
+    world.deploy(&batch("c", ""));
+    let fits = world.launch(&["c"]);
+    assert!(world.active().iter().any(|task| task.run == fits.id));
+    world.waits_for(misfit.id, "outside its selector");
+}
+
+#[test]
+fn limits_hold_for_a_node_a_pool_and_altogether() {
+    let mut world = calm(TaskLimits {
+        all: 4,
+        per_node: 3,
+        pools: BTreeMap::from([("gpu".to_owned(), 1)]),
+        ..TaskLimits::default()
+    });
+    world.deploy(&batch("a", ""));
+    world.deploy(&batch("g", "pool = \"gpu\""));
+    world.deploy(&batch("h", "pool = \"gpu\""));
+    let mut e1 = Machine::connect(&mut world, "e1", 1);
+    let pooled = world.launch(&["g"]);
+    let queued = world.launch(&["h"]);
+    assert_eq!(world.the_active().run, pooled.id);
+    world.waits_for(queued.id, "the pool `gpu` has its 1 tasks");
+    let runs: Vec<RunId> = (0..5).map(|_| world.launch(&["a"]).id).collect();
+    assert_eq!(world.active().len(), 3, "as many as a node takes");
+    world.waits_for(runs[4], "every node that could take it has its 3 tasks");
+    e1.ack(&mut world);
+    let mut e2 = Machine::connect(&mut world, "e2", 2);
+    assert_eq!(world.active().len(), 4, "as many as there may be");
+    world.waits_for(runs[4], "the orchestrator has its 4 tasks");
+    // Each that ends makes room at once, for the oldest that fits; never for more.
+    let mut ended = 0;
+    while let Some(task) = world.active().first().cloned() {
+        let machine = if e1.is_of(&task) { &mut e1 } else { &mut e2 };
+        machine.completes(&mut world, task.execution.unwrap());
+        ended += 1;
+        let active = world.active();
+        assert_eq!(active.len(), 4.min(7 - ended));
+        let on_e1 = active.iter().filter(|task| e1.is_of(task)).count();
+        assert!(on_e1 <= 3);
+        let of_pool = active.iter().filter(|task| task.pool.is_some()).count();
+        assert!(of_pool <= 1);
+    }
+    assert_eq!(ended, 7);
+    assert!(
+        world
+            .runs()
+            .iter()
+            .all(|run| run.state == RunState::Completed)
+    );
+}
+
+#[test]
+fn a_higher_priority_goes_first_and_among_equals_the_older_one() {
+    let mut world = calm(TaskLimits {
+        all: 1,
+        ..TaskLimits::default()
+    });
+    world.deploy(&batch("low", "priority = -1"));
+    world.deploy(&batch("high", "priority = 5"));
+    let mut e1 = Machine::connect(&mut world, "e1", 1);
+    let expected = [
+        world.launch(&["low"]).id,
+        world.launch(&["low"]).id,
+        world.launch(&["low"]).id,
+    ];
+    let high = [world.launch(&["high"]).id, world.launch(&["high"]).id];
+    let mut order = Vec::new();
+    while let Some(task) = world.active().first().cloned() {
+        order.push(task.run);
+        e1.completes(&mut world, task.execution.unwrap());
+    }
+    let [first, second, third] = expected;
+    assert_eq!(order, [first, high[0], high[1], second, third]);
+}
+
+#[test]
+fn a_task_that_runs_past_its_timeout_is_stopped_and_ends_as_that() {
+    let mut world = calm(TaskLimits::default());
+    world.deploy(&batch("a", "timeout = \"5s\""));
+    let mut e1 = Machine::connect(&mut world, "e1", 1);
+    let run = world.launch(&["a"]);
+    let execution = world.the_active().execution.unwrap();
+    e1.report(&mut world, execution, ObservedPhase::Running, None);
+    world.pass(Duration::from_secs(4));
+    assert_eq!(world.executions()[0].desired, Desired::Run);
+    world.pass(Duration::from_secs(2));
+    assert_eq!(world.executions()[0].desired, Desired::Stop);
+    assert_eq!(
+        world.run(run.id).state,
+        RunState::Running,
+        "it has not stopped yet"
+    );
+    e1.report(&mut world, execution, ObservedPhase::Stopped, None);
+    let run = world.run(run.id);
+    assert_eq!(run.state, RunState::TimedOut);
+    assert_eq!(run.tasks[0].reason_code, Some(FailReason::TimedOut));
+    // What only waits has no time to run out of.
+    world.handle(Input::Closed { conn: e1.conn });
+    let waits = world.launch(&["a"]);
+    world.pass(Duration::from_secs(50));
+    assert_eq!(world.run(waits.id).state, RunState::Pending);
+}
+
+#[test]
+fn a_failed_try_is_repeated_after_a_wait_each_on_an_execution_of_its_own() {
+    let mut world = calm(TaskLimits::default());
+    world.deploy(&batch("a", "retries = 2"));
+    let mut e1 = Machine::connect(&mut world, "e1", 1);
+    let run = world.launch(&["a"]);
+    let mut tried = BTreeSet::new();
+    for wait in [1, 2] {
+        let execution = world.the_active().execution.unwrap();
+        tried.insert(execution);
+        e1.fails(&mut world, execution, FailReason::Fatal);
+        assert_eq!(world.active(), []);
+        let shown = world.run(run.id);
+        assert_eq!(shown.state, RunState::Running);
+        let task = &shown.tasks[0];
+        assert_eq!(task.state, TaskState::Pending);
+        let next_at = world.now.unix.plus(Duration::from_secs(wait));
+        assert_eq!(task.next_at, Some(next_at));
+        // Another one of the job takes its turn meanwhile.
+        let other = world.launch(&["a"]);
+        assert_eq!(world.the_active().run, other.id);
+        let execution = world.the_active().execution.unwrap();
+        e1.completes(&mut world, execution);
+        world.pass(Duration::from_secs(wait));
+        e1.ack(&mut world);
+    }
+    let execution = world.the_active().execution.unwrap();
+    tried.insert(execution);
+    e1.fails(&mut world, execution, FailReason::Fatal);
+    let run = world.run(run.id);
+    assert_eq!(run.state, RunState::Failed);
+    assert_eq!(run.tasks[0].attempt, Attempt(3));
+    assert_eq!(tried.len(), 3);
+}
+
+#[test]
+fn what_an_edge_refuses_goes_to_another_and_fails_when_none_is_left() {
+    let mut world = calm(TaskLimits::default());
+    world.deploy(&batch("a", ""));
+    let mut machines = [
+        Machine::connect(&mut world, "e1", 1),
+        Machine::connect(&mut world, "e2", 2),
+    ];
+    let run = world.launch(&["a"]);
+    let first = world.the_active();
+    let machine = machines.iter_mut().find(|it| it.is_of(&first)).unwrap();
+    machine.fails(&mut world, first.execution.unwrap(), FailReason::Rejected);
+    let second = world.the_active();
+    assert_ne!(first.node, second.node);
+    assert_eq!(second.attempt, Attempt(2));
+    let machine = machines.iter_mut().find(|it| it.is_of(&second)).unwrap();
+    machine.fails(&mut world, second.execution.unwrap(), FailReason::Rejected);
+    let shown = world.run(run.id);
+    assert_eq!(shown.state, RunState::Failed);
+    assert_eq!(shown.tasks[0].reason_code, Some(FailReason::Rejected));
+    let reason = shown.tasks[0].reason.clone().unwrap();
+    let name = &second.node.unwrap().1;
+    assert!(
+        reason.contains(&format!("{name} refused it: said rejected")),
+        "{reason}"
+    );
+    // Idempotent, it is left where it is refused as well, though its edge may take it later.
+    world.deploy(&batch("b", "idempotent = true"));
+    let run = world.launch_on("b", "e1");
+    let execution = world.the_active().execution.unwrap();
+    machines[0].report(&mut world, execution, ObservedPhase::Refused, None);
+    assert_eq!(world.run(run.id).state, RunState::Failed);
+    assert_eq!(world.core.store_mut().open_tasks().unwrap(), 0);
+}
+
+#[test]
+fn a_task_whose_node_is_deleted_ends_whatever_its_job_says_of_lost_nodes() {
+    for on_lost in ["wait", "fail"] {
+        let mut world = calm(TaskLimits::default());
+        world.deploy(&batch("a", &format!("on_lost = \"{on_lost}\"")));
+        let e1 = Machine::connect(&mut world, "e1", 1);
+        let run = world.launch(&["a"]);
+        e1.ack(&mut world);
+        world.handle(Input::Closed { conn: e1.conn });
+        assert_eq!(world.run(run.id).tasks[0].attempt, Attempt(1));
+        world
+            .call(ApiCall::DeleteNode("e1".parse().unwrap()))
+            .unwrap();
+        let run = world.run(run.id);
+        assert_eq!(run.state, RunState::Failed, "{run:?}");
+        assert_eq!(run.tasks[0].reason_code, Some(FailReason::Lost));
+    }
+}
+
+#[test]
+fn a_deleted_job_s_task_ends_though_its_edge_says_only_that_it_was_purged() {
+    let mut world = calm(TaskLimits::default());
+    world.deploy(&batch("a", ""));
+    let mut e1 = Machine::connect(&mut world, "e1", 1);
+    let run = world.launch(&["a"]);
+    let execution = world.the_active().execution.unwrap();
+    e1.report(&mut world, execution, ObservedPhase::Running, None);
+    world
+        .call(ApiCall::DeleteJob("a".parse().unwrap()))
+        .unwrap();
+    assert_eq!(world.executions()[0].desired, Desired::Purge);
+    e1.report(&mut world, execution, ObservedPhase::Purged, None);
+    assert_eq!(world.active(), []);
+    assert_eq!(world.run(run.id).state, RunState::Cancelled);
+}
+
+#[test]
+fn a_launch_above_the_bound_of_open_tasks_is_refused_whole_and_taken_when_some_have_ended() {
+    let mut world = calm(TaskLimits {
+        open: 3,
+        ..TaskLimits::default()
+    });
+    world.deploy(&batch("a", "count = 2"));
+    let first = world.launch(&["a"]);
+    let refused = world
+        .call(ApiCall::Launch(launch_of(&["a"]), None))
+        .unwrap_err();
+    assert_eq!(refused.code, ErrorCode::RateLimited);
+    assert!(
+        refused.message.contains("2 tasks wait or run"),
+        "{}",
+        refused.message
+    );
+    assert!(refused.help.is_some());
+    assert_eq!(world.runs().len(), 1);
+    world.call(ApiCall::CancelRun(first.id)).unwrap();
+    world.launch(&["a"]);
+    world.call(ApiCall::StopJob("a".parse().unwrap())).unwrap();
+    world.pass(Duration::from_secs(1));
+    assert_eq!(world.core.store_mut().open_tasks().unwrap(), 0);
+}
+
+#[test]
+fn case_29_a_claim_that_was_taken_over_lets_its_old_owner_write_nothing() {
+    let (mut world, task, edge) = one_task();
+    let now = world.now.unix.0;
+    let old = claim(&mut world, task.seq, edge.node, "old", now).unwrap();
+    let store = world.core.store_mut();
+    let until = UnixMs(now + 90_000);
+    store
+        .reclaim_tasks("new", UnixMs(now + 40_000), until)
+        .unwrap();
+    let taken = store.tasks_of_run(task.run).unwrap();
+    assert_eq!(taken[0].claimed_by.as_deref(), Some("new"));
+    // Every write that the old owner could still make.
+    store.renew_claims("old", UnixMs(now + 900_000)).unwrap();
+    let stopping = sluice_scheduler::Stopping::Cancelled;
+    assert!(
+        !store
+            .set_stopping(task.seq, "old", old.fence, stopping)
+            .unwrap()
+    );
+    assert!(
+        !store
+            .end_try(task.seq, "old", old.fence, &completed(now))
+            .unwrap()
+    );
+    assert!(
+        !store.end_waiting(task.seq, &completed(now)).unwrap(),
+        "it does not wait"
+    );
+    assert_eq!(
+        store.tasks_of_run(task.run).unwrap(),
+        taken,
+        "nothing of it was kept"
+    );
+    // Nor may the new one with the old fence, nor the old one with the new fence.
+    let fence = taken[0].fence;
+    assert!(
+        !store
+            .end_try(task.seq, "new", old.fence, &completed(now))
+            .unwrap()
+    );
+    assert!(
+        !store
+            .end_try(task.seq, "old", fence, &completed(now))
+            .unwrap()
+    );
+    assert!(
+        store
+            .end_try(task.seq, "new", fence, &completed(now))
+            .unwrap()
+    );
+}
+
+#[test]
+fn case_30_of_two_launches_with_limit_1_the_second_waits_and_runs_when_the_first_ends() {
+    let mut world = calm(TaskLimits::default());
+    world.deploy(&batch("a", "concurrency = 1"));
+    let mut e1 = Machine::connect(&mut world, "e1", 1);
+    let mut e2 = Machine::connect(&mut world, "e2", 2);
+    let first = world.launch(&["a"]);
+    let second = world.launch(&["a"]);
+    let third = world.launch(&["a"]);
+    for (run, next) in [(first.id, second.id), (second.id, third.id)] {
+        let task = world.the_active();
+        assert_eq!(task.run, run, "the older one");
+        let full = "a has its 1 tasks that may run at once";
+        world.waits_for(next, full);
+        match world.call(ApiCall::Explain("a".parse().unwrap())).unwrap() {
+            Reply::Explain(explain) => assert!(explain.why.contains(full), "{explain:?}"),
+            other => panic!("{other:?}"),
+        }
+        // Time alone makes no room.
+        world.pass(Duration::from_secs(5));
+        assert_eq!(world.the_active().seq, task.seq);
+        let machine = if e1.is_of(&task) { &mut e1 } else { &mut e2 };
+        let execution = task.execution.unwrap();
+        machine.report(&mut world, execution, ObservedPhase::Running, None);
+        machine.completes(&mut world, execution);
+        assert_eq!(world.run(run).state, RunState::Completed);
+        assert_eq!(
+            world.the_active().run,
+            next,
+            "in the transaction that ended the other"
+        );
+    }
+    assert_eq!(world.executions().len(), 3);
+}
+
+/// What keeps the control thread from anything else stays bounded, however much waits.
+#[test]
+fn a_long_queue_is_not_read_to_place_one_task() {
+    let mut world = calm(TaskLimits {
+        per_node: 1_000,
+        ..TaskLimits::default()
+    });
+    world.deploy(&batch("a", "concurrency = 1"));
+    let mut e1 = Machine::connect(&mut world, "e1", 1);
+    for _ in 0..1_000 {
+        world.launch(&["a"]);
+    }
+    let steps = |world: &mut World, e1: &mut Machine| {
+        let count = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
+        let counted = std::sync::Arc::clone(&count);
+        let execution = world.the_active().execution.unwrap();
+        e1.ack(world);
+        world
+            .core
+            .store_mut()
+            .set_fault_hook(Some(Box::new(move |_| {
+                counted.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                Ok(())
+            })));
+        e1.completes(world, execution);
+        world.core.store_mut().set_fault_hook(None);
+        count.load(std::sync::atomic::Ordering::Relaxed)
+    };
+    let many = steps(&mut world, &mut e1);
+    // Without anything else that waits it takes as many, give or take a tenth.
+    world.call(ApiCall::StopJob("a".parse().unwrap())).unwrap();
+    world.pass(Duration::from_secs(1));
+    let mut world = calm(TaskLimits::default());
+    world.deploy(&batch("a", "concurrency = 1"));
+    let mut e1 = Machine::connect(&mut world, "e1", 1);
+    world.launch(&["a"]);
+    world.launch(&["a"]);
+    let few = steps(&mut world, &mut e1);
+    assert!(
+        many <= few + few / 10 + 2,
+        "{many} steps for a long queue, {few} for a short one"
+    );
+}
