@@ -71,7 +71,7 @@ fn connected(world: &mut World, name: &str, key: u8) -> (Edge, ConnId) {
 }
 
 #[test]
-fn case_24_and_27_a_launch_is_kept_until_it_can_run_and_each_task_is_executed_once() {
+fn case_24_27_a_launch_is_kept_until_it_can_run_and_each_task_is_executed_once() {
     let mut world = World::new();
     world.deploy(&batch("a", ""));
     world.deploy(&batch("b", ""));
@@ -198,7 +198,7 @@ fn case_26_of_two_schedulers_one_claims() {
 }
 
 #[test]
-fn case_28_and_29_a_claim_that_ran_out_is_taken_over_and_its_late_owner_is_refused() {
+fn case_28_29_a_claim_that_ran_out_is_taken_over_and_its_late_owner_is_refused() {
     let (mut world, task, edge) = one_task();
     let now = world.now.unix.0;
     let old = claim(&mut world, task.seq, edge.node, "dead", now).unwrap();
