@@ -24,6 +24,7 @@ mod orchestrator;
 mod random;
 mod run;
 mod runner;
+mod runs;
 mod script;
 mod settle;
 mod timeline;
@@ -35,12 +36,13 @@ pub use edge::{Disk, Edge, Process, Stage, Work};
 pub use faults::{Fault, Faults};
 pub use network::{Connection, End, Lane, Network, Way};
 pub use operators::{
-    Content, KnownJob, Operators, Order, Placing, component, components, node_key, pipeline,
+    Batch, Content, KnownJob, Operators, Order, Placing, component, components, node_key, pipeline,
 };
 pub use orchestrator::{Asker, Orchestrator, RowSeen, RowsSeen, Token, UNIX_START_MS};
 pub use random::Random;
 pub use run::{Report, SEED_VARIABLE, SEEDS_VARIABLE, run_seed, story, words_of, world_of};
 pub use runner::Step;
+pub use runs::RunsSeen;
 pub use script::{play, play_with};
 pub use settle::SETTLES_WITHIN_MS;
 pub use timeline::Timeline;

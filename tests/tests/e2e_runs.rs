@@ -128,3 +128,32 @@ fn case_41_an_edge_that_is_killed_midway_runs_again_only_what_is_idempotent() {
     lines.dedup();
     assert_eq!(lines, numbered("none"), "nothing is missing");
 }
+
+#[test]
+fn a_command_does_not_outlive_its_edge_however_that_ends() {
+    let mut cluster = Cluster::start(&[]);
+    let pid_file = cluster.edge_file("e1", "pid");
+    let script = cluster.root().join("endless");
+    let text = format!(
+        "#!/bin/sh\necho $$ > {}\nexec sleep 1000\n",
+        pid_file.display()
+    );
+    std::fs::write(&script, text).unwrap();
+    let listed = format!("endless=/bin/sh {}", script.display());
+    cluster.join_with(&["e1"], &["--allow-command", &listed]);
+    let pipeline = "name = \"runs-on\"\nkind = \"batch\"\n[input.exec]\ncommand = \"endless\"\ndeadline = \"600s\"\n\
+                    [output.discard]\n";
+    cluster.try_deploy(pipeline).json::<serde_json::Value>();
+    let id = launch(&cluster, &["runs-on"]);
+    let pid = cluster.wait_lines("e1", "pid", 1).remove(0);
+    cluster.kill_edge("e1");
+    wait::until("the command to be gone", || {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        // A zombie is gone; whoever reaps orphans here takes its time.
+        let gone = stat.is_empty() || stat.contains(") Z ");
+        wait::check(gone, || stat)
+    });
+    cluster.start_edge("e1");
+    let run = ended(&cluster, &id);
+    assert_eq!(run.tasks[0].reason_code, Some(FailReason::Indeterminate));
+}

@@ -98,6 +98,61 @@ impl Api {
         self.answer(self.http.post(self.url(path)).json(body))
     }
 
+    /// `POST`s many bodies, over so many connections at once: each answer in the order of the bodies, with the time it took.
+    pub fn post_all<T: DeserializeOwned + Send + 'static>(
+        &self,
+        path: &str,
+        bodies: Vec<serde_json::Value>,
+        connections: usize,
+    ) -> Vec<(Duration, Result<T, Refusal>)> {
+        let request = |body| self.http.post(self.url(path)).json(&body);
+        self.all(bodies.into_iter().map(request).collect(), connections)
+    }
+
+    /// `GET`s many paths, in the same way.
+    pub fn get_all<T: DeserializeOwned + Send + 'static>(
+        &self,
+        paths: Vec<String>,
+        connections: usize,
+    ) -> Vec<(Duration, Result<T, Refusal>)> {
+        let request = |path: String| self.http.get(self.url(&path));
+        self.all(paths.into_iter().map(request).collect(), connections)
+    }
+
+    fn all<T: DeserializeOwned + Send + 'static>(
+        &self,
+        requests: Vec<reqwest::RequestBuilder>,
+        connections: usize,
+    ) -> Vec<(Duration, Result<T, Refusal>)> {
+        let count = requests.len();
+        let requests = requests.into_iter().enumerate();
+        let queue = std::sync::Arc::new(std::sync::Mutex::new(requests));
+        let mut answers: Vec<_> = (0..count).map(|_| None).collect();
+        self.runtime.block_on(async {
+            let mut workers = tokio::task::JoinSet::new();
+            for _ in 0..connections {
+                let (queue, token) = (std::sync::Arc::clone(&queue), self.token.clone());
+                workers.spawn(async move {
+                    let mut mine = Vec::new();
+                    loop {
+                        let next = queue.lock().expect("no worker panics").next();
+                        let Some((index, request)) = next else {
+                            return mine;
+                        };
+                        let begun = std::time::Instant::now();
+                        let answer = answer(request, &token).await;
+                        mine.push((index, begun.elapsed(), answer));
+                    }
+                });
+            }
+            for (index, took, answer) in workers.join_all().await.into_iter().flatten() {
+                answers[index] = Some((took, answer));
+            }
+        });
+        let all: Option<Vec<_>> = answers.into_iter().collect();
+        all.expect("every request is answered, or refused")
+    }
+
     /// `DELETE`.
     pub fn delete<T: DeserializeOwned>(&self, path: &str) -> Result<T, Refusal> {
         self.answer(self.http.delete(self.url(path)))
@@ -167,25 +222,30 @@ impl Api {
     }
 
     fn answer<T: DeserializeOwned>(&self, request: reqwest::RequestBuilder) -> Result<T, Refusal> {
-        let unreachable = |error: reqwest::Error| Refusal::Unreachable(format!("{error:?}"));
-        self.runtime.block_on(async {
-            let response = request
-                .bearer_auth(&self.token)
-                .send()
-                .await
-                .map_err(unreachable)?;
-            let status = response.status();
-            let bytes = response.bytes().await.map_err(unreachable)?;
-            let text = || String::from_utf8_lossy(&bytes).into_owned();
-            if status.is_success() {
-                return serde_json::from_slice(&bytes).map_err(|error| {
-                    Refusal::Unreachable(format!("an answer of another type ({error}): {}", text()))
-                });
-            }
-            let body = serde_json::from_slice(&bytes).map_err(|_| {
-                Refusal::Unreachable(format!("HTTP {status} without an error body: {}", text()))
-            })?;
-            Err(Refusal::Refused(status.as_u16(), Box::new(body)))
-        })
+        self.runtime.block_on(answer(request, &self.token))
     }
+}
+
+async fn answer<T: DeserializeOwned>(
+    request: reqwest::RequestBuilder,
+    token: &str,
+) -> Result<T, Refusal> {
+    let unreachable = |error: reqwest::Error| Refusal::Unreachable(format!("{error:?}"));
+    let response = request
+        .bearer_auth(token)
+        .send()
+        .await
+        .map_err(unreachable)?;
+    let status = response.status();
+    let bytes = response.bytes().await.map_err(unreachable)?;
+    let text = || String::from_utf8_lossy(&bytes).into_owned();
+    if status.is_success() {
+        return serde_json::from_slice(&bytes).map_err(|error| {
+            Refusal::Unreachable(format!("an answer of another type ({error}): {}", text()))
+        });
+    }
+    let body = serde_json::from_slice(&bytes).map_err(|_| {
+        Refusal::Unreachable(format!("HTTP {status} without an error body: {}", text()))
+    })?;
+    Err(Refusal::Refused(status.as_u16(), Box::new(body)))
 }

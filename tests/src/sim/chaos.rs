@@ -7,10 +7,13 @@ use sluice_model::OnLost;
 use super::edge::CERTIFICATE_ENDED;
 use super::faults::Fault;
 use super::network::Way;
-use super::operators::{Content, Order, Placing, node_key};
+use super::operators::{Batch, Content, Order, Placing, node_key};
 use super::world::{Event, Mood, World};
 
 const JOBS: &[&str] = &["alpha", "beta", "gamma", "delta"];
+
+/// Those that are launched; the second may be done twice.
+const BATCHES: &[&str] = &["once", "again"];
 
 const SELECTS: &[&str] = &[
     "",
@@ -130,7 +133,62 @@ impl World {
         self.schedule(next, Event::Chaos);
     }
 
+    /// Deploys, launches, calls off, stops or deletes what is launched.
+    fn order_batch_at_random(&mut self) {
+        let name = *self.random.pick(BATCHES);
+        if !self.operators.jobs.contains_key(name) {
+            let order = self.deploy_batch_at_random(name);
+            self.order(name, order);
+            return;
+        }
+        let order = match self.random.below(24) {
+            0..2 => self.deploy_batch_at_random(name),
+            2 => Order::Stop,
+            3..5 => Order::Start,
+            5 => Order::Delete,
+            _ => return self.order_run_at_random(name),
+        };
+        self.order(name, order);
+    }
+
+    fn deploy_batch_at_random(&mut self, name: &str) -> Order {
+        let n = u8::try_from(self.random.below(4)).expect("below 4");
+        let content = match self.random.below(8) {
+            0 => Content::Fails(n),
+            1 => Content::Crashes(n),
+            2 => Content::Misconfigured(n),
+            _ => Content::Ends(n),
+        };
+        let idempotent = name == "again";
+        let on_lost = if idempotent {
+            *self
+                .random
+                .pick(&[OnLost::Replace, OnLost::Wait, OnLost::Fail])
+        } else {
+            *self.random.pick(&[OnLost::Wait, OnLost::Fail])
+        };
+        let small = |random: &mut super::random::Random, most| {
+            u32::try_from(random.between(1, most)).expect("small")
+        };
+        let batch = Batch {
+            count: small(&mut self.random, 2),
+            concurrency: small(&mut self.random, 3),
+            idempotent,
+            retries: if idempotent { 2 } else { 0 },
+            on_lost,
+            timeout_s: *self.random.pick(&[20, 60, 3600]),
+        };
+        Order::Deploy {
+            content,
+            select: (*self.random.pick(SELECTS)).to_owned(),
+            placing: Placing::Batch(batch),
+        }
+    }
+
     fn order_at_random(&mut self) {
+        if self.random.one_in(3) {
+            return self.order_batch_at_random();
+        }
         let name = *self.random.pick(JOBS);
         let order = if self.operators.jobs.contains_key(name) {
             match self.random.below(11) {

@@ -522,6 +522,10 @@ impl World {
 
     /// I5.
     pub(super) fn check_look(&mut self, reply: &Reply) {
+        if let Reply::Runs(runs) = reply {
+            Self::check_runs_told(runs);
+            return;
+        }
         let executions: &[Execution] = match reply {
             Reply::Executions(executions) => executions,
             Reply::Status(status) => &status.waiting,

@@ -149,6 +149,7 @@ impl World {
             let after = self.restart_delay();
             self.crash_host(&format!("at `{point}`"), after);
             self.check_rows_only_grow();
+            self.check_tasks();
             return;
         }
         for id in begun {
@@ -159,6 +160,7 @@ impl World {
         let dies_after = self.orchestrator.dies_after_outputs.take();
         self.check_host_outputs(&outputs);
         self.check_rows_only_grow();
+        self.check_tasks();
         for (index, output) in (0u64..).zip(outputs) {
             if dies_after.is_some_and(|leave| index >= leave) {
                 let after = self.restart_delay();
@@ -305,6 +307,7 @@ impl World {
             Order::Delete => ApiCall::DeleteJob(job()),
             Order::Restart => ApiCall::RestartJob(job()),
             Order::Node { edge, order } => ApiCall::OrderNode(self.edges[edge].name.clone(), order),
+            order @ (Order::Launch { .. } | Order::CallOff { .. }) => self.run_call(name, &order),
         };
         let request = self.orchestrator.ask(Asker::Order(name.to_owned()));
         self.feed_host(Input::Api {
@@ -317,6 +320,15 @@ impl World {
         let Some(order) = self.operators.open.get(name).cloned() else {
             panic!("an order about {name} was answered that nobody gave");
         };
+        if matches!(order, Order::Launch { .. } | Order::CallOff { .. }) {
+            if self.handle_run_reply(name, reply) {
+                self.operators.answered += 1;
+                self.operators.open.remove(name);
+            } else {
+                self.handle_no_answer(Asker::Order(name.to_owned()));
+            }
+            return;
+        }
         match (order, reply) {
             (
                 Order::Deploy {
@@ -404,6 +416,7 @@ impl World {
         }
         for call in [
             ApiCall::Status,
+            ApiCall::Runs(sluice_api::RunFilter::default()),
             ApiCall::Executions(sluice_api::ExecutionFilter {
                 all: true,
                 ..sluice_api::ExecutionFilter::default()

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use sluice_api::NodeOrder;
 use sluice_host::core::RequestId;
-use sluice_model::{Digest, JobId, OnLost, Version};
+use sluice_model::{Digest, JobId, OnLost, RunId, Version};
 
 /// How a pipeline behaves when it runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -94,6 +94,39 @@ pub enum Placing {
     Daemon,
     /// So many, and what becomes of those on lost nodes.
     Replicas(u32, OnLost),
+    /// None by itself: it is launched.
+    Batch(Batch),
+}
+
+/// What a batch job says of its runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Batch {
+    /// Tasks of a launch.
+    pub count: u32,
+    /// Tasks at once.
+    pub concurrency: u32,
+    /// It may run again when nobody can tell whether it has ended.
+    pub idempotent: bool,
+    /// Tries after the first one that failed.
+    pub retries: u32,
+    /// What becomes of a task when its node is lost.
+    pub on_lost: OnLost,
+    /// Seconds that a try may take.
+    pub timeout_s: u64,
+}
+
+impl Batch {
+    /// What is executed once, or fails, on so many nodes.
+    pub const fn once(count: u32) -> Self {
+        Self {
+            count,
+            concurrency: 2,
+            idempotent: false,
+            retries: 0,
+            on_lost: OnLost::Fail,
+            timeout_s: 3600,
+        }
+    }
 }
 
 /// A pipeline's text. `select` is the table's line, or empty for every node.
@@ -110,9 +143,18 @@ pub fn pipeline(name: &str, content: Content, select: &str, placing: Placing) ->
         Placing::Replicas(count, on_lost) => {
             format!("kind = \"replicas\"\ncount = {count}\non_lost = \"{on_lost}\"\n")
         }
+        Placing::Batch(it) => format!(
+            "kind = \"batch\"\ncount = {}\nconcurrency = {}\nidempotent = {}\nretries = {}\non_lost = \"{}\"\n\
+             timeout = \"{}s\"\n",
+            it.count, it.concurrency, it.idempotent, it.retries, it.on_lost, it.timeout_s
+        ),
+    };
+    let ends = match placing {
+        Placing::Batch(_) => "count = 1\n",
+        Placing::Daemon | Placing::Replicas(..) => "",
     };
     format!(
-        "name = \"{name}\"\n{kind}{select}[input.generate]\ninterval = \"1s\"\ntemplate = \"{marker}\"\n\
+        "name = \"{name}\"\n{kind}{select}[input.generate]\n{ends}interval = \"1s\"\ntemplate = \"{marker}\"\n\
          [[stage]]\nname = \"s\"\nplugin = \"{component}\"\n[output.discard]\n"
     )
 }
@@ -137,6 +179,18 @@ pub enum Order {
     Delete,
     /// The next attempt of all its executions.
     Restart,
+    /// Not about a job: launch it. The order's key is the launch's.
+    Launch {
+        /// The job.
+        job: String,
+        /// On these machines; none: wherever there is room.
+        nodes: Vec<usize>,
+    },
+    /// Not about a job: call a run off.
+    CallOff {
+        /// Which.
+        run: RunId,
+    },
     /// Not about a job: order this of a node. Its key in [`Operators::open`] is [`node_key`].
     Node {
         /// Which machine.
@@ -247,7 +301,11 @@ mod tests {
             Content::Misconfigured(7),
         ] {
             for select in ["", "site = \"a\""] {
-                for placing in [Placing::Daemon, Placing::Replicas(2, OnLost::Wait)] {
+                for placing in [
+                    Placing::Daemon,
+                    Placing::Replicas(2, OnLost::Wait),
+                    Placing::Batch(Batch::once(2)),
+                ] {
                     let text = pipeline("j1", content, select, placing);
                     sluice_model::pipeline::parse(&text).unwrap();
                     assert_eq!(Content::of(&text), Some(content));

@@ -7,7 +7,7 @@ use sluice_agent::{Assignment, Ending, PrepareFailure, Ticket};
 use sluice_edge_runtime::core::Input;
 use sluice_edge_runtime::runner::Counters;
 use sluice_host::core::Input as HostInput;
-use sluice_model::{Digest, ExecutionId, FailReason, ObservedPhase};
+use sluice_model::{Digest, ExecutionId, FailReason, ObservedPhase, Slot};
 use sluice_protocol::Spec;
 
 use super::edge::{Stage, Work};
@@ -243,6 +243,14 @@ impl World {
             message: message.to_owned(),
         };
         let ending = match content {
+            // What is launched may break off, too.
+            Content::Ends(_) if chaotic && assignment.slot != Slot::ZERO => {
+                Some(match self.random.below(8) {
+                    0 => Ending::Crashed("by chance".to_owned()),
+                    1 => Ending::Backoff("the output is away".to_owned()),
+                    _ => Ending::Completed,
+                })
+            }
             Content::Ends(_) => Some(Ending::Completed),
             Content::Fails(_) => Some(failed("a stage said fatal")),
             Content::Crashes(_) => Some(Ending::Crashed("it hit a bug".to_owned())),
@@ -278,7 +286,12 @@ impl World {
         };
         assert!(work.stage.is_live(), "what does not run is not stopped");
         work.stage = Stage::Stopping;
-        self.plan_work(edge, ticket, drains, Step::Ended(Ending::Stopped));
+        // Not every input goes on where it was.
+        let ending = match self.mood {
+            Mood::Chaotic if self.random.one_in(3) => Ending::Cut,
+            Mood::Chaotic | Mood::Calm => Ending::Stopped,
+        };
+        self.plan_work(edge, ticket, drains, Step::Ended(ending));
     }
 
     pub(super) fn work(&mut self, edge: usize, boot: u64, ticket: Ticket, step: Step) {
@@ -293,6 +306,7 @@ impl World {
             ..Counters::default()
         };
         let execution = work.assignment.execution;
+        let mut begins = None;
         let input = match step {
             Step::Phase(phase) => Input::Phase { ticket, phase },
             Step::Prepared(result) => {
@@ -308,6 +322,7 @@ impl World {
                     return;
                 }
                 work.stage = Stage::Running;
+                begins = Some(work.assignment.clone());
                 Input::Running { ticket }
             }
             Step::Kills => {
@@ -316,7 +331,9 @@ impl World {
             }
             Step::Counted => Input::Counters(vec![(execution, counters)]),
             Step::Ended(ending) => {
+                let assignment = work.assignment.clone();
                 process.work.remove(&ticket);
+                self.note_task_ends(&assignment, &ending);
                 Input::Ended {
                     ticket,
                     ending,
@@ -324,6 +341,9 @@ impl World {
                 }
             }
         };
+        if let Some(assignment) = begins {
+            self.check_task_begins(&assignment);
+        }
         self.feed_edge(edge, input);
     }
 

@@ -10,6 +10,7 @@ use sluice_protocol::{ObservedRow, OutcomeKey, Spec};
 
 use super::edge::Stage;
 use super::operators::{Content, KnownJob, Placing};
+use super::runs::is_batch;
 use super::world::World;
 
 /// All faults are over: by then everything must have settled. Longest are a purge or a fetch that waits for its
@@ -51,6 +52,7 @@ impl World {
         if let Err(why) = self.settled() {
             panic!("it had settled, and then: {why}");
         }
+        self.check_runs_quiet();
     }
 
     fn heads(&mut self) -> Vec<(NodeId, Revision)> {
@@ -88,9 +90,17 @@ impl World {
         for edge in 0..self.edges.len() {
             self.settled_session(edge)?;
         }
+        self.settled_runs()?;
         let mut wanted = BTreeSet::new();
         let known = self.operators.jobs.clone();
         for (name, job) in &known {
+            if is_batch(job.placing) {
+                let executions = self
+                    .orchestrator
+                    .look(|store| store.executions_of_job(job.id))?;
+                wanted.extend(self.settled_tries(&executions)?);
+                continue;
+            }
             let (job, kept) = &self.rolled_out(name, job)?;
             let kept = *kept;
             let executions = self
@@ -251,6 +261,7 @@ impl World {
         let expected = match job.placing {
             Placing::Daemon => open,
             Placing::Replicas(count, _) => open.min(count),
+            Placing::Batch(_) => run,
         };
         if run == expected {
             Ok(())

@@ -20,6 +20,7 @@ use super::network::{Network, Way};
 use super::operators::Operators;
 use super::orchestrator::Orchestrator;
 use super::random::Random;
+use super::runs::RunsSeen;
 use super::timeline::Timeline;
 
 /// More steps than that in one virtual millisecond mean that somebody does the same thing for ever.
@@ -160,6 +161,8 @@ pub struct World {
     pub operators: Operators,
     /// What was seen so far, for the invariants.
     pub checks: Checks,
+    /// What was launched, and what was seen of it.
+    pub runs: RunsSeen,
     /// The answer to a scenario's question.
     pub(super) answer: Option<Result<sluice_host::core::Reply, sluice_api::ErrorBody>>,
     pub(super) now_ms: u64,
@@ -191,6 +194,7 @@ impl World {
             edges: Vec::new(),
             operators: Operators::default(),
             checks: Checks::default(),
+            runs: RunsSeen::default(),
             answer: None,
             now_ms: 0,
             chaos_until_ms: 0,

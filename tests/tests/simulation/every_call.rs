@@ -2,7 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use sluice_tests::sim::{Content, Fault, Order, Placing, World, play};
+use sluice_host::store::{RunStore as _, RunsOf};
+use sluice_model::RunState;
+use sluice_tests::sim::{Batch, Content, Fault, Order, Placing, World, play};
 
 /// Calls tried of each side in a normal run; `SLUICE_SIM_EVERY_CALL=1` tries them all.
 const CALLS: u64 = 60;
@@ -60,6 +62,48 @@ fn roll_out(world: &mut World) {
             assert_eq!(world.running(edge, "job"), Some(good));
         }
     }
+}
+
+/// Two launches of what must not be done twice, one of them on a named node, and one that is called off.
+fn launch(world: &mut World) {
+    let order = Order::Deploy {
+        content: Content::Ends(0),
+        select: String::new(),
+        placing: Placing::Batch(Batch::once(2)),
+    };
+    world.order("once", order);
+    world.settle();
+    world.launch("once", &[]);
+    world.await_runs();
+    world.launch("once", &[0]);
+    world.await_runs();
+    let key = world.launch("once", &[]);
+    world.run_until("it is answered", 60_000, |world| {
+        world.runs.runs.contains_key(&key)
+    });
+    let last = world.runs.runs[&key];
+    world.call_off(last);
+    world.await_runs();
+}
+
+/// As [`launch`], where only the orchestrator may fail: what was launched is executed, once.
+fn launch_and_complete(world: &mut World) {
+    launch(world);
+    let runs = world.orchestrator.look(|store| store.runs(RunsOf::All, 10));
+    assert_eq!(runs.unwrap().len(), 3, "one run for each launch");
+    let mut tasks = 0;
+    for id in world.runs.runs.values().copied().collect::<Vec<_>>() {
+        let run = world.run(id);
+        let called_off = run.state == RunState::Cancelled;
+        assert!(run.state == RunState::Completed || called_off, "{run:?}");
+        tasks += if called_off { 0 } else { run.tasks.len() };
+    }
+    assert!(
+        tasks == 3 || tasks == 5,
+        "the last one may have been too fast"
+    );
+    let starts = world.starts(0, "once") + world.starts(1, "once");
+    assert!((3..=5).contains(&starts), "{starts} starts");
 }
 
 /// Lives with a fault at this call; the calls that there were, the calls' names, and where it was.
@@ -138,4 +182,16 @@ fn case_98_a_fault_at_every_store_call_of_an_edge() {
 fn case_98_a_fault_at_every_store_call_of_a_rollout_changes_nothing_about_its_end() {
     let edges = [("e1", "a"), ("e2", "a")];
     every_call(&edges, roll_out, Side::Orchestrator);
+}
+
+#[test]
+fn case_25_31_98_a_fault_at_every_store_call_of_a_launch_leaves_each_task_executed_once() {
+    let edges = [("e1", "a"), ("e2", "a")];
+    every_call(&edges, launch_and_complete, Side::Orchestrator);
+}
+
+#[test]
+fn case_41_98_a_fault_at_every_store_call_of_an_edge_with_tasks_executes_none_twice() {
+    let edges = [("e1", "a"), ("e2", "a")];
+    every_call(&edges, launch, Side::Edge);
 }

@@ -1,0 +1,255 @@
+//! Ten thousand launches at once, on a concurrency limit of 4: how fast they are answered, how fast they are worked off, and
+//! that all end, none runs twice and the limit holds.
+//!
+//! A real orchestrator and real edges; the launches come over many connections of the API. Each task writes two records into
+//! a file of its own: its launch's number, and the time on the edge. So what was executed, how often, and how many at the
+//! same time is read from the edges' files, not from what the orchestrator says of itself. Build it with `--release`, and
+//! the programs too. Arguments: `[--launches N] [--limit N] [--output json]`. Ends with 1 when anything of that does not
+//! hold.
+
+#![allow(clippy::print_stdout, reason = "its result is what it prints")]
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use sluice_api::{Run, routes};
+use sluice_model::RunState;
+use sluice_tests::e2e::{Cluster, ClusterOptions};
+
+const LAUNCHES_DEFAULT: usize = 10_000;
+const LIMIT_DEFAULT: usize = 4;
+const EDGES: [&str; 3] = ["e1", "e2", "e3"];
+/// Connections that launch at once; the API takes 256.
+const CONNECTIONS: usize = 200;
+/// No task ends for so long: it has stopped.
+const STILL_MAX: Duration = Duration::from_secs(60);
+/// Between two looks at how many have ended.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+
+struct Options {
+    launches: usize,
+    limit: usize,
+    json: bool,
+}
+
+/// What the edges' files say.
+struct Executed {
+    tasks: usize,
+    most_at_once: usize,
+}
+
+fn main() -> Result<()> {
+    let options = options(std::env::args().skip(1))?;
+    let cluster_options = ClusterOptions {
+        heartbeat: Duration::from_secs(1),
+        ..ClusterOptions::default()
+    };
+    let mut cluster = Cluster::start_with(cluster_options, &EDGES);
+    let deployed = cluster.try_deploy(&pipeline(options.limit));
+    ensure!(deployed.code == 0, "{deployed:?}");
+
+    let bodies = (0..options.launches)
+        .map(|n| serde_json::json!({ "jobs": ["tick"], "params": { "n": n.to_string() } }));
+    let begun = Instant::now();
+    let answers = cluster
+        .api()
+        .post_all::<Run>(routes::RUNS, bodies.collect(), CONNECTIONS);
+    let launched = begun.elapsed();
+    let mut took = Vec::with_capacity(answers.len());
+    let mut runs = Vec::with_capacity(answers.len());
+    for (waited, answer) in answers {
+        let run = answer.map_err(|refusal| anyhow::anyhow!("a launch was refused: {refusal}"))?;
+        took.push(waited);
+        runs.push(run.id);
+    }
+    wait_for_all(&cluster, options.launches)?;
+    let worked_off = begun.elapsed();
+
+    let paths = runs
+        .iter()
+        .map(|id| routes::fill(routes::RUN, &[&id.to_string()]));
+    let deadline = Instant::now() + STILL_MAX;
+    for (_, answer) in cluster.api().get_all::<Run>(paths.collect(), CONNECTIONS) {
+        let mut run = answer.map_err(|refusal| anyhow::anyhow!("{refusal}"))?;
+        // The last reports may be on their way.
+        while run.state == RunState::Running && Instant::now() < deadline {
+            let path = routes::fill(routes::RUN, &[&run.id.to_string()]);
+            run = cluster
+                .api()
+                .get(&path)
+                .map_err(|refusal| anyhow::anyhow!("{refusal}"))?;
+        }
+        ensure!(run.state == RunState::Completed, "{run:?}");
+        ensure!(
+            run.tasks.len() == 1 && run.tasks[0].attempt.0 == 1,
+            "{run:?}"
+        );
+    }
+    let executed = executed(&cluster, options.launches)?;
+    ensure!(executed.tasks == options.launches);
+    ensure!(
+        executed.most_at_once <= options.limit,
+        "{} at once on the edges, the limit is {}",
+        executed.most_at_once,
+        options.limit
+    );
+    took.sort();
+    let quantile = |percent: usize| took[(took.len() * percent).div_ceil(100).max(1) - 1];
+    let ms = |time: Duration| time.as_secs_f64() * 1000.0;
+    let rate = |time: Duration| options.launches as f64 / time.as_secs_f64();
+    if options.json {
+        println!(
+            "{{\"launches\":{},\"limit\":{},\"launches_per_second\":{:.0},\"answer_p50_ms\":{:.2},\"answer_p99_ms\":{:.2},\"tasks_per_second\":{:.1},\"most_at_once\":{}}}",
+            options.launches,
+            options.limit,
+            rate(launched),
+            ms(quantile(50)),
+            ms(quantile(99)),
+            rate(worked_off),
+            executed.most_at_once
+        );
+        return Ok(());
+    }
+    println!(
+        "launches at once                   {:>10}",
+        options.launches
+    );
+    println!("connections                        {CONNECTIONS:>10}");
+    println!(
+        "launches answered a second         {:>10.0}",
+        rate(launched)
+    );
+    println!(
+        "answer, half of them          ms   {:>10.2}",
+        ms(quantile(50))
+    );
+    println!(
+        "answer, 99 % of them          ms   {:>10.2}",
+        ms(quantile(99))
+    );
+    println!(
+        "tasks worked off a second          {:>10.1}",
+        rate(worked_off)
+    );
+    println!("limit                              {:>10}", options.limit);
+    println!(
+        "most at once, as the edges saw it  {:>10}",
+        executed.most_at_once
+    );
+    println!("executed, each once                {:>10}", executed.tasks);
+    Ok(())
+}
+
+/// A task that lasts long enough to overlap with another one.
+fn pipeline(limit: usize) -> String {
+    format!(
+        "name = \"tick\"\nkind = \"batch\"\nconcurrency = {limit}\n[params]\nn = {{ type = \"integer\" }}\n\
+         [input.generate]\ncount = 2\ninterval = \"5ms\"\ntemplate = '${{param.n}} ${{seq}} ${{now}}'\n\
+         [output.file]\npath = \"${{execution.id}}.out\"\n"
+    )
+}
+
+/// Waits until there are as many files as launches.
+fn wait_for_all(cluster: &Cluster, launches: usize) -> Result<()> {
+    let (mut seen, mut moved) = (0, Instant::now());
+    loop {
+        let mut files = 0;
+        for edge in EDGES {
+            files += std::fs::read_dir(cluster.edge_file(edge, ""))?.count();
+        }
+        if files > seen {
+            (seen, moved) = (files, Instant::now());
+        }
+        if files >= launches {
+            return Ok(());
+        }
+        ensure!(
+            moved.elapsed() < STILL_MAX,
+            "{seen} of {launches} have begun, and none for {STILL_MAX:?}"
+        );
+        std::thread::sleep(LOOK_EVERY);
+    }
+}
+
+fn executed(cluster: &Cluster, launches: usize) -> Result<Executed> {
+    let mut spans = Vec::with_capacity(launches);
+    let mut times = BTreeMap::new();
+    for edge in EDGES {
+        for file in std::fs::read_dir(cluster.edge_file(edge, ""))? {
+            let (number, span) = read(&file?.path())?;
+            *times.entry(number).or_insert(0) += 1;
+            spans.push(span);
+        }
+    }
+    for (number, times) in &times {
+        ensure!(*times == 1, "launch {number} was executed {times} times");
+    }
+    ensure!(
+        times.keys().copied().eq(0..launches),
+        "{} of {launches} launches were executed",
+        times.len()
+    );
+    Ok(Executed {
+        tasks: spans.len(),
+        most_at_once: most_at_once(spans),
+    })
+}
+
+/// A task's file: the launch's number, when its first record was made and when its last.
+fn read(path: &Path) -> Result<(usize, (String, String))> {
+    let text = std::fs::read_to_string(path)?;
+    let mut records = text.lines().map(|line| line.split(' ').collect::<Vec<_>>());
+    match (
+        records.next().as_deref(),
+        records.next().as_deref(),
+        records.next(),
+    ) {
+        (Some([number, "0", first]), Some([same, "1", last]), None) if number == same => {
+            Ok((number.parse()?, ((*first).to_owned(), (*last).to_owned())))
+        }
+        _ => bail!("{} does not have its two records: {text:?}", path.display()),
+    }
+}
+
+/// How many spans share a moment, at most. Times of one clock in one format are in the order of their texts.
+fn most_at_once(spans: Vec<(String, String)>) -> usize {
+    let mut moments: Vec<(String, bool)> = Vec::with_capacity(spans.len() * 2);
+    for (first, last) in spans {
+        moments.push((first, true));
+        moments.push((last, false));
+    }
+    // In one and the same millisecond an end comes first.
+    moments.sort();
+    let (mut now, mut most) = (0_usize, 0);
+    for (_, begins) in moments {
+        if begins {
+            now += 1;
+            most = most.max(now);
+        } else {
+            now = now.saturating_sub(1);
+        }
+    }
+    most
+}
+
+fn options(mut args: impl Iterator<Item = String>) -> Result<Options> {
+    let mut options = Options {
+        launches: LAUNCHES_DEFAULT,
+        limit: LIMIT_DEFAULT,
+        json: false,
+    };
+    while let Some(arg) = args.next() {
+        match (arg.as_str(), args.next().as_deref()) {
+            ("--launches", Some(number)) => {
+                options.launches = number.parse().context("--launches N")?;
+            }
+            ("--limit", Some(number)) => options.limit = number.parse().context("--limit N")?,
+            ("--output", Some("json")) => options.json = true,
+            _ => bail!("usage: bench_launches [--launches N] [--limit N] [--output json]"),
+        }
+    }
+    ensure!(options.launches > 0 && options.limit > 0, "at least 1 each");
+    Ok(options)
+}
