@@ -279,7 +279,8 @@ async fn blocking<T: Send + 'static>(
         .unwrap_or_else(|error| Err(io::Error::other(error)))
 }
 
-fn hash_file(path: &Path) -> io::Result<Digest> {
+/// The sha256 of a file. Blocking.
+pub(crate) fn hash_file(path: &Path) -> io::Result<Digest> {
     let mut file = File::open(path)?;
     let mut hasher = Sha256::new();
     let mut buffer = vec![0; READ_BYTES];

@@ -21,6 +21,7 @@ mod join;
 mod link;
 mod logs;
 mod metrics;
+mod outputs;
 mod renewal;
 pub mod runner;
 pub mod store;

@@ -233,8 +233,15 @@ impl Link {
                     Err(why) => break why,
                 },
                 request = next_request(&mut requests) => match request {
-                    Ok((Some(request), responder)) => answers.begin(request, responder),
-                    Ok((None, responder)) => responder.abort(CloseCode::PROTOCOL),
+                    Ok((Some(stream_request::Kind::Logs(request)), responder)) => {
+                        answers.begin(request, responder);
+                    }
+                    Ok((Some(stream_request::Kind::Output(request)), responder)) => {
+                        answers.begin_output(request, responder);
+                    }
+                    Ok((Some(stream_request::Kind::Pull(_)) | None, responder)) => {
+                        responder.abort(CloseCode::PROTOCOL);
+                    }
                     Err(why) => break why,
                 },
                 () = answers.ended() => {}
@@ -445,21 +452,10 @@ async fn finished(race: &mut Option<Race>) -> Option<Established> {
 
 async fn next_request(
     requests: &mut RequestAcceptor,
-) -> Result<
-    (
-        Option<sluice_protocol::LogRequest>,
-        sluice_transport::Responder,
-    ),
-    String,
-> {
+) -> Result<(Option<stream_request::Kind>, sluice_transport::Responder), String> {
     let (frame, responder) = requests.next().await.map_err(|error| error.to_string())?;
-    let request = match sluice_protocol::decode::<StreamRequest>(&frame) {
-        Ok(StreamRequest {
-            kind: Some(stream_request::Kind::Logs(request)),
-        }) => Some(request),
-        _ => None,
-    };
-    Ok((request, responder))
+    let request = sluice_protocol::decode::<StreamRequest>(&frame).ok();
+    Ok((request.and_then(|request| request.kind), responder))
 }
 
 /// When to dial again: doubling from [`REDIAL_MIN`] to [`REDIAL_MAX`], and then anything below that by chance, so that

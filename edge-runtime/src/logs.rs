@@ -10,12 +10,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use sluice_model::{ExecutionId, UnixMs};
-use sluice_protocol::{FRAME_BYTES_MAX, LogLine, LogReply, LogRequest, Reject};
+use sluice_protocol::{FRAME_BYTES_MAX, LogLine, LogReply, LogRequest, OutputRequest, Reject};
 use sluice_transport::{CloseCode, Priority, Responder, SessionError};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::task::JoinSet;
 
 use crate::link::unix_now;
+use crate::outputs;
 use crate::runner::{self, LogFilter, LogLevel, LogPiece, LogReader};
 
 /// Requests for newest lines that are answered at once: they are for people.
@@ -23,6 +24,9 @@ const ANSWERS_MAX: usize = 4;
 
 /// Executions of this node that are followed at once. Each holds a stream of the 16 that a session has.
 pub(crate) const FOLLOWERS_MAX: usize = 6;
+
+/// Outputs that are given at once: the orchestrator asks for one at a time.
+const OUTPUTS_MAX: usize = 2;
 
 /// Time between two looks at a log that is followed. A look takes 64 KiB, so this bounds what a follower can cost: 256 KiB
 /// a second, some two thousand lines.
@@ -41,6 +45,7 @@ pub(crate) struct Answers {
     followers: Arc<Semaphore>,
     newest: Arc<Semaphore>,
     thread: Option<Thread>,
+    outputs: Arc<Semaphore>,
 }
 
 /// The thread that reads. It ends when nobody can ask it any more.
@@ -56,6 +61,7 @@ impl Answers {
             followers: Arc::new(Semaphore::new(FOLLOWERS_MAX)),
             newest: Arc::new(Semaphore::new(ANSWERS_MAX)),
             thread: None,
+            outputs: Arc::new(Semaphore::new(OUTPUTS_MAX)),
         }
     }
 
@@ -84,6 +90,16 @@ impl Answers {
                 Some(_permit) => answer(&executions, &request, responder, &thread).await,
                 None => refuse(responder).await,
             };
+        });
+    }
+
+    /// Begins to give a task's output, after those that are under way.
+    pub(crate) fn begin_output(&mut self, request: OutputRequest, responder: Responder) {
+        let (executions, outputs) = (Arc::clone(&self.executions), Arc::clone(&self.outputs));
+        self.tasks.spawn(async move {
+            let _permit = outputs.acquire_owned().await;
+            // An asker that went away asks again when it is back.
+            let _ = outputs::answer(&executions, &request, responder).await;
         });
     }
 

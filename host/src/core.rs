@@ -32,6 +32,7 @@ mod identity;
 mod join;
 mod nodes;
 mod operator;
+mod outputs;
 mod rollout;
 mod runs;
 mod session;
@@ -42,7 +43,8 @@ mod view;
 
 pub use audit::{Asker, Caller, OnlyIf};
 pub use join::Joined;
-pub use operator::{ApiCall, LogTarget, Reply};
+pub use operator::{ApiCall, LogTarget, LogsOf, Reply};
+pub use outputs::{OutputCall, OutputTarget};
 pub use tally::Tally;
 
 use full::Concerned;

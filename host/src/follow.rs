@@ -1,4 +1,4 @@
-//! Follows the logs of a job's executions across nodes, for one reader.
+//! Follows the logs of a job's or a run's executions across nodes, for one reader.
 //!
 //! ```text
 //!   edge --stream, low priority--> one task for each execution --+
@@ -18,7 +18,7 @@ use sluice_api::{
     AbsentNode, ErrorBody, ErrorCode, LOG_TAIL_DEFAULT, LOG_TAIL_MAX, LogEvent, LogLevel, LogLine,
     LogsQuery,
 };
-use sluice_model::{ExecutionId, JobName, NodeName, UnixMs};
+use sluice_model::{ExecutionId, NodeName, UnixMs};
 use sluice_protocol::{LogReply, LogRequest};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::JoinSet;
@@ -26,7 +26,7 @@ use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
 use crate::control::{Ask, Control};
-use crate::core::{ApiCall, ConnId, LogTarget, Reply};
+use crate::core::{ApiCall, ConnId, LogTarget, LogsOf, Reply};
 use crate::sessions::OpenSessions;
 
 /// Readers at once: people in front of terminals. Each may hold some MiB that wait for it.
@@ -40,6 +40,9 @@ const QUEUED_MAX: usize = 4;
 
 /// How often it is looked who is there.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// How long the last lines of what has ended are waited for: some looks of an edge at its log.
+const READ_OUT: Duration = Duration::from_secs(2);
 
 /// How long after an edge refused it is asked again.
 const REFUSED_PAUSE: Duration = Duration::from_secs(5);
@@ -66,7 +69,7 @@ pub(crate) struct Follow {
     pub(crate) control: Control,
     pub(crate) open: OpenSessions,
     pub(crate) stop: CancellationToken,
-    pub(crate) job: JobName,
+    pub(crate) of: LogsOf,
     pub(crate) query: LogsQuery,
     /// Held for as long as the reader is served.
     pub(crate) _permit: OwnedSemaphorePermit,
@@ -129,6 +132,8 @@ impl Follow {
         let mut look = tokio::time::interval(LOOK_EVERY);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let tail = self.query.tail.unwrap_or(LOG_TAIL_DEFAULT);
+        // When nothing more will be written, this long after that everything has been read.
+        let mut over_since: Option<Instant> = None;
         let mut events = self.look(targets, tail, &mut followed, &mut tasks, &to);
         look.reset();
         loop {
@@ -138,11 +143,22 @@ impl Follow {
             tokio::select! {
                 _ = look.tick() => {
                     match self.targets().await {
-                        Ok(targets) => {
+                        Ok((targets, over)) => {
                             events = self.look(targets, LOG_TAIL_MAX, &mut followed, &mut tasks, &to);
+                            let since = *over_since.get_or_insert_with(Instant::now);
+                            match over {
+                                None => over_since = None,
+                                Some(why) if since.elapsed() >= READ_OUT => {
+                                    events.push(LogEvent::End { why });
+                                }
+                                Some(_) => {}
+                            }
                         }
                         Err(error) if error.code == ErrorCode::NotFound => {
-                            let why = format!("{} is deleted", self.job);
+                            let why = match &self.of {
+                                LogsOf::Job(job) => format!("{job} is deleted"),
+                                LogsOf::Run(run) => format!("run {run} is forgotten"),
+                            };
                             events.push(LogEvent::End { why });
                         }
                         Err(error) => events.push(LogEvent::End { why: error.message }),
@@ -160,10 +176,10 @@ impl Follow {
         }
     }
 
-    async fn targets(&self) -> Result<Vec<LogTarget>, ErrorBody> {
-        let call = ApiCall::LogTargets(self.job.clone(), self.query.node.clone());
+    async fn targets(&self) -> Result<(Vec<LogTarget>, Option<String>), ErrorBody> {
+        let call = ApiCall::LogTargets(self.of.clone(), self.query.node.clone());
         match self.control.ask(Ask::Api(Box::new(call))).await? {
-            Reply::LogTargets(targets) => Ok(targets),
+            Reply::LogTargets(targets, over) => Ok((targets, over)),
             _ => Err(ErrorBody::new(
                 ErrorCode::Internal,
                 "an answer of another kind",

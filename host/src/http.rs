@@ -14,13 +14,13 @@ use std::sync::Arc;
 use sluice_api::{
     AuditEntry, AuditQuery, DeployReply, DeployRequest, ErrorBody, Execution, ExecutionFilter,
     Explain, Job, JobDetail, JobVersion, LogEvent, Logs, LogsQuery, Node, NodeDetail, NodeOrder,
-    Plugin, RollbackRequest, Rollout, RolloutOrder, Run, RunFilter, RunLaunch, Status, Token,
-    TokenCreate, TokenCreated,
+    Plugin, RollbackRequest, Rollout, RolloutOrder, Run, RunFilter, RunLaunch, Status, TaskOutput,
+    Token, TokenCreate, TokenCreated,
 };
-use sluice_model::{ExecutionId, JobName, NodeName, RunId, TokenId};
+use sluice_model::{Digest, ExecutionId, JobName, NodeName, RunId, TokenId};
 use tokio::sync::mpsc;
 
-use crate::core::{Asker, Caller};
+use crate::core::{Asker, Caller, LogsOf};
 
 mod answer;
 mod auth;
@@ -38,6 +38,17 @@ pub use sluice_transport::{SERVER_NAME, api_client_config};
 
 /// What an operation answers: what was asked for, or what is wrong and the way out.
 pub type Answer<T> = Result<T, ErrorBody>;
+
+/// One task's output, ready to be read.
+#[derive(Debug)]
+pub struct OutputBytes {
+    /// How many.
+    pub bytes: u64,
+    /// Their sha256.
+    pub digest: Digest,
+    /// Where they are; `None` when there are none.
+    pub file: Option<tokio::fs::File>,
+}
 
 /// What the API needs of the orchestrator. A handle: cheap to clone, all operations may run at once. An operation that
 /// changes something has committed it when it returns; dropping its future may or may not undo it.
@@ -105,8 +116,17 @@ pub trait ControlApi: Clone + Send + Sync + 'static {
     ) -> impl Future<Output = Answer<Execution>> + Send;
     /// Why each node does or does not run it; `not-found` without the job.
     fn explain(&self, job: JobName) -> impl Future<Output = Answer<Explain>> + Send;
-    /// Lines from the edges in reach; `not-found` without the job or the node.
-    fn logs(&self, job: JobName, query: LogsQuery) -> impl Future<Output = Answer<Logs>> + Send;
+    /// The outputs of a run's tasks, in their order; `not-found` without the run.
+    fn run_outputs(&self, id: RunId) -> impl Future<Output = Answer<Vec<TaskOutput>>> + Send;
+    /// One task's output; `conflict` while it is not here yet, `not-found` when it will not be.
+    fn run_output(
+        &self,
+        id: RunId,
+        job: JobName,
+        node: NodeName,
+    ) -> impl Future<Output = Answer<OutputBytes>> + Send;
+    /// Lines from the edges in reach; `not-found` without the job, the run or the node.
+    fn logs(&self, of: LogsOf, query: LogsQuery) -> impl Future<Output = Answer<Logs>> + Send;
     /// How a job's newest version reaches its nodes; `not-found` without job or rollout.
     fn rollout(&self, name: JobName) -> impl Future<Output = Answer<Rollout>> + Send;
     /// Pauses, resumes or ends a rollout; `conflict` when it has ended.
@@ -115,11 +135,11 @@ pub trait ControlApi: Clone + Send + Sync + 'static {
         name: JobName,
         order: RolloutOrder,
     ) -> impl Future<Output = Answer<Rollout>> + Send;
-    /// Lines from the edges as they come, in a bounded queue, until an `End`; `not-found` without the job or the node,
+    /// Lines from the edges as they come, in a bounded queue, until an `End`; `not-found` without job, run or node,
     /// `unavailable` when too many follow already. A reader that does not take them costs the edges nothing.
     fn follow_logs(
         &self,
-        job: JobName,
+        of: LogsOf,
         query: LogsQuery,
     ) -> impl Future<Output = Answer<mpsc::Receiver<Vec<LogEvent>>>> + Send;
     /// Makes, changes or starts a job.

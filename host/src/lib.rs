@@ -18,9 +18,11 @@ pub mod http;
 mod metrics;
 mod operators;
 mod orchestrator;
+mod outputs;
 mod resumption;
 mod sessions;
 pub mod store;
 
 pub use control::{Control, ControlError};
 pub use orchestrator::{Orchestrator, OrchestratorConfig, OrchestratorHandle, StartError};
+pub use outputs::OutputsConfig;

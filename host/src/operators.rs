@@ -8,9 +8,9 @@ use std::time::Duration;
 use sluice_api::{
     API_TOKEN_TTL_MS_MAX, AbsentNode, AuditEntry, AuditQuery, DeployReply, DeployRequest,
     ErrorBody, ErrorCode, Execution, ExecutionFilter, Explain, Job, JobDetail, JobVersion,
-    LOG_TAIL_DEFAULT, LogEvent, Logs, LogsQuery, Node, NodeDetail, NodeOrder, Plugin,
+    LOG_TAIL_DEFAULT, LogEvent, Logs, LogsQuery, Node, NodeDetail, NodeOrder, OutputState, Plugin,
     RollbackRequest, Rollout, RolloutOrder, Run, RunFilter, RunLaunch, Status,
-    TOKEN_NAME_BYTES_MAX, TOKEN_TTL_MS_MAX, Token, TokenCreate, TokenCreated,
+    TOKEN_NAME_BYTES_MAX, TOKEN_TTL_MS_MAX, TaskOutput, Token, TokenCreate, TokenCreated,
 };
 use sluice_model::pipeline::{self, PluginRef};
 use sluice_model::{Digest, ExecutionId, JobName, NodeName, Role, RunId, TokenId, UnixMs};
@@ -24,9 +24,10 @@ use tokio_util::task::TaskTracker;
 
 use crate::artifacts::Artifacts;
 use crate::control::{Ask, Clock, Control};
-use crate::core::{ApiCall, Asker, Caller, LogTarget, Reply};
+use crate::core::{ApiCall, Asker, Caller, LogTarget, LogsOf, OutputCall, Reply};
 use crate::follow::{Follow, Readers, line_of};
-use crate::http::{Answer, ControlApi, draw_api_token};
+use crate::http::{Answer, ControlApi, OutputBytes, draw_api_token};
+use crate::outputs::Outputs;
 use crate::sessions::OpenSessions;
 use crate::store::{ApiTokenRecord, TokenRecord};
 
@@ -40,6 +41,7 @@ pub(crate) struct Operators {
     /// On whose behalf; `None` is the program itself.
     pub(crate) asker: Option<Arc<Asker>>,
     pub(crate) artifacts: Artifacts,
+    pub(crate) outputs: Outputs,
     pub(crate) open: OpenSessions,
     pub(crate) authority_sha256: [u8; 32],
     pub(crate) addresses: Arc<[Address]>,
@@ -140,31 +142,76 @@ impl ControlApi for Operators {
         ask!(self, ApiCall::Explain(job), Reply::Explain(explain) => *explain)
     }
 
-    async fn logs(&self, job: JobName, query: LogsQuery) -> Answer<Logs> {
-        let call = ApiCall::LogTargets(job, query.node.clone());
-        let targets: Vec<LogTarget> = ask!(self, call, Reply::LogTargets(targets) => targets)?;
+    async fn logs(&self, of: LogsOf, query: LogsQuery) -> Answer<Logs> {
+        let call = ApiCall::LogTargets(of, query.node.clone());
+        let targets: Vec<LogTarget> = ask!(self, call, Reply::LogTargets(targets, _) => targets)?;
         Ok(self.read_logs(targets, &query).await)
     }
 
     async fn follow_logs(
         &self,
-        job: JobName,
+        of: LogsOf,
         query: LogsQuery,
     ) -> Answer<mpsc::Receiver<Vec<LogEvent>>> {
         let permit = self.readers.admit()?;
-        let call = ApiCall::LogTargets(job.clone(), query.node.clone());
-        let targets: Vec<LogTarget> = ask!(self, call, Reply::LogTargets(targets) => targets)?;
+        let call = ApiCall::LogTargets(of.clone(), query.node.clone());
+        let targets: Vec<LogTarget> = ask!(self, call, Reply::LogTargets(targets, _) => targets)?;
         let follow = Follow {
             control: self.control.clone(),
             open: self.open.clone(),
             stop: self.stop.clone(),
-            job,
+            of,
             query,
             _permit: permit,
         };
         let (events, work) = follow.begin(targets);
         self.tasks.spawn(work);
         Ok(events)
+    }
+
+    async fn run_outputs(&self, id: RunId) -> Answer<Vec<TaskOutput>> {
+        let call = ApiCall::Output(OutputCall::OfRun(id));
+        ask!(self, call, Reply::TaskOutputs(outputs) => outputs)
+    }
+
+    async fn run_output(&self, id: RunId, job: JobName, node: NodeName) -> Answer<OutputBytes> {
+        let outputs = self.run_outputs(id).await?;
+        let found = outputs
+            .into_iter()
+            .find(|output| output.job == job && output.node.as_ref() == Some(&node));
+        let Some(output) = found else {
+            let message = format!("run {id} has no task of {job} on {node}");
+            return Err(ErrorBody::new(ErrorCode::NotFound, message)
+                .with_help(format!("`sluice run describe {id}` lists its tasks")));
+        };
+        let why = output.reason.unwrap_or_default();
+        match (output.state, output.bytes, output.digest) {
+            (OutputState::Held, Some(bytes), Some(digest)) => {
+                let file = match bytes {
+                    0 => None,
+                    _ => Some(self.outputs.read(digest).await.map_err(|error| {
+                        internal(format!(
+                            "the output of {job} on {node} cannot be read: {error}"
+                        ))
+                    })?),
+                };
+                Ok(OutputBytes {
+                    bytes,
+                    digest,
+                    file,
+                })
+            }
+            (OutputState::Pending | OutputState::Coming, ..) => {
+                let message = format!("the output of {job} on {node} is not here yet: {why}");
+                let next = output.next_action.unwrap_or_default();
+                Err(ErrorBody::new(ErrorCode::Conflict, message)
+                    .with_help(format!("it comes {next}")))
+            }
+            _ => {
+                let message = format!("there is no output of {job} on {node}: {why}");
+                Err(ErrorBody::new(ErrorCode::NotFound, message))
+            }
+        }
     }
 
     async fn launch(&self, launch: RunLaunch, key: Option<String>) -> Answer<Run> {

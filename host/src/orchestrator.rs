@@ -8,6 +8,7 @@
 //!     orchestrator.db     the store
 //!     resumption.db       TLS sessions, sealed; a cache
 //!     artifacts/          components by digest
+//!     outputs/            outputs of runs' tasks by digest
 //!     listen.toml         the ports that were taken where 0 was asked for
 //!     admin.hash          the operators' token, hashed
 //!     operator.toml       endpoint, CA and token for the CLI; mode 0600
@@ -36,6 +37,8 @@ use crate::follow::Readers;
 use crate::http::{self, AdminToken, AdminTokenHash, ApiListener};
 use crate::metrics::{Handshakes, Look};
 use crate::operators::Operators;
+use crate::outputs::pulling::Pulling;
+use crate::outputs::{Outputs, OutputsConfig};
 use crate::resumption;
 use crate::sessions::{self, OpenSessions, Shared};
 use crate::store::{SqliteStore, StoreError, TaskLimits};
@@ -82,6 +85,8 @@ pub struct OrchestratorConfig {
     pub local_pipelines: bool,
     /// How many tasks of runs are active at once.
     pub limits: TaskLimits,
+    /// How long outputs of runs are kept, and how much of them.
+    pub outputs: OutputsConfig,
 }
 
 impl OrchestratorConfig {
@@ -98,6 +103,7 @@ impl OrchestratorConfig {
             metrics: None,
             local_pipelines: false,
             limits: TaskLimits::default(),
+            outputs: OutputsConfig::default(),
         }
     }
 }
@@ -189,6 +195,12 @@ impl Orchestrator {
         let core =
             open_core(&path, &config, now).map_err(|source| StartError::Store { path, source })?;
         let artifacts = Artifacts::open(&dir.file("artifacts"))?;
+        let path = dir.file("outputs");
+        let outputs = Outputs::open(&path).map_err(|source| StartError::Io {
+            doing: "make the directory",
+            path,
+            source,
+        })?;
 
         let remembered = dir.remembered_ports();
         let timing = Timing::default();
@@ -221,6 +233,7 @@ impl Orchestrator {
             control: control.clone(),
             asker: None,
             artifacts: artifacts.clone(),
+            outputs: outputs.clone(),
             open: open.clone(),
             authority_sha256: authority.certificate_sha256(),
             addresses: Arc::clone(&addresses),
@@ -229,6 +242,16 @@ impl Orchestrator {
             stop: stop.clone(),
             tasks: tasks.clone(),
         };
+        let pulling = Pulling {
+            control: control.clone(),
+            open: open.clone(),
+            outputs,
+            config: config.outputs,
+            tally: Arc::clone(&tally),
+            clock,
+            stop: stop.clone(),
+        };
+        tasks.spawn(pulling.run());
         let handshakes = Arc::new(Handshakes::default());
         let shared = Shared {
             control: control.clone(),

@@ -128,12 +128,20 @@ impl OpenSessions {
     }
 
     async fn open_logs(&self, conn: ConnId, request: LogRequest) -> Result<LogReplies, String> {
+        let kind = stream_request::Kind::Logs(request);
+        self.ask(conn, kind).await.map(LogReplies)
+    }
+
+    /// Asks an edge something, over a stream of its own.
+    pub(crate) async fn ask(
+        &self,
+        conn: ConnId,
+        kind: stream_request::Kind,
+    ) -> Result<sluice_transport::Reply, String> {
         let session = self.get(conn).ok_or("it has just disconnected")?;
-        let request = StreamRequest {
-            kind: Some(stream_request::Kind::Logs(request)),
-        };
+        let request = StreamRequest { kind: Some(kind) };
         let reply = session.open_request(encode(&request)).await;
-        reply.map(LogReplies).map_err(|error| error.to_string())
+        reply.map_err(|error| error.to_string())
     }
 }
 

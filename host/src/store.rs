@@ -15,10 +15,12 @@ use sluice_model::{
 use sluice_protocol::{ObservedRow, OutcomeKey, Row};
 use sluice_scheduler::RolloutRecord;
 
+pub(crate) mod outputs;
 pub(crate) mod runs;
 mod schema;
 mod sqlite;
 
+pub use outputs::{OutputRecord, OutputStore, OutputWhere};
 pub use runs::{
     ActiveCounts, OPEN_TASKS_MAX, RunRecord, RunStore, RunsOf, TaskClaim, TaskEnd, TaskGroup,
     TaskLimits, TaskPhase, TaskRecord,
@@ -309,7 +311,7 @@ pub enum LifeRecord {
 }
 
 /// The durable state. Not one call here reads a clock or draws a random number. Every call may block for the disk.
-pub trait Store: RunStore {
+pub trait Store: RunStore + OutputStore {
     /// Starts collecting changes.
     fn begin(&mut self) -> Result<(), StoreError>;
     /// Makes all collected changes true together, on disk.

@@ -14,6 +14,7 @@ mod explain;
 mod job;
 mod logs;
 mod node;
+mod output;
 mod rollout;
 pub mod routes;
 mod run;
@@ -37,6 +38,7 @@ pub use logs::{
     AbsentNode, LOG_TAIL_DEFAULT, LOG_TAIL_MAX, LogEvent, LogLevel, LogLine, Logs, LogsQuery,
 };
 pub use node::{Node, NodeDetail, NodeLabels, NodeOrder};
+pub use output::{OutputState, TaskOutput};
 pub use rollout::{
     Rollout, RolloutEvent, RolloutFailure, RolloutNodes, RolloutOrder, RolloutSummary,
 };

@@ -53,6 +53,15 @@ pub const RUNS: &str = "/v1/runs";
 pub const RUN: &str = "/v1/runs/{id}";
 /// `POST` -> [`crate::Run`]: what waits ends, what runs is stopped.
 pub const RUN_CANCEL: &str = "/v1/runs/{id}/cancel";
+/// `GET` -> `[`[`crate::TaskOutput`]`]`, in the order of the run's tasks.
+pub const RUN_OUTPUT: &str = "/v1/runs/{id}/output";
+/// `GET` -> the raw bytes of one task's output, with its digest as `ETag`; `conflict` while it is not there yet,
+/// `not-found` when it will not be.
+pub const RUN_TASK_OUTPUT: &str = "/v1/runs/{id}/output/{job}/{node}";
+/// As [`JOB_LOGS`], of the executions of a run's tasks.
+pub const RUN_LOGS: &str = "/v1/runs/{id}/logs";
+/// As [`JOB_LOGS_FOLLOW`], of the executions of a run's tasks; ends when the run has.
+pub const RUN_LOGS_FOLLOW: &str = "/v1/runs/{id}/logs/follow";
 /// `POST` [`crate::DeployRequest`] -> [`crate::DeployReply`].
 pub const DEPLOY: &str = "/v1/deploy";
 /// `GET` -> `[`[`crate::Token`]`]`; `POST` [`crate::TokenCreate`] -> [`crate::TokenCreated`].

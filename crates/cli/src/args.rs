@@ -7,7 +7,7 @@ use std::time::Duration;
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum, ValueHint};
 use clap_complete::Shell;
 use sluice_edge_runtime::args::{CommandArgs, EdgeArgs};
-use sluice_model::pipeline::parse_duration;
+use sluice_model::pipeline::{parse_duration, parse_size};
 use sluice_model::{
     JobName, NodeName, Role, RunId, RunState, StageName, TokenId, check_label_key,
     check_label_value,
@@ -157,6 +157,7 @@ pub(crate) enum Command {
     #[command(
         after_help = "Examples:\n  sluice logs field-temps --tail 20\n  sluice logs field-temps --node e1 --since 10m\n  \
         sluice logs field-temps --follow --stage drop-debug\n  \
+        sluice logs --run 0c5e3c0e-8d25-4a4c-b3a7-0f1f5a0a6b11 --follow\n  \
         sluice logs field-temps --follow --output json | jq -r .message   # one object a line"
     )]
     Logs(LogsArgs),
@@ -232,6 +233,12 @@ pub(crate) struct OrchestratorArgs {
     /// A pool of places that batch jobs name with `pool`, and how many it has; repeatable
     #[arg(long, value_name = "NAME=SIZE", value_parser = pool)]
     pub(crate) pool: Vec<(String, u32)>,
+    /// Keep the outputs of runs for so long
+    #[arg(long, value_name = "DURATION", default_value = "30d", value_parser = positive_duration)]
+    pub(crate) keep_outputs: Duration,
+    /// Keep so much of them, such as 500MiB; the oldest go first
+    #[arg(long, value_name = "SIZE", default_value = "1GiB", value_parser = size)]
+    pub(crate) outputs_max: u64,
     /// How the log is written
     #[arg(long, value_enum, default_value_t = LogFormat::Human)]
     pub(crate) log: LogFormat,
@@ -268,12 +275,35 @@ pub(crate) enum RunCommand {
         /// The run
         id: RunId,
     },
+    /// What a run's tasks wrote to `[output.stdout]`: their bytes, in the order of the tasks
+    ///
+    /// The orchestrator keeps it (`--keep-outputs`, `--outputs-max`). With several tasks each one's name goes to standard
+    /// error. Exit 1 when an output is not there, saying why and when it comes. With --output json: what is known of each.
+    #[command(
+        after_help = "Examples:\n  sluice run output 0c5e3c0e-8d25-4a4c-b3a7-0f1f5a0a6b11 > report.json\n  \
+        sluice run output 0c5e3c0e-8d25-4a4c-b3a7-0f1f5a0a6b11 --task triage/e1 --wait=10m\n  \
+        sluice run output 0c5e3c0e-8d25-4a4c-b3a7-0f1f5a0a6b11 --output json"
+    )]
+    Output(RunOutputArgs),
     /// Call a run off: what waits ends, what runs is stopped
     #[command(after_help = "Examples:\n  sluice run cancel 0c5e3c0e-8d25-4a4c-b3a7-0f1f5a0a6b11")]
     Cancel {
         /// The run
         id: RunId,
     },
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct RunOutputArgs {
+    /// The run
+    pub(crate) id: RunId,
+    /// Only of this task
+    #[arg(long, value_name = "JOB/NODE", value_parser = job_and_node)]
+    pub(crate) task: Option<(JobName, NodeName)>,
+    /// Wait until the run has ended and its output is there: exit 5 at the deadline [default: 2m]
+    #[arg(long, value_name = "DURATION", num_args = 0..=1, require_equals = true,
+          default_missing_value = "2m", value_parser = positive_duration)]
+    pub(crate) wait: Option<Duration>,
 }
 
 #[derive(Debug, ClapArgs)]
@@ -589,7 +619,11 @@ impl std::str::FromStr for LabelChange {
 #[derive(Debug, ClapArgs)]
 pub(crate) struct LogsArgs {
     /// The job
-    pub(crate) job: JobName,
+    #[arg(required_unless_present = "run")]
+    pub(crate) job: Option<JobName>,
+    /// The newest tries of this run's tasks instead of a job's executions; --follow ends when the run has
+    #[arg(long, value_name = "ID", conflicts_with = "job")]
+    pub(crate) run: Option<RunId>,
     /// Only from this node
     #[arg(long, value_name = "NODE")]
     pub(crate) node: Option<NodeName>,
@@ -654,6 +688,17 @@ fn role(text: &str) -> Result<Role, String> {
         .map_err(|_| "one of reader, deployer, admin".to_owned())
 }
 
+fn job_and_node(text: &str) -> Result<(JobName, NodeName), String> {
+    let (job, node) = text
+        .split_once('/')
+        .ok_or_else(|| "write JOB/NODE".to_owned())?;
+    let job = job.parse().map_err(|rule| format!("a job's name {rule}"))?;
+    let node = node
+        .parse()
+        .map_err(|rule| format!("a node's name {rule}"))?;
+    Ok((job, node))
+}
+
 fn param(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
@@ -669,6 +714,10 @@ fn pool(text: &str) -> Result<(String, u32), String> {
         .map_err(|rule| format!("a pool's name {rule}"))?;
     let size = size.parse().ok().filter(|size| *size > 0);
     Ok((name.to_string(), size.ok_or_else(wrong)?))
+}
+
+fn size(text: &str) -> Result<u64, String> {
+    parse_size(text).map_err(|error| error.to_string())
 }
 
 fn positive_duration(text: &str) -> Result<Duration, String> {

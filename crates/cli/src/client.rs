@@ -217,6 +217,24 @@ impl Client {
         Err(self.refusal(status, &bytes))
     }
 
+    /// `GET` of raw bytes, which come in pieces.
+    pub(crate) async fn download<'a>(&'a self, path: &str) -> Result<ByteStream<'a>, Failure> {
+        let response = self
+            .request(Method::GET, path)
+            .send()
+            .await
+            .map_err(|error| self.unreachable(&error))?;
+        let status = response.status();
+        if status.is_success() {
+            return Ok(ByteStream {
+                client: self,
+                response,
+            });
+        }
+        let bytes = self.body(response).await?;
+        Err(self.refusal(status, &bytes))
+    }
+
     fn request(&self, method: Method, path: &str) -> RequestBuilder {
         self.http
             .request(method, format!("{}{path}", self.base))
@@ -337,6 +355,21 @@ impl LineStream<'_> {
         let lines = whole.split(|&byte| byte == b'\n');
         let lines = lines.filter(|line| !line.is_empty()).map(<[u8]>::to_vec);
         Ok(Some(lines.collect()))
+    }
+}
+
+/// An answer of raw bytes.
+pub(crate) struct ByteStream<'a> {
+    client: &'a Client,
+    response: Response,
+}
+
+impl ByteStream<'_> {
+    /// The next piece; `None` when it was the last, and all are there.
+    pub(crate) async fn next(&mut self) -> Result<Option<Vec<u8>>, Failure> {
+        let chunk = self.response.chunk().await;
+        let chunk = chunk.map_err(|error| self.client.unreachable(&error))?;
+        Ok(chunk.map(|chunk| chunk.to_vec()))
     }
 }
 

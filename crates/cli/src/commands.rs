@@ -18,6 +18,7 @@ mod doctor;
 mod local;
 mod logs;
 mod nodes;
+mod output;
 mod run;
 
 pub(crate) use deploy::deploy_file;
@@ -70,6 +71,7 @@ pub(crate) async fn execute(args: Args, out: &Out) -> Result<(), Failure> {
                     run::list(&client, out, &filter).await
                 }
                 RunCommand::Describe { id } => run::describe(&client, out, id).await,
+                RunCommand::Output(args) => output::output(&client, out, args).await,
                 RunCommand::Cancel { id } => run::cancel(&client, out, id).await,
             }
         }

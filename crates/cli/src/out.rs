@@ -78,11 +78,13 @@ impl Out {
 
     /// Writes a part of a result that has no end, and tells whether anybody still reads it.
     pub(crate) fn piece(&self, text: &str) -> Result<Reader, Failure> {
+        self.bytes(text.as_bytes())
+    }
+
+    /// [`Out::piece`] of bytes that need not be text.
+    pub(crate) fn bytes(&self, bytes: &[u8]) -> Result<Reader, Failure> {
         let mut stdout = io::stdout().lock();
-        match stdout
-            .write_all(text.as_bytes())
-            .and_then(|()| stdout.flush())
-        {
+        match stdout.write_all(bytes).and_then(|()| stdout.flush()) {
             Ok(()) => Ok(Reader::There),
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(Reader::Gone),
             Err(error) => Err(Failure::new(

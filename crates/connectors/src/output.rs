@@ -5,6 +5,7 @@
 //! again on the same handle, because a kernel that failed to write may report success the second time.
 
 use std::io::{self, Write};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -15,8 +16,10 @@ use crate::{AllowedPaths, PathError};
 
 #[cfg(feature = "output-discard")]
 mod discard;
-#[cfg(feature = "output-file")]
+#[cfg(any(feature = "output-file", feature = "output-stdout"))]
 mod file;
+#[cfg(feature = "output-stdout")]
+mod kept;
 #[cfg(feature = "output-stdout")]
 mod stdout;
 
@@ -76,6 +79,15 @@ pub enum StdoutTarget {
     Stream(Arc<dyn Fn() -> Box<dyn Write + Send> + Send + Sync>),
     /// A remote edge: diagnostic, acked at once.
     Log(Arc<dyn LineSink>),
+    /// A run's task on a remote edge: its output is kept in a file of its own, and told in the log, too.
+    Kept {
+        /// The file; nobody else writes to it.
+        path: PathBuf,
+        /// Records that do not fit any more are dropped and counted, and so are all after them.
+        bytes_max: u64,
+        /// Hears every record.
+        log: Arc<dyn LineSink>,
+    },
 }
 
 /// How far an output's own writing is known to be whole; stored beside the input's position.
@@ -90,6 +102,13 @@ pub enum OutputPosition {
         inode: u64,
         /// Its length then.
         bytes: u64,
+    },
+    /// A task's kept output.
+    Kept {
+        /// What is safe of it.
+        bytes: u64,
+        /// Records that found no room by then.
+        dropped: u64,
     },
 }
 
@@ -149,6 +168,9 @@ pub enum Output {
     /// `[output.stdout]`
     #[cfg(feature = "output-stdout")]
     Stdout(stdout::StdoutOutput),
+    /// `[output.stdout]` of a run's task
+    #[cfg(feature = "output-stdout")]
+    Kept(kept::KeptOutput),
     /// `[output.file]`
     #[cfg(feature = "output-file")]
     File(file::FileOutput),
@@ -170,7 +192,22 @@ impl Output {
             #[cfg(feature = "output-stdout")]
             OutputSettings::Stdout {
                 codec: Codec::Lines,
-            } => Ok(Self::Stdout(stdout::StdoutOutput::new(stdout))),
+            } => match stdout {
+                StdoutTarget::Stream(open) => {
+                    Ok(Self::Stdout(stdout::StdoutOutput::to_stream(open)))
+                }
+                StdoutTarget::Log(log) => Ok(Self::Stdout(stdout::StdoutOutput::to_log(log))),
+                StdoutTarget::Kept {
+                    path,
+                    bytes_max,
+                    log,
+                } => {
+                    let (path, bytes_max, log) = (path.clone(), *bytes_max, Arc::clone(log));
+                    blocking(move || kept::KeptOutput::open(&path, bytes_max, log, position))
+                        .await
+                        .map(Self::Kept)
+                }
+            },
             #[cfg(feature = "output-file")]
             OutputSettings::File {
                 path,
@@ -209,6 +246,8 @@ impl Output {
         match self {
             #[cfg(feature = "output-stdout")]
             Self::Stdout(output) => output.write(records).await,
+            #[cfg(feature = "output-stdout")]
+            Self::Kept(output) => output.write(records).await,
             #[cfg(feature = "output-file")]
             Self::File(output) => output.write(records).await,
             #[cfg(feature = "output-discard")]
@@ -233,6 +272,8 @@ impl Output {
         match self {
             #[cfg(feature = "output-stdout")]
             Self::Stdout(output) => output.sync().await,
+            #[cfg(feature = "output-stdout")]
+            Self::Kept(_) => Ok(()),
             #[cfg(feature = "output-file")]
             Self::File(_) => Ok(()),
             #[cfg(feature = "output-discard")]
@@ -251,6 +292,8 @@ impl Output {
         match self {
             #[cfg(feature = "output-stdout")]
             Self::Stdout(output) => output.sync().await,
+            #[cfg(feature = "output-stdout")]
+            Self::Kept(output) => output.sync().await,
             #[cfg(feature = "output-file")]
             Self::File(output) => output.sync().await,
             #[cfg(feature = "output-discard")]
@@ -267,6 +310,8 @@ impl Output {
     /// When [`Output::sync`] is due at the latest; `None` when nothing waits.
     pub fn sync_at(&self) -> Option<Instant> {
         match self {
+            #[cfg(feature = "output-stdout")]
+            Self::Kept(output) => output.sync_at(),
             #[cfg(feature = "output-file")]
             Self::File(output) => output.sync_at(),
             #[cfg(any(feature = "output-stdout", feature = "output-discard"))]
@@ -285,6 +330,8 @@ impl Output {
         match self {
             #[cfg(feature = "output-stdout")]
             Self::Stdout(output) => output.acked(),
+            #[cfg(feature = "output-stdout")]
+            Self::Kept(output) => output.acked(),
             #[cfg(feature = "output-file")]
             Self::File(output) => output.acked(),
             #[cfg(feature = "output-discard")]
@@ -301,6 +348,8 @@ impl Output {
     /// What to give [`Output::open`] the next time; true of everything acked.
     pub fn position(&self) -> Option<OutputPosition> {
         match self {
+            #[cfg(feature = "output-stdout")]
+            Self::Kept(output) => Some(output.position()),
             #[cfg(feature = "output-file")]
             Self::File(output) => Some(output.position()),
             #[cfg(any(feature = "output-stdout", feature = "output-discard"))]

@@ -6,6 +6,7 @@
 mod digest;
 mod ids;
 mod names;
+mod output;
 pub mod pipeline;
 mod state;
 mod time;
@@ -19,6 +20,7 @@ pub use names::{
     CommandName, JobName, Labels, NameError, NodeName, StageName, check_label_key,
     check_label_value,
 };
+pub use output::OutputFacts;
 pub use state::{
     Desired, ExecutionState, FailReason, JobState, NextAction, NodeState, ObservedPhase, OnLost,
     PendingReason, Role, RolloutPhase, RunState, TaskState,

@@ -29,9 +29,9 @@ mod spec;
 pub use frame::{FRAME_BYTES_MAX, FrameError, decode, encode};
 pub use message::{
     Begin, COUNTER_MAX, Counters, EdgeMessage, Heartbeat, HeartbeatAck, Hello, JoinReply,
-    JoinRequest, LogLine, LogReply, LogRequest, OrchestratorMessage, PullReply, PullRequest,
-    Received, Reject, Renew, Renewed, Resync, Row, Rows, SpecBytes, StreamRequest, Welcome,
-    WirePosition, edge_message, orchestrator_message, stream_request,
+    JoinRequest, LogLine, LogReply, LogRequest, OrchestratorMessage, OutputRequest, PullReply,
+    PullRequest, Received, Reject, Renew, Renewed, Resync, Row, Rows, SpecBytes, StreamRequest,
+    Welcome, WirePosition, edge_message, orchestrator_message, stream_request,
 };
 pub use parts::{CollectError, Collector, Splitter};
 pub use row::{AssignmentRow, ObservedRow, OutcomeKey, ROW_BYTES_MAX, RowError};

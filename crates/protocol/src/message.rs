@@ -434,7 +434,7 @@ pub struct JoinReply {
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct StreamRequest {
     /// The request.
-    #[prost(oneof = "stream_request::Kind", tags = "1, 2")]
+    #[prost(oneof = "stream_request::Kind", tags = "1, 2, 3")]
     pub kind: Option<stream_request::Kind>,
 }
 
@@ -449,7 +449,21 @@ pub mod stream_request {
         /// Orchestrator to edge.
         #[prost(message, tag = "2")]
         Logs(super::LogRequest),
+        /// Orchestrator to edge.
+        #[prost(message, tag = "3")]
+        Output(super::OutputRequest),
     }
+}
+
+/// What a run's task wrote, from `offset` on, please. Answered as a pull is: a [`PullReply`], then the raw bytes.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub struct OutputRequest {
+    /// The execution, 16 bytes.
+    #[prost(bytes = "vec", tag = "1")]
+    pub execution: Vec<u8>,
+    /// Bytes already here.
+    #[prost(uint64, tag = "2")]
+    pub offset: u64,
 }
 
 /// A component from `offset` on, please.

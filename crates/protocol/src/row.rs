@@ -3,8 +3,8 @@
 
 use prost::Message;
 use sluice_model::{
-    Attempt, Desired, Digest, ExecutionId, FailReason, JobId, JobName, ObservedPhase, Slot, UnixMs,
-    Version,
+    Attempt, Desired, Digest, ExecutionId, FailReason, JobId, JobName, ObservedPhase, OutputFacts,
+    Slot, UnixMs, Version,
 };
 
 use crate::COUNTER_MAX;
@@ -160,6 +160,8 @@ pub struct ObservedRow {
     pub running_version: Option<Version>,
     /// The edge's wall clock when the row was written.
     pub at: UnixMs,
+    /// What a run's task wrote; absent while it runs, and for what keeps none.
+    pub output: Option<OutputFacts>,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -192,6 +194,13 @@ struct WireObserved {
     running_version: Option<u64>,
     #[prost(int64, tag = "14")]
     at: i64,
+    #[prost(uint64, tag = "15")]
+    output_bytes: u64,
+    /// Empty: there is no output.
+    #[prost(bytes = "vec", tag = "16")]
+    output_digest: Vec<u8>,
+    #[prost(uint64, tag = "17")]
+    output_dropped: u64,
 }
 
 impl ObservedRow {
@@ -212,6 +221,12 @@ impl ObservedRow {
             dead_letters: self.dead_letters,
             running_version: self.running_version.map(|version| version.0),
             at: self.at.0,
+            output_bytes: self.output.map_or(0, |output| output.bytes),
+            output_digest: self
+                .output
+                .map(|output| output.digest.as_bytes().to_vec())
+                .unwrap_or_default(),
+            output_dropped: self.output.map_or(0, |output| output.dropped),
         }
         .encode_to_vec()
     }
@@ -242,6 +257,14 @@ impl ObservedRow {
             dead_letters: wire.dead_letters,
             running_version: wire.running_version.map(Version),
             at: UnixMs(wire.at),
+            output: match wire.output_digest.as_slice() {
+                [] => None,
+                digest => Some(OutputFacts {
+                    bytes: counter(wire.output_bytes, "output_bytes")?,
+                    digest: Digest::from_slice(digest).ok_or(bad("output_digest"))?,
+                    dropped: counter(wire.output_dropped, "output_dropped")?,
+                }),
+            },
         })
     }
 
@@ -327,6 +350,11 @@ mod tests {
             dead_letters: u64::MAX,
             running_version: Some(Version(COUNTER_MAX)),
             at: UnixMs(i64::MIN),
+            output: Some(OutputFacts {
+                bytes: COUNTER_MAX,
+                digest: Digest::of(b"output"),
+                dropped: COUNTER_MAX,
+            }),
         };
         let bytes = observed.encode();
         assert!(bytes.len() <= ROW_BYTES_MAX, "{}", bytes.len());

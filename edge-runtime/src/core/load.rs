@@ -158,6 +158,7 @@ fn counters_of(row: &ObservedRow) -> Counters {
         records_in: row.records_in,
         records_out: row.records_out,
         dead_letters: row.dead_letters,
+        output: row.output,
         ..Counters::default()
     }
 }

@@ -82,6 +82,7 @@ impl State {
             dead_letters: counters.dead_letters,
             running_version: seen.running_version,
             at: now.unix,
+            output: counters.output,
         }
     }
 

@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde::{Deserialize, Serialize};
 use sluice_metrics::{Timed, Timings};
+use sluice_model::OutputFacts;
 
 /// What an execution has done since its version's first start on this edge.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -21,6 +22,9 @@ pub struct Counters {
     pub retries: u64,
     /// Log lines and stdout records that found no room.
     pub log_lines_dropped: u64,
+    /// What a run's task wrote, measured when it has ended; the checkpoint does not remember it.
+    #[serde(skip)]
+    pub output: Option<OutputFacts>,
 }
 
 /// [`Counters`] that tasks add to and anybody reads.
@@ -141,6 +145,7 @@ impl Tally {
             dead_letters_dropped: self.dead_letters_dropped.load(Ordering::Relaxed),
             retries: self.retries.load(Ordering::Relaxed),
             log_lines_dropped: self.log_lines_dropped.load(Ordering::Relaxed),
+            output: None,
         }
     }
 }

@@ -13,6 +13,7 @@ use tokio::sync::mpsc;
 
 use super::counters::Tally;
 use super::flow::Flight;
+use super::kept;
 use super::lane::{LaneInput, LaneOutput, LaneTaker, lane};
 use super::log::{self, Log, LogLevel, LogWriter};
 use super::stages::{StageLane, Stages};
@@ -53,6 +54,11 @@ pub fn prepare(
     let (log, log_writer) = log::open(&plan.state_dir, &tally, listener);
     let stdout = match &context.inner.options.console {
         Some(console) => StdoutTarget::Stream(Arc::clone(&console.stdout)),
+        None if plan.pipeline.batch.is_some() => StdoutTarget::Kept {
+            path: kept::path(&plan.state_dir),
+            bytes_max: kept::OUTPUT_BYTES_MAX,
+            log: Arc::new(log.clone()),
+        },
         None => StdoutTarget::Log(Arc::new(log.clone())),
     };
     let prepared = settings(context, &plan).and_then(|settings| {

@@ -10,7 +10,7 @@ use std::any::Any;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sluice_connectors::{Input, InputError, Output, OutputError};
+use sluice_connectors::{Input, InputError, Output, OutputError, OutputPosition, StdoutTarget};
 use sluice_model::FailReason;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -19,6 +19,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use super::checkpoint::{Checkpoint, CheckpointError};
 use super::counters::{Counters, Tally};
 use super::flow::{Flight, IN_FLIGHT_BATCHES_MAX, InputRan, InputTask, run_input};
+use super::kept;
 use super::log::{Log, LogLevel};
 use super::output_task::{OutputFault, OutputTask, Progress, blocking};
 use super::prepare::Prepared;
@@ -111,6 +112,7 @@ async fn live(
         log_writer,
     } = prepared;
     let resumes = input.resumes();
+    let keeps_output = matches!(stdout, StdoutTarget::Kept { .. });
     let log_done = CancellationToken::new();
     let logging = tokio::spawn(log_writer.run(log_done.clone()));
 
@@ -129,6 +131,8 @@ async fn live(
             stdin,
         )
         .await?;
+        let position = output_position(&checkpoint);
+        let output = Output::open(output, position, &options.allowed, &stdout).await?;
         Ok::<_, OpenError>((checkpoint, input, output))
     };
     let ended = match opened.await {
@@ -181,12 +185,31 @@ async fn live(
         }
     };
 
-    log.runner(ended.0.level(), ended.0.to_string());
+    let (end, mut counters) = ended;
+    if keeps_output {
+        let state_dir = plan.state_dir.clone();
+        match blocking(move || kept::close(&state_dir)).await {
+            Ok(facts) => counters.output = facts,
+            Err(error) => log.runner(
+                LogLevel::Error,
+                format!("its output cannot be read any more: {error}"),
+            ),
+        }
+    }
+    log.runner(end.level(), end.to_string());
     drop(log);
     log_done.cancel();
     // A disk that does not answer must not keep an ended execution from being told of.
     let _ = tokio::time::timeout(LOG_FLUSH_MAX, logging).await;
-    ended
+    (end, counters)
+}
+
+/// Where the output goes on. A kept one goes with its input: when that has no position, all of it comes again.
+fn output_position(checkpoint: &Checkpoint) -> Option<OutputPosition> {
+    match checkpoint.output {
+        Some(OutputPosition::Kept { .. }) if checkpoint.input.is_none() => None,
+        position => position,
+    }
 }
 
 /// How one task ended.

@@ -91,6 +91,9 @@ impl<S: Store> Core<S> {
         }
         let shown = self.show_node(&node);
         let until = node.certificate_expires_at.max(step.now.unix);
+        let lost = format!("its node {name} was deleted before it came");
+        self.store
+            .lose_outputs_of_node(node.id, &lost, step.now.unix)?;
         self.store.delete_node(node.id, until.plus(RENEWAL_GRACE))?;
         self.cut_off(&node, RejectCode::Deleted, &deleted_message(name), step);
         self.absent.remove(&node.id);

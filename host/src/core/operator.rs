@@ -6,21 +6,25 @@ use std::sync::Arc;
 use sluice_api::{
     AuditEntry, AuditQuery, DeployOutcome, DeployReply, DeployRequest, ErrorBody, ErrorCode,
     Execution, ExecutionFilter, Explain, Job, JobDetail, JobVersion, Node, NodeDetail, NodeOrder,
-    Rollout, RolloutOrder, Run, RunFilter, RunLaunch, Status, Token,
+    Rollout, RolloutOrder, Run, RunFilter, RunLaunch, Status, TaskOutput, Token,
 };
 use sluice_model::pipeline::{self, Kind, Params, Pipeline, PluginRef};
 use sluice_model::{
-    Desired, Digest, ExecutionId, JobId, JobName, NodeName, RunId, TokenId, UnixMs, Version,
+    Desired, Digest, ExecutionId, JobId, JobName, NodeId, NodeName, RunId, TokenId, UnixMs, Version,
 };
 use sluice_protocol::{Spec, SpecComponent};
 use sluice_scheduler::mismatch;
 use tracing::info;
 
+use super::outputs::{OutputCall, OutputTarget};
 use super::rollout::no_rollout;
+use super::runs::no_run;
 use super::view::Of;
 use super::view::rollout::show_rollout;
 use super::{Asker, Caller, ConnId, Core, Joined, Step};
-use crate::store::{ApiTokenRecord, JobRecord, Store, StoreError, TokenRecord, VersionOrigin};
+use crate::store::{
+    ApiTokenRecord, JobRecord, Store, StoreError, TaskPhase, TokenRecord, VersionOrigin,
+};
 
 /// Stages' components of one pipeline, at most; a frame's worth of spec.
 const STAGES_MAX: usize = 256;
@@ -60,8 +64,8 @@ pub enum ApiCall {
     ExecutionAt(JobName, NodeName),
     /// Why each node does or does not run a job.
     Explain(JobName),
-    /// Where a job's logs are.
-    LogTargets(JobName, Option<NodeName>),
+    /// Where logs are.
+    LogTargets(LogsOf, Option<NodeName>),
     /// Makes, changes or starts a job. The components were found to be there, with these sizes.
     Deploy(DeployRequest, BTreeMap<Digest, u64>),
     /// How a job's newest version reaches its nodes.
@@ -98,6 +102,17 @@ pub enum ApiCall {
     Run(RunId),
     /// Calls a run off.
     CancelRun(RunId),
+    /// About outputs of runs.
+    Output(OutputCall),
+}
+
+/// Whose logs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LogsOf {
+    /// Those of a job's executions.
+    Job(JobName),
+    /// Those of the newest tries of a run's tasks.
+    Run(RunId),
 }
 
 impl ApiCall {
@@ -151,6 +166,7 @@ impl ApiCall {
             | Self::Tokens
             | Self::Runs(_)
             | Self::Run(_)
+            | Self::Output(_)
             | Self::ComponentUse => false,
         }
     }
@@ -206,8 +222,8 @@ pub enum Reply {
     Explain(Box<Explain>),
     /// To `Rollout` and `RolloutOrder`.
     Rollout(Box<Rollout>),
-    /// To `LogTargets`.
-    LogTargets(Vec<LogTarget>),
+    /// To `LogTargets`; and why no more lines will be written, when that is so.
+    LogTargets(Vec<LogTarget>, Option<String>),
     /// To `History`.
     History(Vec<JobVersion>),
     /// To `Deploy` and `Rollback`.
@@ -218,7 +234,13 @@ pub enum Reply {
     Run(Box<Run>),
     /// To `Runs`.
     Runs(Vec<Run>),
-    /// To `CreateToken`.
+    /// To `OutputCall::OfRun`.
+    TaskOutputs(Vec<TaskOutput>),
+    /// To `OutputCall::Lacking`.
+    OutputTargets(Vec<OutputTarget>),
+    /// To `OutputCall::Sweep`: the contents that are wanted.
+    OutputDigests(BTreeSet<Digest>),
+    /// To `CreateToken`, and to what is only told.
     Done,
     /// To a join.
     Joined(Joined),
@@ -271,7 +293,7 @@ impl<S: Store> Core<S> {
             },
             ApiCall::Rollout(name) => self.rollout(&name, None, now)?,
             ApiCall::RolloutOrder(name, order) => self.rollout(&name, Some(order), now)?,
-            ApiCall::LogTargets(job, node) => self.log_targets(&job, node.as_ref())?,
+            ApiCall::LogTargets(of, node) => self.log_targets(&of, node.as_ref())?,
             ApiCall::Deploy(request, sizes) => self.deploy(&request, &sizes, step)?,
             ApiCall::StartJob(name) => self.set_stopped(&name, false, step)?,
             ApiCall::StopJob(name) => self.set_stopped(&name, true, step)?,
@@ -321,6 +343,7 @@ impl<S: Store> Core<S> {
             ApiCall::Runs(filter) => self.list_runs(&filter, now)?,
             ApiCall::Run(id) => self.run(id, now)?,
             ApiCall::CancelRun(id) => self.cancel_run(id, step)?,
+            ApiCall::Output(call) => self.call_output(call, step)?,
         })
     }
 
@@ -374,13 +397,29 @@ impl<S: Store> Core<S> {
         })
     }
 
-    fn log_targets(
-        &mut self,
-        job: &JobName,
-        node: Option<&NodeName>,
-    ) -> Result<Called, StoreError> {
-        let Some(record) = self.store.job_by_name(job)? else {
-            return Ok(Err(no_job(job)));
+    fn log_targets(&mut self, of: &LogsOf, node: Option<&NodeName>) -> Result<Called, StoreError> {
+        let mut over = None;
+        let executions: Vec<(NodeId, ExecutionId)> = match of {
+            LogsOf::Job(job) => {
+                let Some(record) = self.store.job_by_name(job)? else {
+                    return Ok(Err(no_job(job)));
+                };
+                let executions = self.store.executions_of_job(record.id)?;
+                executions.iter().map(|it| (it.node, it.id)).collect()
+            }
+            LogsOf::Run(id) => {
+                if self.store.run(*id)?.is_none() {
+                    return Ok(Err(no_run(*id)));
+                }
+                let tasks = self.store.tasks_of_run(*id)?;
+                if tasks.iter().all(|task| task.phase == TaskPhase::Ended) {
+                    over = Some(format!("run {id} has ended"));
+                }
+                let placed = tasks.into_iter();
+                placed
+                    .filter_map(|task| Some((task.node?.0, task.execution?)))
+                    .collect()
+            }
         };
         if let Some(name) = node
             && self.store.node_by_name(name)?.is_none()
@@ -388,21 +427,19 @@ impl<S: Store> Core<S> {
             return Ok(Err(no_node(name)));
         }
         let nodes = self.all_nodes()?;
-        let mut targets: Vec<LogTarget> = self
-            .store
-            .executions_of_job(record.id)?
+        let mut targets: Vec<LogTarget> = executions
             .into_iter()
-            .filter_map(|execution| {
-                let at = nodes.get(&execution.node)?;
+            .filter_map(|(on, execution)| {
+                let at = nodes.get(&on)?;
                 node.is_none_or(|name| at.name == *name).then(|| LogTarget {
                     node: at.name.clone(),
-                    execution: execution.id,
+                    execution,
                     conn: self.live.get(&at.id).copied(),
                 })
             })
             .collect();
         targets.sort_by(|a, b| a.node.cmp(&b.node));
-        Ok(Ok(Reply::LogTargets(targets)))
+        Ok(Ok(Reply::LogTargets(targets, over)))
     }
 
     fn rollout(

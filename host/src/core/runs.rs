@@ -32,7 +32,7 @@ pub(super) mod place;
 mod view;
 
 /// Ended tries of a job that a node keeps, with their logs and state; older ones are purged.
-const TRIES_KEPT: usize = 5;
+pub(super) const TRIES_KEPT: usize = 5;
 
 /// Runs that are kept; the oldest ended ones go.
 const RUNS_KEPT: usize = 20_000;
@@ -339,12 +339,17 @@ impl<S: Store> Core<S> {
         self.settle_task(&task, step)
     }
 
-    fn reorder(
+    pub(super) fn reorder(
         &mut self,
         execution: ExecutionRecord,
         desired: Desired,
         step: &mut Step,
     ) -> Result<(), StoreError> {
+        if desired == Desired::Purge {
+            let reason = "its edge was ordered to purge it before it came";
+            self.store
+                .lose_output(execution.id, reason, step.now.unix)?;
+        }
         let Some(job) = self.store.job(execution.job)? else {
             return Ok(());
         };
@@ -519,12 +524,10 @@ impl<S: Store> Core<S> {
                 self.reorder(record, Desired::Stop, step)?;
             }
         }
-        for old in self.store.old_executions(task.job, *node, TRIES_KEPT)? {
-            if let Some(old) = self.store.execution(old)? {
-                self.reorder(old, Desired::Purge, step)?;
-            }
+        if end.state.is_none() {
+            self.store.drop_output(id)?;
         }
-        Ok(())
+        self.purge_old_tries(task.job, *node, step)
     }
 
     /// After a process start: claims of processes that are no more are this one's. The state directory has one process

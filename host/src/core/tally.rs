@@ -25,6 +25,10 @@ pub struct Tally {
     pub store_failures: AtomicU64,
     /// The store waits for room.
     pub disk_full: AtomicBool,
+    /// Outputs of tasks that edges told of; grows before they can be asked for.
+    pub outputs_noted: AtomicU64,
+    /// Some lacked when it was looked last.
+    pub outputs_lacking: AtomicBool,
     /// From sending assignments to their acknowledgement.
     pub acks: Timings,
     /// Rounds: deciding and committing what waited together. Counted by whoever runs the core.

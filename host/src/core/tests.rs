@@ -18,6 +18,7 @@ mod audit;
 mod full;
 mod identity;
 mod listing;
+mod outputs;
 mod reports;
 mod runs;
 mod versions;
@@ -375,6 +376,7 @@ fn observed(row: &AssignmentRow, phase: ObservedPhase) -> ObservedRow {
         dead_letters: 1,
         running_version: None,
         at: UnixMs(1),
+        output: None,
     }
 }
 

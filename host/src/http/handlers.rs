@@ -15,21 +15,26 @@ use sluice_api::{
     ErrorBody, ErrorCode, Execution, ExecutionFilter, Explain, Job, JobDetail, JobVersion,
     LogEvent, Logs, LogsQuery, MISSING_DIGESTS_MAX, MissingArtifacts, MissingReply, Node,
     NodeDetail, NodeLabels, NodeOrder, Plugin, RollbackRequest, Rollout, RolloutOrder, Run,
-    RunFilter, RunLaunch, Status, Token, TokenCreate, TokenCreated, routes,
+    RunFilter, RunLaunch, Status, TaskOutput, Token, TokenCreate, TokenCreated, routes,
 };
 use sluice_model::{Digest, ExecutionId, JobName, NodeName, Role, RunId, TokenId};
+use tokio_util::io::ReaderStream;
 
 use super::ControlApi;
 use super::answer::{Body, Failure, Filter, Reply, Segments, no_method, no_route};
 use super::auth::{AdminTokenHash, Doors, require_token};
 use super::table::{By, Operation, Shared, Table};
 use crate::artifacts::{ArtifactError, Artifacts};
+use crate::core::LogsOf;
 
 /// Most bytes of a JSON body: a pipeline of 256 KiB in which every character is escaped as `\u0000` fits.
 pub(super) const BODY_BYTES_MAX: usize = 2 << 20;
 
 /// A reader that follows logs gets a blank line when nothing came for this long: silence would end the connection.
 const FOLLOW_SILENCE_MAX: Duration = Duration::from_secs(15);
+
+/// Bytes of an output that are read at once.
+const OUTPUT_CHUNK_BYTES: usize = 64 * 1024;
 
 /// Longest silence within an upload.
 const UPLOAD_SILENCE_MAX: Duration = Duration::from_secs(30);
@@ -138,6 +143,19 @@ pub(super) fn table<C: ControlApi>(shared: Shared<C>) -> Table<C> {
         .row(
             Op::post("run.cancel", routes::RUN_CANCEL, Deployer),
             cancel_run::<C>,
+        )
+        .row(
+            Op::get("run.output", routes::RUN_OUTPUT, Reader),
+            run_outputs::<C>,
+        )
+        .row(
+            Op::get("run.output.task", routes::RUN_TASK_OUTPUT, Reader).streams(),
+            run_output::<C>,
+        )
+        .row(Op::get("run.logs", routes::RUN_LOGS, Reader), run_logs::<C>)
+        .row(
+            Op::get("run.logs.follow", routes::RUN_LOGS_FOLLOW, Reader).streams(),
+            follow_run_logs::<C>,
         )
         .row(
             Op::post("job.deploy", routes::DEPLOY, Deployer),
@@ -318,7 +336,24 @@ async fn logs<C: ControlApi>(
     Filter(query): Filter<LogsQuery>,
 ) -> Reply<Logs> {
     check_tail(&query)?;
-    Ok(axum::Json(control.logs(name, query).await?))
+    Ok(axum::Json(control.logs(LogsOf::Job(name), query).await?))
+}
+
+async fn run_logs<C: ControlApi>(
+    By(control): By<C>,
+    Segments(id): Segments<RunId>,
+    Filter(query): Filter<LogsQuery>,
+) -> Reply<Logs> {
+    check_tail(&query)?;
+    Ok(axum::Json(control.logs(LogsOf::Run(id), query).await?))
+}
+
+async fn follow_run_logs<C: ControlApi>(
+    By(control): By<C>,
+    Segments(id): Segments<RunId>,
+    Filter(query): Filter<LogsQuery>,
+) -> Result<Response, Failure> {
+    followed(&control, LogsOf::Run(id), query).await
 }
 
 async fn follow_logs<C: ControlApi>(
@@ -326,8 +361,16 @@ async fn follow_logs<C: ControlApi>(
     Segments(name): Segments<JobName>,
     Filter(query): Filter<LogsQuery>,
 ) -> Result<Response, Failure> {
+    followed(&control, LogsOf::Job(name), query).await
+}
+
+async fn followed<C: ControlApi>(
+    control: &C,
+    of: LogsOf,
+    query: LogsQuery,
+) -> Result<Response, Failure> {
     check_tail(&query)?;
-    let events = control.follow_logs(name, query).await?;
+    let events = control.follow_logs(of, query).await?;
     let chunks = futures_util::stream::unfold(events, async |mut events| {
         let chunk = match tokio::time::timeout(FOLLOW_SILENCE_MAX, events.recv()).await {
             Ok(Some(piece)) => json_lines(&piece),
@@ -420,6 +463,30 @@ async fn runs<C: ControlApi>(
 
 async fn run<C: ControlApi>(By(control): By<C>, Segments(id): Segments<RunId>) -> Reply<Run> {
     Ok(axum::Json(control.run(id).await?))
+}
+
+async fn run_outputs<C: ControlApi>(
+    By(control): By<C>,
+    Segments(id): Segments<RunId>,
+) -> Reply<Vec<TaskOutput>> {
+    Ok(axum::Json(control.run_outputs(id).await?))
+}
+
+async fn run_output<C: ControlApi>(
+    By(control): By<C>,
+    Segments((id, job, node)): Segments<(RunId, JobName, NodeName)>,
+) -> Result<Response, Failure> {
+    let output = control.run_output(id, job, node).await?;
+    let head = [
+        (CONTENT_TYPE, "application/octet-stream".to_owned()),
+        (CONTENT_LENGTH, output.bytes.to_string()),
+        (ETAG, format!("\"{}\"", output.digest)),
+    ];
+    let body = match output.file {
+        Some(file) => RawBody::from_stream(ReaderStream::with_capacity(file, OUTPUT_CHUNK_BYTES)),
+        None => RawBody::empty(),
+    };
+    Ok((head, body).into_response())
 }
 
 async fn cancel_run<C: ControlApi>(

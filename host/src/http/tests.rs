@@ -22,6 +22,13 @@ struct Fake {
     recorded: Arc<Mutex<Vec<String>>>,
 }
 
+fn whose(of: &LogsOf) -> String {
+    match of {
+        LogsOf::Job(job) => job.to_string(),
+        LogsOf::Run(run) => run.to_string(),
+    }
+}
+
 /// A token that the fake control knows.
 fn token_of(role: Role) -> String {
     format!("sluice-api-{role}-{}", "a".repeat(64))
@@ -90,6 +97,21 @@ impl ControlApi for Fake {
 
     async fn cancel_run(&self, id: RunId) -> Answer<Run> {
         self.gone(format!("cancel {id}"))
+    }
+
+    async fn run_outputs(&self, id: RunId) -> Answer<Vec<TaskOutput>> {
+        self.gone(format!("outputs of {id}"))
+    }
+
+    async fn run_output(&self, id: RunId, job: JobName, node: NodeName) -> Answer<OutputBytes> {
+        self.note(format!("output of {job} on {node} in {id}"));
+        let path = std::env::temp_dir().join(format!("sluice-output-{}", std::process::id()));
+        std::fs::write(&path, "one\ntwo\n").unwrap();
+        Ok(OutputBytes {
+            bytes: 8,
+            digest: Digest::of(b"one\ntwo\n"),
+            file: Some(tokio::fs::File::open(&path).await.unwrap()),
+        })
     }
 
     fn status(&self) -> impl Future<Output = Answer<Status>> + Send {
@@ -161,17 +183,18 @@ impl ControlApi for Fake {
         std::future::ready(self.gone(format!("explain {job}")))
     }
 
-    fn logs(&self, job: JobName, query: LogsQuery) -> impl Future<Output = Answer<Logs>> + Send {
-        self.note(format!("logs {job} {:?} {:?}", query.node, query.tail));
+    fn logs(&self, of: LogsOf, query: LogsQuery) -> impl Future<Output = Answer<Logs>> + Send {
+        let of = whose(&of);
+        self.note(format!("logs {of} {:?} {:?}", query.node, query.tail));
         std::future::ready(Ok(Logs::default()))
     }
 
     fn follow_logs(
         &self,
-        job: JobName,
+        of: LogsOf,
         query: LogsQuery,
     ) -> impl Future<Output = Answer<mpsc::Receiver<Vec<LogEvent>>>> + Send {
-        self.note(format!("follow {job} {:?}", query.node));
+        self.note(format!("follow {} {:?}", whose(&of), query.node));
         let (to, events) = mpsc::channel(2);
         let node: NodeName = "e1".parse().unwrap();
         let why = "it is not connected".to_owned();
@@ -354,6 +377,13 @@ fn every_route() -> Vec<(&'static str, String)> {
         ("POST", routes::RUNS.to_owned()),
         ("GET", routes::fill(routes::RUN, &[EXECUTION])),
         ("POST", routes::fill(routes::RUN_CANCEL, &[EXECUTION])),
+        ("GET", routes::fill(routes::RUN_OUTPUT, &[EXECUTION])),
+        (
+            "GET",
+            routes::fill(routes::RUN_TASK_OUTPUT, &[EXECUTION, "j", "e1"]),
+        ),
+        ("GET", routes::fill(routes::RUN_LOGS, &[EXECUTION])),
+        ("GET", routes::fill(routes::RUN_LOGS_FOLLOW, &[EXECUTION])),
         ("POST", routes::ARTIFACTS_MISSING.to_owned()),
         ("PUT", routes::fill(routes::ARTIFACT, &[DIGEST])),
     ]
@@ -505,6 +535,10 @@ async fn every_route_reaches_its_operation() {
             "launch j None",
             &format!("run {EXECUTION}"),
             &format!("cancel {EXECUTION}"),
+            &format!("outputs of {EXECUTION}"),
+            &format!("output of j on e1 in {EXECUTION}"),
+            &format!("logs {EXECUTION} None None"),
+            &format!("follow {EXECUTION} None"),
         ]
     );
 }
@@ -541,6 +575,14 @@ async fn what_is_followed_comes_as_one_json_object_a_line() {
     );
     let too_much = "/v1/jobs/j/logs/follow?tail=10001";
     assert_eq!(served.ask("GET", too_much, b"").await.0, 422);
+}
+
+#[tokio::test]
+async fn an_output_comes_as_raw_bytes_with_its_digest() {
+    let served = Served::start().await;
+    let path = routes::fill(routes::RUN_TASK_OUTPUT, &[EXECUTION, "j", "e1"]);
+    let (status, body) = served.ask("GET", &path, b"").await;
+    assert_eq!((status, body.as_str()), (200, "one\ntwo\n"));
 }
 
 #[tokio::test]

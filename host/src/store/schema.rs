@@ -217,6 +217,25 @@ CREATE TRIGGER task_closes AFTER UPDATE OF phase ON task WHEN OLD.phase <> 'ende
     BEGIN UPDATE open_tasks SET count = count - 1; END;
 CREATE TRIGGER task_goes AFTER DELETE ON task WHEN OLD.phase <> 'ended'
     BEGIN UPDATE open_tasks SET count = count - 1; END;
+-- What the newest try of a run's task wrote, as its edge said; the bytes are in files of their own, by digest.
+CREATE TABLE output (
+    seq INTEGER PRIMARY KEY AUTOINCREMENT,
+    execution BLOB NOT NULL UNIQUE,
+    run BLOB NOT NULL REFERENCES run (id) ON DELETE CASCADE,
+    node BLOB NOT NULL,
+    digest BLOB NOT NULL,
+    bytes INTEGER NOT NULL,
+    dropped INTEGER NOT NULL,
+    -- lacking, held, gone
+    state TEXT NOT NULL,
+    -- Why it is gone.
+    reason TEXT NOT NULL DEFAULT '',
+    -- Since when it is in that state.
+    at INTEGER NOT NULL
+) STRICT;
+CREATE INDEX output_run ON output (run);
+CREATE INDEX output_lacking ON output (node, seq) WHERE state = 'lacking';
+CREATE INDEX output_held ON output (at, seq) WHERE state = 'held';
 CREATE TABLE token (
     id BLOB PRIMARY KEY,
     secret_hash BLOB NOT NULL,

@@ -22,6 +22,7 @@ use super::{
     NodeOrders, NodeRecord, Store, StoreError, TokenRecord, VersionOrigin, VersionRecord,
 };
 
+mod outputs;
 mod rows;
 mod runs;
 

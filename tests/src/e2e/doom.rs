@@ -29,12 +29,22 @@ impl Cluster {
     /// When it does not, or dies of something else.
     #[track_caller]
     pub fn revive_orchestrator(&mut self, point: &str) {
+        self.wait_orchestrator_doom(point);
+        self.start_orchestrator();
+    }
+
+    /// Waits until the doomed orchestrator has died where it should.
+    ///
+    /// # Panics
+    ///
+    /// When it does not, or dies of something else.
+    #[track_caller]
+    pub fn wait_orchestrator_doom(&mut self, point: &str) {
         if self.orchestrator_runs() {
             let status = self.orchestrator().wait_end(wait::LONG);
             assert_aborted("the orchestrator", status);
         }
         assert_said(&self.log(), point);
-        self.start_orchestrator();
     }
 
     /// Kills an edge and starts it anew, to die at this point, perhaps while it starts.

@@ -17,11 +17,16 @@ pub(super) async fn logs(client: &Client, out: &Out, args: LogsArgs) -> Result<(
             .map(|since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX)),
         stage: args.stage,
     };
+    let (once, followed, whose) = match (&args.run, &args.job) {
+        (Some(run), _) => (routes::RUN_LOGS, routes::RUN_LOGS_FOLLOW, run.to_string()),
+        (None, Some(job)) => (routes::JOB_LOGS, routes::JOB_LOGS_FOLLOW, job.to_string()),
+        (None, None) => return Err(Failure::invalid("name a job, or a run with --run")),
+    };
     if args.follow {
-        let path = routes::fill(routes::JOB_LOGS_FOLLOW, &[args.job.as_str()]);
+        let path = routes::fill(followed, &[&whose]);
         return follow(client, out, &path, &query).await;
     }
-    let path = routes::fill(routes::JOB_LOGS, &[args.job.as_str()]);
+    let path = routes::fill(once, &[&whose]);
     let logs: Logs = client.get_with(&path, &query).await?;
     out.show(&logs.lines, |_| logs.lines.iter().map(line_text).collect())?;
     for absent in &logs.absent {

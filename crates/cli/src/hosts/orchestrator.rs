@@ -44,6 +44,8 @@ fn config(args: OrchestratorArgs) -> Result<OrchestratorConfig, Failure> {
     config.limits.all = args.tasks_max;
     config.limits.per_node = args.tasks_per_node;
     config.limits.pools = args.pool.into_iter().collect();
+    config.outputs.keep = args.keep_outputs;
+    config.outputs.bytes_max = args.outputs_max;
     for address in args.advertise {
         let address = address
             .parse()

@@ -4,7 +4,7 @@ use std::fmt;
 use std::io::Write;
 use std::sync::Arc;
 
-use super::{LineSink, OutputError, StdoutTarget, blocking};
+use super::{LineSink, OutputError, blocking};
 
 /// Bytes held before they are written while more keeps coming: large enough to make a write's hop cheap.
 const WRITE_BYTES: usize = 256 * 1024;
@@ -29,14 +29,18 @@ enum To {
 }
 
 impl StdoutOutput {
-    pub(super) fn new(target: &StdoutTarget) -> Self {
-        let to = match target {
-            StdoutTarget::Stream(open) => To::Stream {
-                stream: Some(open()),
-                buffer: Vec::new(),
-            },
-            StdoutTarget::Log(sink) => To::Log(Arc::clone(sink)),
-        };
+    pub(super) fn to_stream(open: &Arc<dyn Fn() -> Box<dyn Write + Send> + Send + Sync>) -> Self {
+        Self::new(To::Stream {
+            stream: Some(open()),
+            buffer: Vec::new(),
+        })
+    }
+
+    pub(super) fn to_log(sink: &Arc<dyn LineSink>) -> Self {
+        Self::new(To::Log(Arc::clone(sink)))
+    }
+
+    fn new(to: To) -> Self {
         Self {
             to,
             accepted: 0,

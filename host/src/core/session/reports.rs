@@ -173,6 +173,7 @@ impl<S: Store> Core<S> {
                 if execution.slot == Slot::ZERO {
                     self.evaluate_job(execution.job, step.now.unix)?;
                 }
+                self.note_output(&execution, &outcome, step)?;
                 self.settle_execution(&execution, step)?;
             }
         }
@@ -198,6 +199,7 @@ impl<S: Store> Core<S> {
                     | ObservedPhase::Refused
                     | ObservedPhase::Purged
             ) {
+                self.note_output(&execution, &report, step)?;
                 self.settle_execution(&execution, step)?;
             }
             if report.phase == ObservedPhase::Purged && execution.desired == Desired::Purge {

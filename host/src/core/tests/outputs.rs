@@ -1,0 +1,357 @@
+//! Outputs of runs: what lacks is known however often anybody dies, and is kept on its edge until it is here.
+
+use sluice_api::{OutputState, Run, RunLaunch, TaskOutput};
+use sluice_model::{Desired, OutputFacts, RunId, Slot};
+
+use super::*;
+use crate::store::{OutputStore as _, OutputWhere};
+
+fn batch(name: &str, output: &str) -> String {
+    format!(
+        "name = \"{name}\"\nkind = \"batch\"\nretries = 1\nidempotent = true\n[input.generate]\ncount = 1\n\
+         template = \"x\"\n[output.{output}]\n"
+    )
+}
+
+fn facts(text: &str) -> OutputFacts {
+    OutputFacts {
+        bytes: text.len() as u64,
+        digest: Digest::of(text.as_bytes()),
+        dropped: 0,
+    }
+}
+
+/// An edge whose tasks end, with what it has reported.
+struct Reporter {
+    edge: Edge,
+    conn: ConnId,
+    rev: u64,
+    digest: SetDigest,
+}
+
+impl Reporter {
+    fn connect(world: &mut World, name: &str, key: u8) -> Self {
+        let mut edge = world.edge(name, key);
+        let (conn, outputs) = world.begin(&mut edge);
+        world.apply(&mut edge, conn, &outputs);
+        Self {
+            edge,
+            conn,
+            rev: 0,
+            digest: SetDigest::EMPTY,
+        }
+    }
+
+    fn again(&mut self, world: &mut World) {
+        self.edge.boot.0 += 1;
+        self.edge.boot.1 = [u8::try_from(self.edge.boot.0).unwrap(); 16];
+        (self.conn, _) = world.begin(&mut self.edge);
+    }
+
+    /// Reports the end of an execution's only try.
+    fn end(
+        &mut self,
+        world: &mut World,
+        id: ExecutionId,
+        phase: ObservedPhase,
+        output: Option<OutputFacts>,
+    ) {
+        let execution = world.core.store_mut().execution(id).unwrap().unwrap();
+        let report = ObservedRow {
+            execution: id,
+            version: execution.version,
+            attempt: execution.attempt,
+            output,
+            ..observed_of(id, phase)
+        };
+        let body = report.encode();
+        self.digest = self.digest.with(RowHash::of(&body));
+        let row = |key: Vec<u8>| Row {
+            key,
+            body: body.clone(),
+        };
+        let rows = Rows {
+            epoch: self.edge.life.0,
+            base: Some(self.rev),
+            to: Position {
+                rev: Revision(self.rev + 1),
+                digest: self.digest,
+            }
+            .into(),
+            last: true,
+            upserts: vec![row(id.to_bytes().to_vec())],
+            outcomes: match phase {
+                ObservedPhase::Stopped => Vec::new(),
+                _ => vec![row(report.outcome_key().to_bytes().to_vec())],
+            },
+            ..Rows::default()
+        };
+        self.rev += 1;
+        world.say(self.conn, edge_message::Kind::Rows(rows));
+    }
+}
+
+fn observed_of(execution: ExecutionId, phase: ObservedPhase) -> ObservedRow {
+    let row = AssignmentRow {
+        execution,
+        job: JobId::from_random([1; 16]),
+        job_name: "a".parse().unwrap(),
+        version: Version(1),
+        attempt: Attempt(1),
+        desired: Desired::Run,
+        slot: Slot::ZERO,
+        spec: Digest::of(b""),
+        once: false,
+    };
+    observed(&row, phase)
+}
+
+impl World {
+    fn launch_one(&mut self, job: &str) -> Run {
+        let launch = RunLaunch {
+            jobs: vec![job.parse().unwrap()],
+            ..RunLaunch::default()
+        };
+        let Reply::Run(run) = self.call(ApiCall::Launch(launch, None)).unwrap() else {
+            panic!("a run");
+        };
+        self.pass(Duration::from_millis(10));
+        self.run_now(run.id)
+    }
+
+    fn run_now(&mut self, id: RunId) -> Run {
+        match self.call(ApiCall::Run(id)).unwrap() {
+            Reply::Run(run) => *run,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn output(&mut self, call: OutputCall) -> Reply {
+        self.call(ApiCall::Output(call)).unwrap()
+    }
+
+    fn lacking(&mut self) -> Vec<OutputTarget> {
+        match self.output(OutputCall::Lacking) {
+            Reply::OutputTargets(targets) => targets,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn the_output(&mut self, run: RunId) -> TaskOutput {
+        match self.output(OutputCall::OfRun(run)) {
+            Reply::TaskOutputs(mut outputs) => outputs.remove(0),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Launches and ends a task with this output.
+    fn wrote(&mut self, edge: &mut Reporter, text: &str) -> (RunId, ExecutionId) {
+        let run = self.launch_one("a");
+        let id = run.tasks[0].execution.expect("it is placed");
+        edge.end(self, id, ObservedPhase::Completed, Some(facts(text)));
+        (run.id, id)
+    }
+}
+
+#[test]
+fn what_lacks_is_asked_for_again_after_every_death_until_it_is_held() {
+    let mut world = World::new();
+    world.deploy(&batch("a", "stdout"));
+    let mut edge = Reporter::connect(&mut world, "e1", 1);
+    assert_eq!(world.lacking(), []);
+    let run = world.launch_one("a");
+    let before = world.the_output(run.id);
+    assert_eq!(before.state, OutputState::Pending);
+    assert!(before.next_action.is_some());
+    let id = run.tasks[0].execution.unwrap();
+    edge.end(
+        &mut world,
+        id,
+        ObservedPhase::Completed,
+        Some(facts("report")),
+    );
+    let target = OutputTarget {
+        execution: id,
+        node: edge.edge.node,
+        conn: edge.conn,
+        facts: facts("report"),
+    };
+    assert_eq!(world.lacking(), [target.clone()]);
+    assert_eq!(world.the_output(run.id).state, OutputState::Coming);
+
+    let store = world.core.store_mut().fork().unwrap();
+    let mut world = world.restart(store);
+    assert_eq!(world.lacking(), [], "its edge is away");
+    let away = world.the_output(run.id);
+    assert_eq!(away.state, OutputState::Coming);
+    assert!(away.reason.unwrap().contains("e1, which is not connected"));
+    assert_eq!(away.next_action.as_deref(), Some("when e1 connects"));
+    edge.again(&mut world);
+    let conn = edge.conn;
+    assert_eq!(world.lacking(), [OutputTarget { conn, ..target }]);
+    world.output(OutputCall::Held(id));
+    assert_eq!(world.lacking(), []);
+    let held = world.the_output(run.id);
+    assert_eq!(held.state, OutputState::Held);
+    assert_eq!((held.bytes, held.truncated), (Some(6), false));
+    assert_eq!(held.digest, Some(Digest::of(b"report")));
+    // What is told late changes nothing.
+    world.output(OutputCall::Lost(id, "too late".to_owned()));
+    assert_eq!(world.the_output(run.id).state, OutputState::Held);
+}
+
+#[test]
+fn case_43_a_full_disk_keeps_what_lacks_for_later() {
+    let mut world = World::new();
+    world.deploy(&batch("a", "stdout"));
+    let mut edge = Reporter::connect(&mut world, "e1", 1);
+    let (run, id) = world.wrote(&mut edge, "report");
+    world
+        .core
+        .store_mut()
+        .set_fault_hook(Some(Box::new(|point| match point {
+            "note that an output is here" | "look for room" => Err(StoreError::Full),
+            _ => Ok(()),
+        })));
+    let refused = world.call(ApiCall::Output(OutputCall::Held(id)));
+    assert_eq!(refused.unwrap_err().code, ErrorCode::DiskFull);
+    assert_eq!(world.lacking().len(), 1, "it is asked for again");
+    world.core.store_mut().set_fault_hook(None);
+    world.pass(Duration::from_secs(1));
+    world.output(OutputCall::Held(id));
+    assert_eq!(world.the_output(run).state, OutputState::Held);
+}
+
+#[test]
+fn an_edge_keeps_old_tries_while_their_output_lacks_and_no_more_than_a_few() {
+    let mut world = World::new();
+    world.deploy(&batch("a", "stdout"));
+    let mut edge = Reporter::connect(&mut world, "e1", 1);
+    let purged = |world: &mut World| {
+        let executions = world.executions();
+        let purged = executions.iter().filter(|it| it.desired == Desired::Purge);
+        purged.map(|it| it.id).collect::<Vec<_>>()
+    };
+    let all: Vec<_> = (0..8)
+        .map(|number| world.wrote(&mut edge, &format!("report {number}")).1)
+        .collect();
+    assert_eq!(purged(&mut world), [], "5 are kept anyway, 3 wait");
+    world.output(OutputCall::Held(all[1]));
+    assert_eq!(purged(&mut world), [all[1]]);
+    world.output(OutputCall::Lost(all[0], "gone".to_owned()));
+    assert_eq!(purged(&mut world).len(), 2);
+    world.output(OutputCall::Held(all[7]));
+    assert_eq!(purged(&mut world).len(), 2, "the newest ones are kept");
+    let more: Vec<_> = (8..30)
+        .map(|number| world.wrote(&mut edge, &format!("report {number}")))
+        .collect();
+    let gone = purged(&mut world);
+    assert!(gone.contains(&all[2]), "its edge cannot keep them all");
+    assert!(!gone.contains(&more[0].1));
+    let oldest = world.core.store_mut().output(all[2]).unwrap().unwrap();
+    let OutputWhere::Gone { reason } = oldest.held else {
+        panic!("{oldest:?}");
+    };
+    assert!(reason.contains("ordered to purge it"), "{reason}");
+}
+
+#[test]
+fn of_a_task_s_tries_only_the_last_one_s_output_counts_and_it_may_be_of_one_that_failed() {
+    let mut world = World::new();
+    world.deploy(&batch("a", "stdout"));
+    let mut edge = Reporter::connect(&mut world, "e1", 1);
+    let run = world.launch_one("a");
+    let first = run.tasks[0].execution.unwrap();
+    edge.end(&mut world, first, ObservedPhase::Failed, Some(facts("one")));
+    assert_eq!(world.lacking(), [], "there is another try");
+    world.pass(Duration::from_secs(2));
+    let second = world.run_now(run.id).tasks[0].execution.unwrap();
+    assert_ne!(first, second);
+    edge.end(
+        &mut world,
+        second,
+        ObservedPhase::Failed,
+        Some(facts("two")),
+    );
+    let lacking = world.lacking();
+    assert_eq!(lacking.len(), 1);
+    assert_eq!(lacking[0].execution, second);
+    assert_eq!(world.the_output(run.id).bytes, Some(3));
+}
+
+#[test]
+fn an_output_that_cannot_come_is_gone_and_says_why() {
+    let mut world = World::new();
+    world.deploy(&batch("a", "stdout"));
+    world.deploy(&batch("silent", "discard"));
+    let mut edge = Reporter::connect(&mut world, "e1", 1);
+    let (first, _) = world.wrote(&mut edge, "one");
+    let (empty, _) = world.wrote(&mut edge, "");
+    assert_eq!(world.the_output(empty).state, OutputState::Held);
+    let silent = world.launch_one("silent");
+    let id = silent.tasks[0].execution.unwrap();
+    edge.end(&mut world, id, ObservedPhase::Completed, None);
+    let none = world.the_output(silent.id);
+    assert_eq!(none.state, OutputState::None);
+    assert!(none.reason.unwrap().contains("no [output.stdout]"));
+
+    world
+        .call(ApiCall::DeleteJob("a".parse().unwrap()))
+        .unwrap();
+    world.pass(Duration::from_secs(1));
+    let gone = world.the_output(first);
+    assert_eq!(gone.state, OutputState::Gone);
+    assert!(gone.reason.unwrap().contains("ordered to purge it"));
+
+    world.deploy(&batch("a", "stdout"));
+    let (second, _) = world.wrote(&mut edge, "two");
+    world.handle(Input::Closed { conn: edge.conn });
+    world
+        .call(ApiCall::DeleteNode("e1".parse().unwrap()))
+        .unwrap();
+    let gone = world.the_output(second);
+    assert_eq!(gone.state, OutputState::Gone);
+    assert!(gone.reason.unwrap().contains("node e1 was deleted"));
+}
+
+#[test]
+fn what_is_too_old_or_too_much_goes_oldest_first_and_equal_content_counts_once() {
+    let mut world = World::new();
+    world.deploy(&batch("a", "stdout"));
+    let mut edge = Reporter::connect(&mut world, "e1", 1);
+    let mut runs = Vec::new();
+    for text in ["old", "same", "four", "same", "five5"] {
+        let (run, id) = world.wrote(&mut edge, text);
+        world.output(OutputCall::Held(id));
+        runs.push(run);
+        world.pass(Duration::from_secs(10));
+    }
+    let before = world.now.unix;
+    let sweep = |world: &mut World, age: i64, bytes_max| {
+        let call = OutputCall::Sweep {
+            before: UnixMs(before.0 - age * 1000),
+            too_old: "too old".to_owned(),
+            bytes_max,
+            too_many: "too many".to_owned(),
+        };
+        match world.output(call) {
+            Reply::OutputDigests(digests) => digests.len(),
+            other => panic!("{other:?}"),
+        }
+    };
+    let states = |world: &mut World| {
+        let outputs = runs.iter().map(|run| world.the_output(*run));
+        let reasons = outputs.map(|it| it.reason.unwrap_or_default());
+        reasons.collect::<Vec<_>>()
+    };
+    assert_eq!(sweep(&mut world, 1_000, 1_000), 4);
+    assert_eq!(states(&mut world), ["", "", "", "", ""]);
+    assert_eq!(sweep(&mut world, 45, 1_000), 3);
+    assert_eq!(states(&mut world), ["too old", "", "", "", ""]);
+    // 5 + 4 of the newest two contents; the third has 4 more.
+    assert_eq!(sweep(&mut world, 45, 12), 2);
+    assert_eq!(states(&mut world), ["too old", "", "too many", "", ""]);
+    assert_eq!(sweep(&mut world, 45, 1), 0);
+    let all = ["too old", "too many", "too many", "too many", "too many"];
+    assert_eq!(states(&mut world), all);
+}
