@@ -17,13 +17,16 @@ use std::time::Duration;
 
 use sha2::{Digest as _, Sha256};
 use sluice_model::{Digest, OutputFacts};
-use sluice_state_dir::failpoint;
+use sluice_state_dir::{failpoint, free_bytes};
 use tokio::io::{AsyncSeekExt as _, AsyncWriteExt as _};
 
 pub(crate) mod pulling;
 
 /// Read from a file at once.
 const READ_BYTES: usize = 64 * 1024;
+
+/// Bytes that pulling leaves free on the disk: outputs can come later, while a store without room takes no report.
+const ROOM_LEFT_BYTES: u64 = 64 * 1024 * 1024;
 
 /// How long outputs are kept, and how much of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -113,6 +116,10 @@ impl Outputs {
         if have > facts.bytes {
             file.set_len(0).await?;
             have = 0;
+        }
+        let missing = facts.bytes - have;
+        if free_bytes(&self.dir)? < missing.saturating_add(ROOM_LEFT_BYTES) {
+            return Err(OutputError::Full);
         }
         file.seek(SeekFrom::Start(have)).await?;
         Ok(Part {

@@ -149,6 +149,9 @@ fn an_output_comes_though_its_edge_and_the_orchestrator_die_right_after_the_end(
         1,
         &["it is on e1, which is not connected", "when e1 connects"],
     );
+    cluster
+        .sluice(&["run", "output", &id, "--wait=200ms"])
+        .fails(5, &["it comes all the same", "when e1 connects"]);
     cluster.start_edge("e1");
     let ran = cluster.sluice(&["run", "output", &id, "--wait=60s"]);
     assert_eq!((ran.code, ran.stdout == errors("e1")), (0, true), "{ran:?}");
@@ -158,6 +161,31 @@ fn an_output_comes_though_its_edge_and_the_orchestrator_die_right_after_the_end(
     cluster.start_orchestrator();
     let ran = cluster.sluice(&["run", "output", &id]);
     assert_eq!((ran.code, ran.stdout == errors("e1")), (0, true));
+}
+
+#[test]
+fn what_an_edge_lost_with_its_disk_is_gone_and_says_so() {
+    let mut cluster = Cluster::start(&["e1"]);
+    std::fs::write(cluster.edge_file("e1", "app.log"), sample("e1")).unwrap();
+    assert_eq!(cluster.try_deploy(&triage(1, "stdout")).code, 0);
+    let point = "output/written";
+    cluster.doom_orchestrator(point);
+    cluster.wait_node("e1", NodeState::Connected);
+    let id = launch(&cluster, &["triage"]);
+    cluster.wait_orchestrator_doom(point);
+    cluster.kill_edge("e1");
+    cluster.start_orchestrator();
+    wait_completed(&cluster, &id);
+    let part = cluster.orchestrator_dir().join("outputs");
+    for entry in std::fs::read_dir(part).unwrap() {
+        std::fs::remove_file(entry.unwrap().path()).unwrap();
+    }
+    cluster.wipe_edge("e1");
+    let token = cluster.token_for(Some("e1"));
+    cluster.start_joining("e1", &token, &[]);
+    let ran = cluster.sluice(&["run", "output", &id, "--wait=60s"]);
+    ran.fails(1, &["triage on e1 is gone", "its edge has it no more"]);
+    assert_eq!(outputs(&cluster, &id)[0].state, OutputState::Gone);
 }
 
 #[test]

@@ -546,10 +546,23 @@ async fn outputs_keep_the_contract() {
         Some(collected.0.lock().unwrap().clone())
     })
     .await;
-    check_output(open(stdout, &log).await, || {
+    check_output(open(stdout.clone(), &log).await, || {
         Some(logged.0.lock().unwrap().clone())
     })
     .await;
+    let told = Arc::new(Collected::default());
+    let path = directory.path().join("output");
+    let kept = StdoutTarget::Kept {
+        path: path.clone(),
+        bytes_max: 1 << 20,
+        log: Arc::clone(&told) as Arc<dyn LineSink>,
+    };
+    check_output(open(stdout, &kept).await, || {
+        Some(std::fs::read(&path).unwrap())
+    })
+    .await;
+    let told = told.0.lock().unwrap().clone();
+    assert_eq!(told, std::fs::read(&path).unwrap(), "the log hears it, too");
     check_output(open(OutputSettings::Discard, &log).await, || None).await;
     let path = directory.path().join("new/deep/out.log");
     check_output(open(file, &log).await, || {

@@ -134,6 +134,12 @@ pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     Ok(())
 }
 
+/// Bytes that the disk of `dir` still has for us.
+pub fn free_bytes(dir: &Path) -> io::Result<u64> {
+    let facts = rustix::fs::statvfs(dir)?;
+    Ok(facts.f_bavail.saturating_mul(facts.f_frsize))
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]

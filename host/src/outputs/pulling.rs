@@ -86,7 +86,8 @@ impl Pulling {
     pub(crate) async fn run(self) {
         let mut glance = tokio::time::interval(GLANCE_EVERY);
         glance.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut pulls: JoinSet<(OutputTarget, Pulled)> = JoinSet::new();
+        let mut pulls: JoinSet<Pulled> = JoinSet::new();
+        let mut started: Vec<(tokio::task::Id, ExecutionId)> = Vec::new();
         let mut busy: BTreeMap<ExecutionId, OutputTarget> = BTreeMap::new();
         let mut waits: BTreeMap<ExecutionId, Wait> = BTreeMap::new();
         let (mut seen, mut looked_at) = (None, Instant::now());
@@ -95,12 +96,19 @@ impl Pulling {
             tokio::select! {
                 () = self.stop.cancelled() => return,
                 _ = glance.tick() => {}
-                Some(Ok((target, pulled))) = pulls.join_next() => {
-                    busy.remove(&target.execution);
-                    if matches!(pulled, Pulled::Here) {
-                        sweep_at = sweep_at.min(Instant::now() + SWEEP_EVERY.0);
+                Some(ended) = pulls.join_next_with_id() => {
+                    let (task, pulled) = ended.unwrap_or_else(|error| {
+                        let why = format!("a bug in sluice: {error}");
+                        (error.id(), Pulled::Failed { why, wrong: false })
+                    });
+                    let at = started.iter().position(|(of, _)| *of == task);
+                    let id = at.map(|at| started.swap_remove(at).1);
+                    if let Some(target) = id.and_then(|id| busy.remove(&id)) {
+                        if matches!(pulled, Pulled::Here) {
+                            sweep_at = sweep_at.min(Instant::now() + SWEEP_EVERY.0);
+                        }
+                        self.note(&target, pulled, &mut waits).await;
                     }
-                    self.note(&target, pulled, &mut waits).await;
                     seen = None;
                 }
             }
@@ -116,12 +124,11 @@ impl Pulling {
                     seen = Some(happened);
                     waits.retain(|id, _| targets.iter().any(|target| target.execution == *id));
                     for target in choose(targets, &busy, &waits, looked_at) {
-                        busy.insert(target.execution, target.clone());
+                        let id = target.execution;
+                        busy.insert(id, target.clone());
                         let (open, outputs) = (self.open.clone(), self.outputs.clone());
-                        pulls.spawn(async move {
-                            let pulled = pull(&open, &outputs, &target).await;
-                            (target, pulled)
-                        });
+                        let work = async move { pull(&open, &outputs, &target).await };
+                        started.push((pulls.spawn(work).id(), id));
                     }
                 }
             }

@@ -48,6 +48,17 @@ async fn a_pull_goes_on_where_it_was_cut_and_only_right_bytes_get_their_name() {
 }
 
 #[tokio::test]
+async fn case_43_what_would_fill_the_disk_does_not_begin() {
+    let directory = tempfile::tempdir().unwrap();
+    let outputs = Outputs::open(directory.path()).unwrap();
+    let huge = OutputFacts {
+        bytes: u64::MAX,
+        ..facts(b"")
+    };
+    assert!(matches!(outputs.begin(huge).await, Err(OutputError::Full)));
+}
+
+#[tokio::test]
 async fn what_nothing_names_is_swept_and_nothing_else() {
     let directory = tempfile::tempdir().unwrap();
     let outputs = Outputs::open(directory.path()).unwrap();

@@ -176,3 +176,44 @@ fn missing_text(output: &TaskOutput) -> String {
     }
     render::clean(&text)
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use sluice_model::{Attempt, TaskState};
+
+    use super::*;
+
+    #[test]
+    fn what_is_not_there_says_why_and_when_it_comes() {
+        let mut output = TaskOutput {
+            job: "triage".parse().unwrap(),
+            node: Some("e1".parse().unwrap()),
+            task_state: TaskState::Completed,
+            attempt: Attempt(1),
+            execution: None,
+            state: OutputState::Coming,
+            bytes: Some(1),
+            digest: None,
+            truncated: false,
+            dropped_records: 0,
+            reason: Some("it is on e1, which is not connected".to_owned()),
+            next_action: Some("when e1 connects".to_owned()),
+            since: None,
+        };
+        assert_eq!(
+            missing_text(&output),
+            "the output of triage on e1 is not here yet: it is on e1, which is not connected; next: when e1 connects"
+        );
+        output.state = OutputState::Gone;
+        output.reason = Some("made\u{1b}[2J room".to_owned());
+        (output.node, output.next_action) = (None, None);
+        let text = missing_text(&output);
+        assert!(
+            text.starts_with("the output of triage on no node is gone: made"),
+            "{text}"
+        );
+        assert!(!text.contains('\u{1b}'), "{text:?}");
+    }
+}

@@ -176,7 +176,7 @@ fn what_lacks_is_asked_for_again_after_every_death_until_it_is_held() {
         conn: edge.conn,
         facts: facts("report"),
     };
-    assert_eq!(world.lacking(), [target.clone()]);
+    assert_eq!(world.lacking(), std::slice::from_ref(&target));
     assert_eq!(world.the_output(run.id).state, OutputState::Coming);
 
     let store = world.core.store_mut().fork().unwrap();
