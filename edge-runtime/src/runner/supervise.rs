@@ -122,7 +122,8 @@ async fn live(
         tally.resume(&checkpoint.counters);
         let stdin = options.console.as_ref().map(|console| &console.stdin);
         // First, since opening an input may begin something: a command is not run for an output that is not there.
-        let output = Output::open(output, checkpoint.output, &options.allowed, &stdout).await?;
+        let position = output_position(&checkpoint);
+        let output = Output::open(output, position, &options.allowed, &stdout).await?;
         let input = Input::open(
             input,
             checkpoint.input,
@@ -131,8 +132,6 @@ async fn live(
             stdin,
         )
         .await?;
-        let position = output_position(&checkpoint);
-        let output = Output::open(output, position, &options.allowed, &stdout).await?;
         Ok::<_, OpenError>((checkpoint, input, output))
     };
     let ended = match opened.await {
