@@ -35,6 +35,7 @@ mod operator;
 mod outputs;
 mod rollout;
 mod runs;
+mod schedules;
 mod session;
 mod tally;
 mod unplaced;
@@ -279,6 +280,7 @@ pub struct Core<S> {
     look: Option<runs::place::Look>,
     pipelines: runs::place::Pipelines,
     claims_renewed: Option<MonotonicMs>,
+    schedules: schedules::Watched,
 }
 
 impl<S> std::fmt::Debug for Core<S> {
@@ -383,6 +385,7 @@ impl<S: Store> Core<S> {
             look: None,
             pipelines: runs::place::Pipelines::default(),
             claims_renewed: None,
+            schedules: schedules::Watched::default(),
         };
         core.inherit_claims(now.unix)?;
         core.store.commit()?;
@@ -438,6 +441,7 @@ impl<S: Store> Core<S> {
             Ok(()) => step.out,
             Err(StoreError::Full) => {
                 self.store.rollback();
+                self.schedules.look();
                 self.handle_no_room(&concerned, &mut step);
                 step.out
             }
@@ -498,6 +502,7 @@ impl<S: Store> Core<S> {
         if evaluated == EVALUATIONS_MAX {
             step.out.push(Output::Again);
         }
+        self.evaluate_schedules(step)?;
         if (self.runs_due || self.scan.is_some()) && !self.full {
             self.guarded(step, None, None, |core, step| core.place_tasks(step))?;
         }
@@ -639,6 +644,7 @@ impl<S: Store> Core<S> {
         }
         self.evaluate_due_rollouts(step)?;
         self.tend_runs(swept, step)?;
+        self.tend_schedules(swept, step)?;
         Ok(Handled::Keep)
     }
 
@@ -712,6 +718,7 @@ impl<S: Store> Core<S> {
     /// After a failed commit: memory follows the disk, so every session starts anew and every question is refused.
     fn start_over(&mut self, asked: &[RequestId], error: &StoreError, now: Now) -> Vec<Output> {
         let mut out = Vec::new();
+        self.schedules.look();
         for absent in self.absent.values_mut() {
             absent.lost = false;
         }

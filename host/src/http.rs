@@ -14,10 +14,11 @@ use std::sync::Arc;
 use sluice_api::{
     AuditEntry, AuditQuery, DeployReply, DeployRequest, ErrorBody, Execution, ExecutionFilter,
     Explain, Job, JobDetail, JobVersion, LogEvent, Logs, LogsQuery, Node, NodeDetail, NodeOrder,
-    Plugin, RollbackRequest, Rollout, RolloutOrder, Run, RunFilter, RunLaunch, Status, TaskOutput,
+    Plugin, RollbackRequest, Rollout, RolloutOrder, Run, RunFilter, RunLaunch, Schedule,
+    ScheduleCreate, ScheduleDetail, ScheduleFilter, ScheduleTick, Status, TaskOutput, TickQuery,
     Token, TokenCreate, TokenCreated,
 };
-use sluice_model::{Digest, ExecutionId, JobName, NodeName, RunId, TokenId};
+use sluice_model::{Digest, ExecutionId, JobName, NodeName, RunId, ScheduleName, TokenId};
 use tokio::sync::mpsc;
 
 use crate::core::{Asker, Caller, LogsOf};
@@ -80,6 +81,31 @@ pub trait ControlApi: Clone + Send + Sync + 'static {
 
     /// Calls a run off.
     fn cancel_run(&self, id: RunId) -> impl Future<Output = Answer<Run>> + Send;
+
+    /// Creates a schedule; `conflict` when there is one of that name.
+    fn create_schedule(
+        &self,
+        create: ScheduleCreate,
+    ) -> impl Future<Output = Answer<Schedule>> + Send;
+    /// Schedules, by name.
+    fn schedules(
+        &self,
+        filter: ScheduleFilter,
+    ) -> impl Future<Output = Answer<Vec<Schedule>>> + Send;
+    /// One schedule; `not-found` without it.
+    fn schedule(&self, name: ScheduleName) -> impl Future<Output = Answer<ScheduleDetail>> + Send;
+    /// What became of a schedule's ticks, newest first; `not-found` without it.
+    fn ticks(
+        &self,
+        name: ScheduleName,
+        query: TickQuery,
+    ) -> impl Future<Output = Answer<Vec<ScheduleTick>>> + Send;
+    /// Pauses a schedule; one that is paused stays as it is.
+    fn pause_schedule(&self, name: ScheduleName) -> impl Future<Output = Answer<Schedule>> + Send;
+    /// Resumes a schedule; one that is not paused stays as it is.
+    fn resume_schedule(&self, name: ScheduleName) -> impl Future<Output = Answer<Schedule>> + Send;
+    /// Forgets a schedule, and answers it as it was; its runs go on.
+    fn delete_schedule(&self, name: ScheduleName) -> impl Future<Output = Answer<Schedule>> + Send;
 
     /// Everything on one screen.
     fn status(&self) -> impl Future<Output = Answer<Status>> + Send;

@@ -9,11 +9,14 @@ use sluice_api::{
     API_TOKEN_TTL_MS_MAX, AbsentNode, AuditEntry, AuditQuery, DeployReply, DeployRequest,
     ErrorBody, ErrorCode, Execution, ExecutionFilter, Explain, Job, JobDetail, JobVersion,
     LOG_TAIL_DEFAULT, LogEvent, Logs, LogsQuery, Node, NodeDetail, NodeOrder, OutputState, Plugin,
-    RollbackRequest, Rollout, RolloutOrder, Run, RunFilter, RunLaunch, Status,
-    TOKEN_NAME_BYTES_MAX, TOKEN_TTL_MS_MAX, TaskOutput, Token, TokenCreate, TokenCreated,
+    RollbackRequest, Rollout, RolloutOrder, Run, RunFilter, RunLaunch, Schedule, ScheduleCreate,
+    ScheduleDetail, ScheduleFilter, ScheduleTick, Status, TOKEN_NAME_BYTES_MAX, TOKEN_TTL_MS_MAX,
+    TaskOutput, TickQuery, Token, TokenCreate, TokenCreated,
 };
 use sluice_model::pipeline::{self, PluginRef};
-use sluice_model::{Digest, ExecutionId, JobName, NodeName, Role, RunId, TokenId, UnixMs};
+use sluice_model::{
+    Digest, ExecutionId, JobName, NodeName, Role, RunId, ScheduleName, TokenId, UnixMs,
+};
 use sluice_protocol::{COUNTER_MAX, LogRequest};
 use sluice_transport::Address;
 use sluice_transport::identity::{JoinToken, TokenSecret};
@@ -228,6 +231,34 @@ impl ControlApi for Operators {
 
     async fn cancel_run(&self, id: RunId) -> Answer<Run> {
         ask!(self, ApiCall::CancelRun(id), Reply::Run(run) => *run)
+    }
+
+    async fn create_schedule(&self, create: ScheduleCreate) -> Answer<Schedule> {
+        ask!(self, ApiCall::CreateSchedule(create), Reply::Schedule(schedule) => *schedule)
+    }
+
+    async fn schedules(&self, filter: ScheduleFilter) -> Answer<Vec<Schedule>> {
+        ask!(self, ApiCall::Schedules(filter), Reply::Schedules(schedules) => schedules)
+    }
+
+    async fn schedule(&self, name: ScheduleName) -> Answer<ScheduleDetail> {
+        ask!(self, ApiCall::Schedule(name), Reply::ScheduleDetail(detail) => *detail)
+    }
+
+    async fn ticks(&self, name: ScheduleName, query: TickQuery) -> Answer<Vec<ScheduleTick>> {
+        ask!(self, ApiCall::Ticks(name, query), Reply::Ticks(ticks) => ticks)
+    }
+
+    async fn pause_schedule(&self, name: ScheduleName) -> Answer<Schedule> {
+        ask!(self, ApiCall::PauseSchedule(name), Reply::Schedule(schedule) => *schedule)
+    }
+
+    async fn resume_schedule(&self, name: ScheduleName) -> Answer<Schedule> {
+        ask!(self, ApiCall::ResumeSchedule(name), Reply::Schedule(schedule) => *schedule)
+    }
+
+    async fn delete_schedule(&self, name: ScheduleName) -> Answer<Schedule> {
+        ask!(self, ApiCall::DeleteSchedule(name), Reply::Schedule(schedule) => *schedule)
     }
 
     async fn deploy(&self, request: DeployRequest) -> Answer<DeployReply> {

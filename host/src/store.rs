@@ -17,6 +17,7 @@ use sluice_scheduler::RolloutRecord;
 
 pub(crate) mod outputs;
 pub(crate) mod runs;
+pub(crate) mod schedules;
 mod schema;
 mod sqlite;
 
@@ -25,6 +26,7 @@ pub use runs::{
     ActiveCounts, OPEN_TASKS_MAX, RunRecord, RunStore, RunsOf, TaskClaim, TaskEnd, TaskGroup,
     TaskLimits, TaskPhase, TaskRecord,
 };
+pub use schedules::{ScheduleRecord, ScheduleStore, TickOf, TickRecord};
 pub(crate) use schema::FORMAT;
 pub use sqlite::{FaultHook, SqliteStore};
 
@@ -311,7 +313,7 @@ pub enum LifeRecord {
 }
 
 /// The durable state. Not one call here reads a clock or draws a random number. Every call may block for the disk.
-pub trait Store: RunStore + OutputStore {
+pub trait Store: RunStore + OutputStore + ScheduleStore {
     /// Starts collecting changes.
     fn begin(&mut self) -> Result<(), StoreError>;
     /// Makes all collected changes true together, on disk.

@@ -18,6 +18,7 @@ mod output;
 mod rollout;
 pub mod routes;
 mod run;
+mod schedule;
 mod status;
 mod token;
 
@@ -45,6 +46,10 @@ pub use rollout::{
 pub use run::{
     IDEMPOTENCY_KEY_BYTES_MAX, RUN_JOBS_MAX, RUN_TASKS_MAX, RUNS_LISTED_MAX, Run, RunFilter,
     RunLaunch, RunTask,
+};
+pub use schedule::{
+    CATCH_UP_DEFAULT, OVERLAP_DEFAULT, SCHEDULES_MAX, Schedule, ScheduleCreate, ScheduleDetail,
+    ScheduleFilter, ScheduleTick, ScheduledRun, TICKS_KEPT, TICKS_SHOWN, TickQuery,
 };
 pub use status::Status;
 pub use token::{

@@ -62,6 +62,17 @@ pub const RUN_TASK_OUTPUT: &str = "/v1/runs/{id}/output/{job}/{node}";
 pub const RUN_LOGS: &str = "/v1/runs/{id}/logs";
 /// As [`JOB_LOGS_FOLLOW`], of the executions of a run's tasks; ends when the run has.
 pub const RUN_LOGS_FOLLOW: &str = "/v1/runs/{id}/logs/follow";
+/// `GET`, query [`crate::ScheduleFilter`] -> `[`[`crate::Schedule`]`]`, by name; `POST` [`crate::ScheduleCreate`] ->
+/// [`crate::Schedule`], with status 201.
+pub const SCHEDULES: &str = "/v1/schedules";
+/// `GET` -> [`crate::ScheduleDetail`]; `DELETE` -> [`crate::Schedule`] as it was.
+pub const SCHEDULE: &str = "/v1/schedules/{name}";
+/// `POST` -> [`crate::Schedule`]: no tick until it is resumed; those that wait are skipped.
+pub const SCHEDULE_PAUSE: &str = "/v1/schedules/{name}/pause";
+/// `POST` -> [`crate::Schedule`]: from the next tick on.
+pub const SCHEDULE_RESUME: &str = "/v1/schedules/{name}/resume";
+/// `GET`, query [`crate::TickQuery`] -> `[`[`crate::ScheduleTick`]`]`, newest first.
+pub const SCHEDULE_HISTORY: &str = "/v1/schedules/{name}/history";
 /// `POST` [`crate::DeployRequest`] -> [`crate::DeployReply`].
 pub const DEPLOY: &str = "/v1/deploy";
 /// `GET` -> `[`[`crate::Token`]`]`; `POST` [`crate::TokenCreate`] -> [`crate::TokenCreated`].

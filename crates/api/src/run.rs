@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use sluice_model::{
-    Attempt, ExecutionId, FailReason, JobName, NodeName, RunId, RunState, TaskState, UnixMs,
-    Version,
+    Attempt, ExecutionId, FailReason, JobName, NodeName, RunId, RunState, ScheduleName, TaskState,
+    UnixMs, Version,
 };
 
 /// Jobs of one launch, at most: each is named on a command line.
@@ -62,6 +62,12 @@ pub struct Run {
     pub tasks: Vec<RunTask>,
     /// What the launch said.
     pub params: BTreeMap<String, String>,
+    /// The schedule that launched it; null when a person or a program did.
+    #[serde(default)]
+    pub schedule: Option<ScheduleName>,
+    /// The time of the schedule's tick.
+    #[serde(default)]
+    pub scheduled_for: Option<UnixMs>,
     /// When it was launched.
     pub launched_at: UnixMs,
     /// When its first task was placed.

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Execution, Job, Node, Unplaced};
+use crate::{Execution, Job, Node, Schedule, Unplaced};
 
 /// The answer of `status`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -18,4 +18,7 @@ pub struct Status {
     /// Replicas that find no node, by job.
     #[serde(default)]
     pub unplaced: Vec<Unplaced>,
+    /// Every schedule, by name.
+    #[serde(default)]
+    pub schedules: Vec<Schedule>,
 }

@@ -9,8 +9,8 @@ use clap_complete::Shell;
 use sluice_edge_runtime::args::{CommandArgs, EdgeArgs};
 use sluice_model::pipeline::{parse_duration, parse_size};
 use sluice_model::{
-    JobName, NodeName, Role, RunId, RunState, StageName, TokenId, check_label_key,
-    check_label_value,
+    CatchUp, JobName, NodeName, Overlap, Role, RunId, RunState, ScheduleName, StageName, TokenId,
+    check_label_key, check_label_value,
 };
 
 /// Runs WebAssembly stages in data pipelines on fleets of edge machines
@@ -133,6 +133,9 @@ pub(crate) enum Command {
     /// Launches of batch jobs
     #[command(subcommand)]
     Run(RunCommand),
+    /// What launches batch jobs again and again, by the clock
+    #[command(subcommand)]
+    Schedule(ScheduleCommand),
     /// How a job's newest version reaches its nodes
     #[command(subcommand)]
     Rollout(RolloutCommand),
@@ -324,6 +327,99 @@ pub(crate) struct RunLaunchArgs {
     #[arg(long, value_name = "DURATION", num_args = 0..=1, require_equals = true,
           default_missing_value = "2m", value_parser = positive_duration)]
     pub(crate) wait: Option<Duration>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ScheduleCommand {
+    /// Launch a batch job by a cron expression, or from interval to interval
+    ///
+    /// A tick launches one run, whatever dies at that moment. A time of day that is written in numbers comes once a day, also
+    /// where the clock is changed: one that is left out comes right after the gap, one that is there twice the first time.
+    /// With `*`, steps and ranges a schedule follows the clock.
+    #[command(
+        after_help = "Examples:\n  sluice schedule create nightly --job triage --cron '30 2 * * *' --tz Europe/Berlin\n  \
+        sluice schedule create often --job triage --every 15m --overlap queue --param day=today\n  \
+        sluice schedule create weekdays --job map --cron '0 6 * * MON-FRI' --jitter 10m --catch-up skip"
+    )]
+    Create(ScheduleCreateArgs),
+    /// Every schedule: when it launches next, and what it launched last
+    #[command(
+        after_help = "Examples:\n  sluice schedule list\n  sluice schedule list --job triage --output json"
+    )]
+    List {
+        /// Those that launch this job
+        #[arg(long)]
+        job: Option<JobName>,
+    },
+    /// One schedule and its newest ticks: what each launched, or why it launched nothing
+    #[command(
+        after_help = "Examples:\n  sluice schedule describe nightly\n  sluice schedule describe nightly --output json | jq '.ticks[].why'"
+    )]
+    Describe {
+        /// The schedule
+        schedule: ScheduleName,
+    },
+    /// What became of a schedule's ticks, the newest first; the last 1,000 are kept
+    #[command(after_help = "Examples:\n  sluice schedule history nightly --limit 100")]
+    History {
+        /// The schedule
+        schedule: ScheduleName,
+        /// The newest so many
+        #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=1000))]
+        limit: u32,
+    },
+    /// Launch nothing until it is resumed; ticks that wait are skipped, runs go on
+    #[command(after_help = "Examples:\n  sluice schedule pause nightly")]
+    Pause {
+        /// The schedule
+        schedule: ScheduleName,
+    },
+    /// Launch again, from the next tick on
+    #[command(after_help = "Examples:\n  sluice schedule resume nightly")]
+    Resume {
+        /// The schedule
+        schedule: ScheduleName,
+    },
+    /// Forget a schedule and its history; its runs stay
+    #[command(after_help = "Examples:\n  sluice schedule delete nightly --yes")]
+    Delete {
+        /// The schedule
+        schedule: ScheduleName,
+    },
+}
+
+#[derive(Debug, ClapArgs)]
+#[command(group = clap::ArgGroup::new("when").required(true).args(["cron", "every"]))]
+pub(crate) struct ScheduleCreateArgs {
+    /// Its name
+    pub(crate) name: ScheduleName,
+    /// The batch job that it launches
+    #[arg(long)]
+    pub(crate) job: JobName,
+    /// Five fields: minute hour day-of-month month day-of-week; six with seconds first; or @daily and its like
+    #[arg(long, value_name = "EXPRESSION")]
+    pub(crate) cron: Option<String>,
+    /// Whose wall clock --cron follows, such as Europe/Berlin [default: UTC]
+    #[arg(long, value_name = "ZONE", conflicts_with = "every")]
+    pub(crate) tz: Option<String>,
+    /// An interval of real time from 1s on, counted from now
+    #[arg(long, value_name = "DURATION", value_parser = duration_text)]
+    pub(crate) every: Option<String>,
+    /// While a run of an earlier tick is under way: allow, skip, queue or cancel-previous
+    #[arg(long, value_name = "WHAT", default_value_t = sluice_api::OVERLAP_DEFAULT, value_parser = overlap)]
+    pub(crate) overlap: Overlap,
+    /// Of ticks that were missed while no orchestrator was there: one (the newest), all (100 at most) or skip
+    #[arg(long, value_name = "WHICH", default_value_t = sluice_api::CATCH_UP_DEFAULT, value_parser = catch_up)]
+    pub(crate) catch_up: CatchUp,
+    /// Spread the ticks: each fires up to so much later, always the same for the same tick
+    #[arg(long, value_name = "DURATION", value_parser = duration_text)]
+    pub(crate) jitter: Option<String>,
+    /// A parameter's value; repeatable
+    #[arg(long = "param", value_name = "K=V", value_parser = param)]
+    pub(crate) params: Vec<(String, String)>,
+    /// Run on this node; repeatable [default: as many matching nodes as the pipeline's `count`]
+    #[arg(long = "node", value_name = "NODE")]
+    pub(crate) nodes: Vec<NodeName>,
 }
 
 #[derive(Debug, ClapArgs)]
@@ -697,6 +793,20 @@ fn job_and_node(text: &str) -> Result<(JobName, NodeName), String> {
         .parse()
         .map_err(|rule| format!("a node's name {rule}"))?;
     Ok((job, node))
+}
+
+fn overlap(text: &str) -> Result<Overlap, String> {
+    text.parse()
+        .map_err(|_| "one of allow, skip, queue, cancel-previous".to_owned())
+}
+
+fn catch_up(text: &str) -> Result<CatchUp, String> {
+    text.parse().map_err(|_| "one of one, all, skip".to_owned())
+}
+
+/// A duration, checked and sent as it was written.
+fn duration_text(text: &str) -> Result<String, String> {
+    positive_duration(text).map(|_| text.to_owned())
 }
 
 fn param(text: &str) -> Result<(String, String), String> {

@@ -4,7 +4,7 @@ use sluice_api::RolloutOrder;
 
 use crate::args::{
     Args, Command, ExecutionCommand, JobCommand, NodeCommand, PipelineCommand, PluginCommand,
-    RolloutCommand, RunCommand, TokenCommand,
+    RolloutCommand, RunCommand, ScheduleCommand, TokenCommand,
 };
 use crate::client::Client;
 use crate::context;
@@ -20,6 +20,7 @@ mod logs;
 mod nodes;
 mod output;
 mod run;
+mod schedule;
 
 pub(crate) use deploy::deploy_file;
 
@@ -73,6 +74,28 @@ pub(crate) async fn execute(args: Args, out: &Out) -> Result<(), Failure> {
                 RunCommand::Describe { id } => run::describe(&client, out, id).await,
                 RunCommand::Output(args) => output::output(&client, out, args).await,
                 RunCommand::Cancel { id } => run::cancel(&client, out, id).await,
+            }
+        }
+        Command::Schedule(command) => {
+            let client = connect().await?;
+            match command {
+                ScheduleCommand::Create(args) => schedule::create(&client, out, args).await,
+                ScheduleCommand::List { job } => schedule::list(&client, out, job).await,
+                ScheduleCommand::Describe { schedule } => {
+                    schedule::describe(&client, out, &schedule).await
+                }
+                ScheduleCommand::History { schedule, limit } => {
+                    schedule::history(&client, out, &schedule, limit).await
+                }
+                ScheduleCommand::Pause { schedule } => {
+                    schedule::pause(&client, out, &schedule).await
+                }
+                ScheduleCommand::Resume { schedule } => {
+                    schedule::resume(&client, out, &schedule).await
+                }
+                ScheduleCommand::Delete { schedule } => {
+                    schedule::delete(&client, out, &schedule).await
+                }
             }
         }
         Command::Rollout(command) => {

@@ -17,6 +17,7 @@ mod node;
 mod plugin;
 mod rollout;
 mod run;
+mod schedule;
 mod status;
 mod token;
 
@@ -33,6 +34,7 @@ pub(crate) use node::{node_detail, nodes};
 pub(crate) use plugin::{Inspected, inspected, plugins};
 pub(crate) use rollout::rollout;
 pub(crate) use run::{run_detail, run_task_line, runs};
+pub(crate) use schedule::{schedule_detail, schedules, ticks};
 pub(crate) use status::status;
 pub(crate) use token::{audit, tokens};
 

@@ -68,6 +68,8 @@ id128! {
     TokenId;
     /// One launch of batch jobs.
     RunId;
+    /// One schedule: deleted and created again under its name it has a new one.
+    ScheduleId;
     /// One "look at this job again".
     EvaluationId;
     /// One life of an edge's store: minted when the store is made, so a wiped edge has a new one.

@@ -14,15 +14,15 @@ mod time;
 pub use digest::{Digest, DigestError};
 pub use ids::{
     Attempt, BootCounter, BootNonce, Epoch, EvaluationId, ExecutionId, Fence, IdError, Incarnation,
-    JobId, LifeNonce, NodeId, Revision, RunId, SessionId, Slot, TokenId, Version,
+    JobId, LifeNonce, NodeId, Revision, RunId, ScheduleId, SessionId, Slot, TokenId, Version,
 };
 pub use names::{
-    CommandName, JobName, Labels, NameError, NodeName, StageName, check_label_key,
+    CommandName, JobName, Labels, NameError, NodeName, ScheduleName, StageName, check_label_key,
     check_label_value,
 };
 pub use output::OutputFacts;
 pub use state::{
-    Desired, ExecutionState, FailReason, JobState, NextAction, NodeState, ObservedPhase, OnLost,
-    PendingReason, Role, RolloutPhase, RunState, TaskState,
+    CatchUp, Desired, ExecutionState, FailReason, JobState, NextAction, NodeState, ObservedPhase,
+    OnLost, Overlap, PendingReason, Role, RolloutPhase, RunState, TaskState, TickOutcome,
 };
 pub use time::{MonotonicMs, UnixMs};

@@ -109,6 +109,8 @@ name! {
     JobName;
     /// A stage's name, unique within its pipeline: 1 to 63 of a-z, 0-9 and `-`, not at an end.
     StageName;
+    /// A schedule's name: 1 to 63 of a-z, 0-9 and `-`, not at an end.
+    ScheduleName;
     /// A command's name in an edge's policy: 1 to 63 of a-z, 0-9 and `-`, not at an end.
     CommandName;
 }

@@ -182,6 +182,40 @@ spelled! {
         RolledBack = "rolled-back",
     }
 
+    /// What becomes of a schedule's tick while a run of an earlier one is under way.
+    Overlap {
+        /// It launches its run beside that one.
+        Allow = "allow",
+        /// It launches nothing.
+        Skip = "skip",
+        /// It waits until that run has ended.
+        Queue = "queue",
+        /// That run is called off.
+        CancelPrevious = "cancel-previous",
+    }
+
+    /// What becomes of the ticks that a schedule missed while no orchestrator was there.
+    CatchUp {
+        /// The newest one is launched.
+        One = "one",
+        /// Each is launched, one after the other unless they may overlap.
+        All = "all",
+        /// None is launched.
+        Skip = "skip",
+    }
+
+    /// What became of a schedule's tick.
+    TickOutcome {
+        /// It launched a run.
+        Launched = "launched",
+        /// It waits for an earlier run to end.
+        Queued = "queued",
+        /// It launched nothing, as the schedule says.
+        Skipped = "skipped",
+        /// Its launch was refused.
+        Refused = "refused",
+    }
+
     /// A run's state, derived from its tasks.
     RunState {
         /// No task was placed yet.

@@ -8,6 +8,7 @@ mod place;
 mod plan;
 mod rollout;
 mod runs;
+mod schedule;
 mod view;
 
 pub use fit::lacking;
@@ -22,6 +23,10 @@ pub use rollout::{
 };
 pub use runs::{
     ActiveTask, Candidate, Said, Stopping, Unfit, Verdict, Wish, choose_node, judge, run_state,
+};
+pub use schedule::{
+    Busy, CATCH_UP_MAX, Due, DueTick, Fate, LATE_AFTER, Older, Policy, QUEUED_MAX, Rhythm, SkipWhy,
+    Timing, TimingError, fate,
 };
 pub use view::{
     Counted, ExecutionView, JobCounts, NodeView, Observed, ViewInput, job_state, view_execution,

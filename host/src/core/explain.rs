@@ -101,7 +101,7 @@ impl<S: Store> Core<S> {
             why: {
                 let unplaced = unplaced.as_ref().map_or(0, |it| it.count);
                 let why = match pipeline.as_ref().and_then(|it| it.batch.as_ref()) {
-                    Some(_) => self.why_batch(record, now)?,
+                    Some(_) => self.why_batch(record, now)? + &self.why_scheduled(&record.name)?,
                     None => why_state(job.state, counts, unplaced),
                 };
                 match &open {

@@ -6,11 +6,13 @@ use std::sync::Arc;
 use sluice_api::{
     AuditEntry, AuditQuery, DeployOutcome, DeployReply, DeployRequest, ErrorBody, ErrorCode,
     Execution, ExecutionFilter, Explain, Job, JobDetail, JobVersion, Node, NodeDetail, NodeOrder,
-    Rollout, RolloutOrder, Run, RunFilter, RunLaunch, Status, TaskOutput, Token,
+    Rollout, RolloutOrder, Run, RunFilter, RunLaunch, Schedule, ScheduleCreate, ScheduleDetail,
+    ScheduleFilter, ScheduleTick, Status, TaskOutput, TickQuery, Token,
 };
 use sluice_model::pipeline::{self, Kind, Params, Pipeline, PluginRef};
 use sluice_model::{
-    Desired, Digest, ExecutionId, JobId, JobName, NodeId, NodeName, RunId, TokenId, UnixMs, Version,
+    Desired, Digest, ExecutionId, JobId, JobName, NodeId, NodeName, RunId, ScheduleName, TokenId,
+    UnixMs, Version,
 };
 use sluice_protocol::{Spec, SpecComponent};
 use sluice_scheduler::mismatch;
@@ -102,6 +104,20 @@ pub enum ApiCall {
     Run(RunId),
     /// Calls a run off.
     CancelRun(RunId),
+    /// Creates a schedule.
+    CreateSchedule(ScheduleCreate),
+    /// Schedules.
+    Schedules(ScheduleFilter),
+    /// One schedule.
+    Schedule(ScheduleName),
+    /// What became of a schedule's ticks.
+    Ticks(ScheduleName, TickQuery),
+    /// No tick until it is resumed.
+    PauseSchedule(ScheduleName),
+    /// From the next tick on.
+    ResumeSchedule(ScheduleName),
+    /// Forgets a schedule.
+    DeleteSchedule(ScheduleName),
     /// About outputs of runs.
     Output(OutputCall),
 }
@@ -145,6 +161,10 @@ impl ApiCall {
             | Self::OrderNode(..)
             | Self::Launch(..)
             | Self::CancelRun(_)
+            | Self::CreateSchedule(_)
+            | Self::PauseSchedule(_)
+            | Self::ResumeSchedule(_)
+            | Self::DeleteSchedule(_)
             | Self::CreateToken(_)
             | Self::CreateApiToken(_)
             | Self::RevokeToken(_) => true,
@@ -167,6 +187,9 @@ impl ApiCall {
             | Self::Runs(_)
             | Self::Run(_)
             | Self::Output(_)
+            | Self::Schedules(_)
+            | Self::Schedule(_)
+            | Self::Ticks(..)
             | Self::ComponentUse => false,
         }
     }
@@ -240,6 +263,14 @@ pub enum Reply {
     OutputTargets(Vec<OutputTarget>),
     /// To `OutputCall::Sweep`: the contents that are wanted.
     OutputDigests(BTreeSet<Digest>),
+    /// To `CreateSchedule`, `PauseSchedule` and `ResumeSchedule`, and to `DeleteSchedule` as it was.
+    Schedule(Box<Schedule>),
+    /// To `Schedule`.
+    ScheduleDetail(Box<ScheduleDetail>),
+    /// To `Schedules`.
+    Schedules(Vec<Schedule>),
+    /// To `Ticks`.
+    Ticks(Vec<ScheduleTick>),
     /// To `CreateToken`, and to what is only told.
     Done,
     /// To a join.
@@ -344,6 +375,13 @@ impl<S: Store> Core<S> {
             ApiCall::Run(id) => self.run(id, now)?,
             ApiCall::CancelRun(id) => self.cancel_run(id, step)?,
             ApiCall::Output(call) => self.call_output(call, step)?,
+            ApiCall::CreateSchedule(create) => self.create_schedule(&create, now)?,
+            ApiCall::Schedules(filter) => Ok(Reply::Schedules(self.show_schedules(&filter)?)),
+            ApiCall::Schedule(name) => self.describe_schedule(&name)?,
+            ApiCall::Ticks(name, query) => self.ticks_of_schedule(&name, &query)?,
+            ApiCall::PauseSchedule(name) => self.pause_schedule(&name, now)?,
+            ApiCall::ResumeSchedule(name) => self.resume_schedule(&name, now)?,
+            ApiCall::DeleteSchedule(name) => self.delete_schedule(&name)?,
         })
     }
 

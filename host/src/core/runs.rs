@@ -25,7 +25,7 @@ use super::operator::{Called, Reply, no_job, no_node};
 use super::{Core, LEASE, Step};
 use crate::store::{
     ExecutionRecord, JobRecord, NodeRecord, RunRecord, Store, StoreError, TaskEnd, TaskPhase,
-    TaskRecord,
+    TaskRecord, TickOf,
 };
 
 pub(super) mod place;
@@ -65,6 +65,38 @@ impl<S: Store> Core<S> {
                 "use a new key for each launch, and the same one only to repeat it",
             )));
         }
+        let (run, tasks) = match self.prepare_launch(launch, key, request, None, step.now.unix)? {
+            Ok(prepared) => prepared,
+            Err(refused) => return Ok(Err(refused)),
+        };
+        self.keep_run(&run, &tasks)?;
+        let shown = self.show_run(&run, step.now.unix)?;
+        Ok(Ok(Reply::Run(Box::new(shown))))
+    }
+
+    /// Keeps a prepared run: from the commit on its tasks can be claimed.
+    pub(super) fn keep_run(
+        &mut self,
+        run: &RunRecord,
+        tasks: &[TaskRecord],
+    ) -> Result<(), StoreError> {
+        self.store.insert_run(run, tasks)?;
+        self.runs_open = true;
+        self.runs_due = true;
+        info!(event = "run.launch", run = %run.id, tasks = tasks.len());
+        Ok(())
+    }
+
+    /// Checks a launch, and makes the run and its tasks without keeping them; what it stores are specs, which are swept
+    /// when nothing names them.
+    pub(super) fn prepare_launch(
+        &mut self,
+        launch: &RunLaunch,
+        key: Option<&str>,
+        request: Digest,
+        tick: Option<TickOf>,
+        now: UnixMs,
+    ) -> Result<Result<(RunRecord, Vec<TaskRecord>), ErrorBody>, StoreError> {
         let mut nodes = Vec::new();
         for name in &launch.nodes {
             match self.store.node_by_name(name)? {
@@ -147,14 +179,10 @@ impl<S: Store> Core<S> {
             key: key.map(str::to_owned),
             request,
             params: launch.params.clone(),
-            launched_at: step.now.unix,
+            tick,
+            launched_at: now,
         };
-        self.store.insert_run(&run, &tasks)?;
-        self.runs_open = true;
-        self.runs_due = true;
-        info!(event = "run.launch", run = %id, tasks = tasks.len());
-        let shown = self.show_run(&run, step.now.unix)?;
-        Ok(Ok(Reply::Run(Box::new(shown))))
+        Ok(Ok((run, tasks)))
     }
 
     /// One job's tasks, and the parameters that it declares.
@@ -254,12 +282,23 @@ impl<S: Store> Core<S> {
         let Some(run) = self.store.run(id)? else {
             return Ok(Err(no_run(id)));
         };
-        for task in self.store.tasks_of_run(id)? {
-            self.call_off(&task, "an operator called it off", step)?;
-        }
-        info!(event = "run.cancel", run = %id);
+        self.call_run_off(id, "an operator called it off", step)?;
         let shown = self.show_run(&run, step.now.unix)?;
         Ok(Ok(Reply::Run(Box::new(shown))))
+    }
+
+    /// Calls every open task of a run off.
+    pub(super) fn call_run_off(
+        &mut self,
+        id: RunId,
+        reason: &str,
+        step: &mut Step,
+    ) -> Result<(), StoreError> {
+        for task in self.store.tasks_of_run(id)? {
+            self.call_off(&task, reason, step)?;
+        }
+        info!(event = "run.cancel", run = %id, reason);
+        Ok(())
     }
 
     /// Calls every open task of a job off: it was stopped or deleted.
@@ -544,6 +583,7 @@ impl<S: Store> Core<S> {
                 "they were an earlier process's"
             );
         }
+        self.store.release_schedules()?;
         Ok(())
     }
 

@@ -21,6 +21,7 @@ mod listing;
 mod outputs;
 mod reports;
 mod runs;
+mod schedules;
 mod versions;
 
 const SECRET: [u8; 32] = [7; 32];

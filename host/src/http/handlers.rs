@@ -15,9 +15,10 @@ use sluice_api::{
     ErrorBody, ErrorCode, Execution, ExecutionFilter, Explain, Job, JobDetail, JobVersion,
     LogEvent, Logs, LogsQuery, MISSING_DIGESTS_MAX, MissingArtifacts, MissingReply, Node,
     NodeDetail, NodeLabels, NodeOrder, Plugin, RollbackRequest, Rollout, RolloutOrder, Run,
-    RunFilter, RunLaunch, Status, TaskOutput, Token, TokenCreate, TokenCreated, routes,
+    RunFilter, RunLaunch, Schedule, ScheduleCreate, ScheduleDetail, ScheduleFilter, ScheduleTick,
+    Status, TaskOutput, TickQuery, Token, TokenCreate, TokenCreated, routes,
 };
-use sluice_model::{Digest, ExecutionId, JobName, NodeName, Role, RunId, TokenId};
+use sluice_model::{Digest, ExecutionId, JobName, NodeName, Role, RunId, ScheduleName, TokenId};
 use tokio_util::io::ReaderStream;
 
 use super::ControlApi;
@@ -156,6 +157,34 @@ pub(super) fn table<C: ControlApi>(shared: Shared<C>) -> Table<C> {
         .row(
             Op::get("run.logs.follow", routes::RUN_LOGS_FOLLOW, Reader).streams(),
             follow_run_logs::<C>,
+        )
+        .row(
+            Op::get("schedule.list", routes::SCHEDULES, Reader),
+            schedules::<C>,
+        )
+        .row(
+            Op::post("schedule.create", routes::SCHEDULES, Deployer),
+            create_schedule::<C>,
+        )
+        .row(
+            Op::get("schedule.describe", routes::SCHEDULE, Reader),
+            schedule::<C>,
+        )
+        .row(
+            Op::delete("schedule.delete", routes::SCHEDULE, Deployer),
+            delete_schedule::<C>,
+        )
+        .row(
+            Op::post("schedule.pause", routes::SCHEDULE_PAUSE, Deployer),
+            pause_schedule::<C>,
+        )
+        .row(
+            Op::post("schedule.resume", routes::SCHEDULE_RESUME, Deployer),
+            resume_schedule::<C>,
+        )
+        .row(
+            Op::get("schedule.history", routes::SCHEDULE_HISTORY, Reader),
+            ticks::<C>,
         )
         .row(
             Op::post("job.deploy", routes::DEPLOY, Deployer),
@@ -494,6 +523,57 @@ async fn cancel_run<C: ControlApi>(
     Segments(id): Segments<RunId>,
 ) -> Reply<Run> {
     Ok(axum::Json(control.cancel_run(id).await?))
+}
+
+async fn create_schedule<C: ControlApi>(
+    By(control): By<C>,
+    Body(create): Body<ScheduleCreate>,
+) -> Result<(StatusCode, axum::Json<Schedule>), Failure> {
+    let schedule = control.create_schedule(create).await?;
+    Ok((StatusCode::CREATED, axum::Json(schedule)))
+}
+
+async fn schedules<C: ControlApi>(
+    By(control): By<C>,
+    Filter(filter): Filter<ScheduleFilter>,
+) -> Reply<Vec<Schedule>> {
+    Ok(axum::Json(control.schedules(filter).await?))
+}
+
+async fn schedule<C: ControlApi>(
+    By(control): By<C>,
+    Segments(name): Segments<ScheduleName>,
+) -> Reply<ScheduleDetail> {
+    Ok(axum::Json(control.schedule(name).await?))
+}
+
+async fn ticks<C: ControlApi>(
+    By(control): By<C>,
+    Segments(name): Segments<ScheduleName>,
+    Filter(query): Filter<TickQuery>,
+) -> Reply<Vec<ScheduleTick>> {
+    Ok(axum::Json(control.ticks(name, query).await?))
+}
+
+async fn pause_schedule<C: ControlApi>(
+    By(control): By<C>,
+    Segments(name): Segments<ScheduleName>,
+) -> Reply<Schedule> {
+    Ok(axum::Json(control.pause_schedule(name).await?))
+}
+
+async fn resume_schedule<C: ControlApi>(
+    By(control): By<C>,
+    Segments(name): Segments<ScheduleName>,
+) -> Reply<Schedule> {
+    Ok(axum::Json(control.resume_schedule(name).await?))
+}
+
+async fn delete_schedule<C: ControlApi>(
+    By(control): By<C>,
+    Segments(name): Segments<ScheduleName>,
+) -> Reply<Schedule> {
+    Ok(axum::Json(control.delete_schedule(name).await?))
 }
 
 async fn create_token<C: ControlApi>(

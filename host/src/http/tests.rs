@@ -114,6 +114,41 @@ impl ControlApi for Fake {
         })
     }
 
+    async fn create_schedule(&self, create: ScheduleCreate) -> Answer<Schedule> {
+        let ScheduleCreate {
+            name,
+            overlap,
+            catch_up,
+            ..
+        } = create;
+        self.gone(format!("schedule {name} {overlap} {catch_up}"))
+    }
+
+    async fn schedules(&self, filter: ScheduleFilter) -> Answer<Vec<Schedule>> {
+        self.note(format!("schedules {:?}", filter.job));
+        Ok(Vec::new())
+    }
+
+    async fn schedule(&self, name: ScheduleName) -> Answer<ScheduleDetail> {
+        self.gone(format!("describe schedule {name}"))
+    }
+
+    async fn ticks(&self, name: ScheduleName, query: TickQuery) -> Answer<Vec<ScheduleTick>> {
+        self.gone(format!("ticks {name} {:?}", query.limit))
+    }
+
+    async fn pause_schedule(&self, name: ScheduleName) -> Answer<Schedule> {
+        self.gone(format!("pause schedule {name}"))
+    }
+
+    async fn resume_schedule(&self, name: ScheduleName) -> Answer<Schedule> {
+        self.gone(format!("resume schedule {name}"))
+    }
+
+    async fn delete_schedule(&self, name: ScheduleName) -> Answer<Schedule> {
+        self.gone(format!("delete schedule {name}"))
+    }
+
     fn status(&self) -> impl Future<Output = Answer<Status>> + Send {
         self.note("status".to_owned());
         std::future::ready(Ok(Status {
@@ -122,6 +157,7 @@ impl ControlApi for Fake {
             jobs: Vec::new(),
             waiting: Vec::new(),
             unplaced: Vec::new(),
+            schedules: Vec::new(),
         }))
     }
 
@@ -384,6 +420,13 @@ fn every_route() -> Vec<(&'static str, String)> {
         ),
         ("GET", routes::fill(routes::RUN_LOGS, &[EXECUTION])),
         ("GET", routes::fill(routes::RUN_LOGS_FOLLOW, &[EXECUTION])),
+        ("GET", routes::SCHEDULES.to_owned()),
+        ("POST", routes::SCHEDULES.to_owned()),
+        ("GET", routes::fill(routes::SCHEDULE, &["s"])),
+        ("DELETE", routes::fill(routes::SCHEDULE, &["s"])),
+        ("POST", routes::fill(routes::SCHEDULE_PAUSE, &["s"])),
+        ("POST", routes::fill(routes::SCHEDULE_RESUME, &["s"])),
+        ("GET", routes::fill(routes::SCHEDULE_HISTORY, &["s"])),
         ("POST", routes::ARTIFACTS_MISSING.to_owned()),
         ("PUT", routes::fill(routes::ARTIFACT, &[DIGEST])),
     ]
@@ -495,6 +538,7 @@ async fn every_route_reaches_its_operation() {
             routes::DEPLOY => br#"{"pipeline":"name = 1"}"#,
             routes::TOKENS => br#"{"ttl_ms":1000,"uses":1}"#,
             routes::RUNS => br#"{"jobs":["j"]}"#,
+            routes::SCHEDULES => br#"{"name":"s","job":"j","every":"1h"}"#,
             routes::ARTIFACTS_MISSING => br#"{"digests":[]}"#,
             _ => b"",
         };
@@ -539,6 +583,13 @@ async fn every_route_reaches_its_operation() {
             &format!("output of j on e1 in {EXECUTION}"),
             &format!("logs {EXECUTION} None None"),
             &format!("follow {EXECUTION} None"),
+            "schedules None",
+            "schedule s skip one",
+            "describe schedule s",
+            "delete schedule s",
+            "pause schedule s",
+            "resume schedule s",
+            "ticks s None",
         ]
     );
 }

@@ -23,6 +23,8 @@ pub struct RunRecord {
     pub request: Digest,
     /// What the launch said, as text.
     pub params: BTreeMap<String, String>,
+    /// The tick that launched it; a tick launches at most one.
+    pub tick: Option<super::TickOf>,
     /// When it was launched.
     pub launched_at: UnixMs,
 }

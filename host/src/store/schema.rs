@@ -161,8 +161,52 @@ CREATE TABLE run (
     key TEXT UNIQUE,
     request BLOB NOT NULL,
     params TEXT NOT NULL,
-    launched_at INTEGER NOT NULL
+    launched_at INTEGER NOT NULL,
+    -- The tick that launched it; no references: a run outlives its schedule.
+    schedule BLOB,
+    schedule_name TEXT,
+    nominal INTEGER
 ) STRICT;
+CREATE UNIQUE INDEX run_tick ON run (schedule, nominal) WHERE schedule IS NOT NULL;
+CREATE TABLE schedule (
+    id BLOB PRIMARY KEY,
+    name TEXT NOT NULL UNIQUE,
+    -- By name: a job may be deleted and deployed again.
+    job TEXT NOT NULL,
+    cron TEXT,
+    tz TEXT,
+    every TEXT,
+    overlap TEXT NOT NULL,
+    catch_up TEXT NOT NULL,
+    jitter TEXT,
+    params TEXT NOT NULL,
+    nodes TEXT NOT NULL,
+    enabled INTEGER NOT NULL,
+    created_at INTEGER NOT NULL,
+    -- Ticks up to then have their rows.
+    considered INTEGER NOT NULL,
+    next_nominal INTEGER,
+    next_at INTEGER,
+    fence INTEGER NOT NULL DEFAULT 0,
+    claimed_by TEXT,
+    claimed_until INTEGER
+) STRICT;
+CREATE TABLE schedule_tick (
+    seq INTEGER PRIMARY KEY AUTOINCREMENT,
+    schedule BLOB NOT NULL REFERENCES schedule (id) ON DELETE CASCADE,
+    nominal INTEGER NOT NULL,
+    outcome TEXT NOT NULL,
+    run BLOB,
+    why TEXT,
+    count INTEGER NOT NULL,
+    decided_at INTEGER NOT NULL,
+    -- Its run may be under way.
+    open INTEGER NOT NULL,
+    UNIQUE (schedule, nominal)
+) STRICT;
+CREATE INDEX schedule_tick_newest ON schedule_tick (schedule, seq);
+CREATE INDEX schedule_tick_open ON schedule_tick (schedule) WHERE open = 1;
+CREATE INDEX schedule_tick_queued ON schedule_tick (schedule, nominal) WHERE outcome = 'queued';
 CREATE TABLE task (
     seq INTEGER PRIMARY KEY AUTOINCREMENT,
     run BLOB NOT NULL REFERENCES run (id) ON DELETE CASCADE,

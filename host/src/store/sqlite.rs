@@ -25,6 +25,7 @@ use super::{
 mod outputs;
 mod rows;
 mod runs;
+mod schedules;
 
 use rows::{
     API_TOKEN_COLUMNS, AUDIT_COLUMNS, EXECUTION_COLUMNS, JOB_COLUMNS, NODE_COLUMNS, TOKEN_COLUMNS,

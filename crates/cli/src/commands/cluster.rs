@@ -105,7 +105,9 @@ pub(super) async fn delete_job(client: &Client, out: &Out, name: &JobName) -> Re
     let job: Job = client.delete(&job_path(routes::JOB, name)).await?;
     out.show(&job, |_| {
         format!("{name} is deleted; edges that are away delete its state when they return\n")
-    })
+    })?;
+    super::schedule::left_behind(client, out, name).await;
+    Ok(())
 }
 
 pub(super) async fn rollout(

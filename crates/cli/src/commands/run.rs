@@ -18,12 +18,7 @@ const SENDS_MAX: u32 = 5;
 
 /// Launches, prints the run's id, and waits for its end when that is asked for.
 pub(super) async fn launch(client: &Client, out: &Out, args: RunLaunchArgs) -> Result<(), Failure> {
-    let mut params = BTreeMap::new();
-    for (name, value) in args.params {
-        if params.insert(name.clone(), value).is_some() {
-            return Err(Failure::invalid(format!("--param {name} is there twice")));
-        }
-    }
+    let params = params_of(args.params)?;
     let request = RunLaunch {
         jobs: args.jobs,
         params,
@@ -42,6 +37,17 @@ pub(super) async fn launch(client: &Client, out: &Out, args: RunLaunchArgs) -> R
         None => Ok(()),
         Some(wait) => waited(client, out, run.id, wait).await,
     }
+}
+
+/// What `--param` said, each name once.
+pub(super) fn params_of(list: Vec<(String, String)>) -> Result<BTreeMap<String, String>, Failure> {
+    let mut params = BTreeMap::new();
+    for (name, value) in list {
+        if params.insert(name.clone(), value).is_some() {
+            return Err(Failure::invalid(format!("--param {name} is there twice")));
+        }
+    }
+    Ok(params)
 }
 
 async fn send(client: &Client, request: &RunLaunch, key: &str) -> Result<Run, Failure> {

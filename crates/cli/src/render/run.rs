@@ -36,12 +36,17 @@ pub(crate) fn run_detail(style: Style, run: &Run) -> String {
         Some(until) => format!("{by} until {}", at(until)),
         None => by.clone(),
     });
+    let by = run.schedule.as_ref().map(|name| match run.scheduled_for {
+        Some(tick) => format!("the schedule {name}, its tick of {}", at(tick)),
+        None => format!("the schedule {name}"),
+    });
     let mut text = fields(&[
         ("run", cell(run.id)),
         ("jobs", cell(jobs(run))),
         ("state", state(run.state)),
         ("params", cell(params.join(" "))),
         ("launched", cell(at(run.launched_at))),
+        ("launched by", maybe(by)),
         ("started", maybe(run.started_at.map(at))),
         ("ended", maybe(run.ended_at.map(at))),
         ("claimed by", maybe(claim)),

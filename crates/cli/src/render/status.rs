@@ -19,6 +19,10 @@ pub(crate) fn status(style: Style, status: &Status) -> String {
     } else {
         text.push_str(&jobs(style, &status.jobs));
         text.push('\n');
+        if !status.schedules.is_empty() {
+            text.push_str(&super::schedules(style, &status.schedules));
+            text.push('\n');
+        }
         let queued: Vec<_> = status
             .jobs
             .iter()

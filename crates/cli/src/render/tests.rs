@@ -134,6 +134,7 @@ fn an_empty_cluster_says_what_to_do_first() {
         jobs: Vec::new(),
         waiting: Vec::new(),
         unplaced: Vec::new(),
+        schedules: Vec::new(),
     };
     let text = status(PLAIN, &everything);
     assert!(text.contains("sluice token create"), "{text}");

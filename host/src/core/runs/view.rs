@@ -94,6 +94,8 @@ impl<S: Store> Core<S> {
             state,
             tasks: shown,
             params: run.params.clone(),
+            schedule: run.tick.as_ref().map(|tick| tick.name.clone()),
+            scheduled_for: run.tick.as_ref().map(|tick| tick.nominal),
             launched_at: run.launched_at,
             started_at,
             ended_at: ended_at.filter(|_| is_over),

@@ -4,13 +4,15 @@ use std::collections::BTreeSet;
 
 use rusqlite::{Row as SqlRow, params};
 use sluice_model::UnixMs;
-use sluice_model::{Attempt, Digest, ExecutionId, Fence, JobId, NodeId, RunId, Slot, Version};
+use sluice_model::{
+    Attempt, Digest, ExecutionId, Fence, JobId, NodeId, RunId, ScheduleId, Slot, Version,
+};
 use sluice_scheduler::Stopping;
 
-use super::super::StoreError;
 use super::super::runs::{
     ActiveCounts, RunRecord, RunStore, RunsOf, TaskClaim, TaskEnd, TaskGroup, TaskPhase, TaskRecord,
 };
+use super::super::{StoreError, TickOf};
 use super::SqliteStore;
 use super::rows::{
     blob, bytes, counter, int, json, maybe_time, select, text, time, to_json, wrong,
@@ -22,7 +24,7 @@ const NODE_ID_BYTES: usize = 16;
 /// Runs forgotten in one sweep: keeps it short.
 const SWEPT_MAX: i64 = 1_000;
 
-const RUN_COLUMNS: &str = "id, key, request, params, launched_at";
+const RUN_COLUMNS: &str = "id, key, request, params, launched_at, schedule, schedule_name, nominal";
 
 const TASK_COLUMNS: &str = "seq, run, job, job_name, version, spec, pinned, priority, concurrency, pool, phase, attempt, \
      not_before, execution, node, node_name, exposed, wiped, stopping, claimed_by, claimed_until, fence, deadline, \
@@ -35,6 +37,14 @@ fn read_run(row: &SqlRow<'_>) -> rusqlite::Result<RunRecord> {
         request: bytes(row, 2, "a digest", Digest::from_slice)?,
         params: json(row, 3)?,
         launched_at: time(row, 4)?,
+        tick: match row.get_ref(5)?.as_blob_or_null()? {
+            None => None,
+            Some(id) => Some(TickOf {
+                schedule: ScheduleId::from_slice(id).ok_or_else(|| wrong(5, "a schedule id"))?,
+                name: text(row, 6, "a schedule's name")?,
+                nominal: time(row, 7)?,
+            }),
+        },
     })
 }
 
@@ -154,13 +164,17 @@ impl RunStore for SqliteStore {
     fn insert_run(&mut self, run: &RunRecord, tasks: &[TaskRecord]) -> Result<(), StoreError> {
         self.execute(
             "keep a run",
-            "INSERT INTO run (id, key, request, params, launched_at) VALUES (?1, ?2, ?3, ?4, ?5)",
+            "INSERT INTO run (id, key, request, params, launched_at, schedule, schedule_name, nominal)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
             params![
                 blob(run.id.to_bytes()),
                 run.key,
                 run.request.as_bytes().to_vec(),
                 to_json(&run.params),
-                run.launched_at.0
+                run.launched_at.0,
+                run.tick.as_ref().map(|tick| blob(tick.schedule.to_bytes())),
+                run.tick.as_ref().map(|tick| tick.name.as_str()),
+                run.tick.as_ref().map(|tick| tick.nominal.0)
             ],
         )?;
         for task in tasks {

@@ -1,0 +1,180 @@
+//! What the API shows of schedules.
+
+use sluice_api::{
+    ErrorBody, ErrorCode, Schedule, ScheduleDetail, ScheduleFilter, ScheduleTick, ScheduledRun,
+    TICKS_KEPT, TICKS_SHOWN, TickQuery,
+};
+use sluice_model::{JobName, RunId, RunState, ScheduleName, TaskState};
+use sluice_scheduler::run_state;
+
+use super::super::Core;
+use super::super::operator::{Called, Reply};
+use crate::store::{ScheduleRecord, Store, StoreError, TickRecord};
+
+/// Schedules of one job that its explanation tells.
+const TOLD_MAX: usize = 3;
+
+impl<S: Store> Core<S> {
+    pub(in crate::core) fn show_schedules(
+        &mut self,
+        filter: &ScheduleFilter,
+    ) -> Result<Vec<Schedule>, StoreError> {
+        let mut shown = Vec::new();
+        for record in self.store.schedules()? {
+            if filter.job.as_ref().is_none_or(|job| record.job == *job) {
+                shown.push(self.show_schedule(&record)?);
+            }
+        }
+        Ok(shown)
+    }
+
+    pub(in crate::core) fn describe_schedule(
+        &mut self,
+        name: &ScheduleName,
+    ) -> Result<Called, StoreError> {
+        let Some(record) = self.store.schedule(name)? else {
+            return Ok(Err(no_schedule(name)));
+        };
+        let detail = ScheduleDetail {
+            schedule: self.show_schedule(&record)?,
+            ticks: self.show_ticks(&record, TICKS_SHOWN)?,
+        };
+        Ok(Ok(Reply::ScheduleDetail(Box::new(detail))))
+    }
+
+    pub(in crate::core) fn ticks_of_schedule(
+        &mut self,
+        name: &ScheduleName,
+        query: &TickQuery,
+    ) -> Result<Called, StoreError> {
+        let limit = query.limit.unwrap_or(TICKS_SHOWN);
+        let max = u32::try_from(TICKS_KEPT).unwrap_or(u32::MAX);
+        if !(1..=max).contains(&limit) {
+            let message = format!("`limit` is 1 to {max}");
+            return Ok(Err(ErrorBody::new(ErrorCode::Invalid, message)));
+        }
+        let Some(record) = self.store.schedule(name)? else {
+            return Ok(Err(no_schedule(name)));
+        };
+        Ok(Ok(Reply::Ticks(self.show_ticks(&record, limit)?)))
+    }
+
+    /// The answer to an order about a schedule.
+    pub(super) fn schedule_as_it_is(&mut self, name: &ScheduleName) -> Result<Called, StoreError> {
+        Ok(match self.store.schedule(name)? {
+            Some(record) => Ok(Reply::Schedule(Box::new(self.show_schedule(&record)?))),
+            None => Err(no_schedule(name)),
+        })
+    }
+
+    pub(super) fn show_schedule(
+        &mut self,
+        record: &ScheduleRecord,
+    ) -> Result<Schedule, StoreError> {
+        let last_tick = match self.store.ticks(record.id, 1)?.pop() {
+            Some(tick) => Some(self.show_tick(&tick)?),
+            None => None,
+        };
+        let last_run = match self.store.last_launch(record.id)? {
+            Some(TickRecord {
+                run: Some(id),
+                nominal,
+                decided_at,
+                ..
+            }) => Some(ScheduledRun {
+                id,
+                state: self.state_of_run(id)?,
+                scheduled_for: nominal,
+                launched_at: decided_at,
+            }),
+            _ => None,
+        };
+        let queued = self.store.queued_ticks(record.id)?.len();
+        Ok(Schedule {
+            name: record.name.clone(),
+            id: record.id,
+            job: record.job.clone(),
+            cron: record.cron.clone(),
+            tz: record.tz.clone(),
+            every: record.every.clone(),
+            overlap: record.overlap,
+            catch_up: record.catch_up,
+            jitter: record.jitter.clone(),
+            params: record.params.clone(),
+            nodes: record.nodes.clone(),
+            enabled: record.enabled,
+            next_run_at: record.next.map(|(_, at)| at).filter(|_| record.enabled),
+            last_run,
+            last_tick,
+            queued: u64::try_from(queued).unwrap_or(u64::MAX),
+            claimed_by: record.claimed_by.clone(),
+            claimed_until: record.claimed_until,
+            created_at: record.created_at,
+        })
+    }
+
+    fn show_ticks(
+        &mut self,
+        record: &ScheduleRecord,
+        limit: u32,
+    ) -> Result<Vec<ScheduleTick>, StoreError> {
+        let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+        let mut shown = Vec::new();
+        for tick in self.store.ticks(record.id, limit)? {
+            shown.push(self.show_tick(&tick)?);
+        }
+        Ok(shown)
+    }
+
+    fn show_tick(&mut self, tick: &TickRecord) -> Result<ScheduleTick, StoreError> {
+        Ok(ScheduleTick {
+            scheduled_for: tick.nominal,
+            outcome: tick.outcome,
+            run: tick.run,
+            state: match tick.run {
+                Some(run) => self.state_of_run(run)?,
+                None => None,
+            },
+            why: tick.why.clone(),
+            count: tick.count,
+            decided_at: tick.decided_at,
+        })
+    }
+
+    /// Where a run stands; `None` when it is forgotten.
+    fn state_of_run(&mut self, id: RunId) -> Result<Option<RunState>, StoreError> {
+        let tasks = self.store.tasks_of_run(id)?;
+        if tasks.is_empty() {
+            return Ok(None);
+        }
+        let started = tasks.iter().any(|task| task.started_at.is_some());
+        let states = tasks
+            .iter()
+            .map(|task| task.end.unwrap_or(TaskState::Pending));
+        Ok(Some(run_state(states, started)))
+    }
+
+    /// What launches a job by itself, to be added to the explanation of its state.
+    pub(in crate::core) fn why_scheduled(&mut self, job: &JobName) -> Result<String, StoreError> {
+        let mut text = String::new();
+        let of_job = self
+            .store
+            .schedules()?
+            .into_iter()
+            .filter(|it| it.job == *job);
+        for record in of_job.take(TOLD_MAX) {
+            let next = match record.next {
+                Some((_, at)) if record.enabled => format!("launches it next at {at}"),
+                _ if record.enabled => "has no tick any more".to_owned(),
+                _ => "is paused".to_owned(),
+            };
+            text.push_str(&format!("; the schedule {} {next}", record.name));
+        }
+        Ok(text)
+    }
+}
+
+pub(super) fn no_schedule(name: &ScheduleName) -> ErrorBody {
+    ErrorBody::new(ErrorCode::NotFound, format!("no schedule {name}"))
+        .with_help("`sluice schedule list` lists them")
+}
