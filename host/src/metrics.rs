@@ -121,6 +121,24 @@ impl Look {
             )
             .with(early("none"), Value::Whole(load(&self.handshakes.full))),
             counter("sluice_evaluations", "Looks at a job", &tally.evaluations),
+            [
+                ("launched", &tally.ticks_launched),
+                ("queued", &tally.ticks_queued),
+                ("skipped", &tally.ticks_skipped),
+                ("refused", &tally.ticks_refused),
+            ]
+            .into_iter()
+            .fold(
+                Family::new(
+                    "sluice_schedule_ticks",
+                    Kind::Counter,
+                    "Ticks of schedules that were decided",
+                ),
+                |family, (outcome, ticks)| {
+                    let labels = vec![("outcome", outcome.to_owned())];
+                    family.with(labels, Value::Whole(load(ticks)))
+                },
+            ),
             counter(
                 "sluice_plan_changes",
                 "Assignments that plans changed",

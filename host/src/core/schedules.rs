@@ -9,6 +9,7 @@
 //! stays considered, and a tick has one row. Which ticks there are and what becomes of each is decided in
 //! `sluice_scheduler`.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use sluice_api::{ErrorBody, ErrorCode, RunLaunch, SCHEDULES_MAX, ScheduleCreate, TICKS_KEPT};
@@ -29,7 +30,7 @@ mod view;
 /// Schedules evaluated in one transaction: keeps what is due at midnight from delaying acks.
 const EVALUATED_MAX: usize = 16;
 
-/// Runs that one schedule launches in one transaction; more follow in the next ones.
+/// Runs that schedules launch in one transaction; more follow in the next ones.
 const LAUNCHES_MAX: usize = 16;
 
 /// A clock that stands further than this before the last tick was wrong then: schedules go on from what it says now.
@@ -43,7 +44,7 @@ pub(super) struct Watched {
     next: Option<UnixMs>,
     /// Ticks may wait for a run's end.
     has_queue: bool,
-    /// The last look for them is older than this process.
+    /// It was looked up whether they do.
     was_looked_at: bool,
 }
 
@@ -186,11 +187,12 @@ impl<S: Store> Core<S> {
     /// Decides every tick that is due, as many as one transaction has room for.
     pub(super) fn evaluate_schedules(&mut self, step: &mut Step) -> Result<(), StoreError> {
         let now = step.now.unix;
-        if self.schedules.next.is_some_and(|next| next > now) {
+        // What is decided is written: on a full disk it waits.
+        if self.full || self.schedules.next.is_some_and(|next| next > now) {
             return Ok(());
         }
-        let mut evaluated = 0;
-        while evaluated < EVALUATED_MAX {
+        let (mut evaluated, mut launched) = (0, 0);
+        while evaluated < EVALUATED_MAX && launched < LAUNCHES_MAX {
             let mut claimed = None;
             self.guarded(step, None, None, |core, step| {
                 let (now, until) = (step.now.unix, step.now.unix.plus(LEASE));
@@ -200,11 +202,11 @@ impl<S: Store> Core<S> {
             let Some(record) = claimed else { break };
             // One that fails keeps its claim, so that it is tried again after the lease and holds up no other.
             self.guarded(step, None, None, |core, step| {
-                core.evaluate_schedule(&record, step)
+                core.evaluate_schedule(&record, &mut launched, step)
             })?;
             evaluated += 1;
         }
-        if evaluated == EVALUATED_MAX {
+        if evaluated == EVALUATED_MAX || launched >= LAUNCHES_MAX {
             step.out.push(Output::Again);
         }
         let mut next = None;
@@ -216,10 +218,11 @@ impl<S: Store> Core<S> {
         Ok(())
     }
 
-    /// Decides a claimed schedule's ticks.
+    /// Decides a claimed schedule's ticks, as long as the round may launch more.
     fn evaluate_schedule(
         &mut self,
         record: &ScheduleRecord,
+        launched: &mut usize,
         step: &mut Step,
     ) -> Result<Handled, StoreError> {
         let now = step.now.unix;
@@ -255,14 +258,14 @@ impl<S: Store> Core<S> {
                     now,
                 )
             };
-            self.store.put_tick(record.id, &tick)?;
+            if self.store.put_tick(record.id, &tick)? {
+                self.note_tick(record, &tick);
+            }
             considered = older.until;
         }
         let is_alone = due.ticks.len() == 1 && due.older.is_none();
-        let mut launched = 0;
         for nominal in &due.ticks {
-            if launched == LAUNCHES_MAX {
-                step.out.push(Output::Again);
+            if *launched >= LAUNCHES_MAX {
                 break;
             }
             let late = now.0.saturating_sub(timing.fires_at(*nominal).0);
@@ -271,7 +274,7 @@ impl<S: Store> Core<S> {
                 is_newest: due.ticks.last() == Some(nominal),
                 is_late: u128::try_from(late).is_ok_and(|late| late > LATE_AFTER.as_millis()),
             };
-            launched += usize::from(self.decide_tick(record, *nominal, tick, step)?);
+            *launched += usize::from(self.decide_tick(record, *nominal, tick, step)?);
             considered = *nominal;
         }
         let next = timing.next_after(considered);
@@ -316,7 +319,7 @@ impl<S: Store> Core<S> {
         };
         let tick = decided(nominal, outcome, Some(why), now);
         if self.store.put_tick(record.id, &tick)? {
-            log_tick(record, &tick);
+            self.note_tick(record, &tick);
         }
         Ok(false)
     }
@@ -366,7 +369,7 @@ impl<S: Store> Core<S> {
         if !is_ours {
             return Ok(false);
         }
-        log_tick(record, &tick);
+        self.note_tick(record, &tick);
         let Some((run, tasks)) = prepared else {
             return Ok(false);
         };
@@ -376,6 +379,25 @@ impl<S: Store> Core<S> {
         }
         self.keep_run(&run, &tasks)?;
         Ok(true)
+    }
+
+    fn note_tick(&self, record: &ScheduleRecord, tick: &TickRecord) {
+        let ticks = match tick.outcome {
+            TickOutcome::Launched => &self.tally.ticks_launched,
+            TickOutcome::Queued => &self.tally.ticks_queued,
+            TickOutcome::Skipped => &self.tally.ticks_skipped,
+            TickOutcome::Refused => &self.tally.ticks_refused,
+        };
+        ticks.fetch_add(tick.count, Ordering::Relaxed);
+        info!(
+            event = "schedule.tick",
+            schedule = %record.name,
+            scheduled_for = %tick.nominal,
+            outcome = tick.outcome.as_str(),
+            count = tick.count,
+            run = tick.run.map(|run| run.to_string()),
+            why = tick.why,
+        );
     }
 
     /// Time passed: ticks that wait are launched when nothing of their schedule is under way, and a clock that was set
@@ -454,17 +476,6 @@ fn decided(
         count: 1,
         decided_at,
     }
-}
-
-fn log_tick(record: &ScheduleRecord, tick: &TickRecord) {
-    info!(
-        event = "schedule.tick",
-        schedule = %record.name,
-        scheduled_for = %tick.nominal,
-        outcome = tick.outcome.as_str(),
-        run = tick.run.map(|run| run.to_string()),
-        why = tick.why,
-    );
 }
 
 fn ids(runs: &[RunId]) -> String {

@@ -17,6 +17,14 @@ pub struct Tally {
     pub joins: AtomicU64,
     /// Evaluations that were claimed.
     pub evaluations: AtomicU64,
+    /// Ticks of schedules that launched a run.
+    pub ticks_launched: AtomicU64,
+    /// Ticks that began to wait for an earlier run.
+    pub ticks_queued: AtomicU64,
+    /// Ticks that launched nothing.
+    pub ticks_skipped: AtomicU64,
+    /// Ticks whose launch was refused.
+    pub ticks_refused: AtomicU64,
     /// Assignments that plans changed.
     pub plan_changes: AtomicU64,
     /// Sets that did not add up and were sent again, either way.

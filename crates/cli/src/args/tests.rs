@@ -99,7 +99,7 @@ fn what_is_wrong_is_usage_and_says_what_would_be_right() {
         ("sluice job histories a", "unrecognized subcommand"),
         ("sluice node banish e1", "unrecognized subcommand"),
         ("sluice run launch", "JOB"),
-        ("sluice schedule create a", "unrecognized subcommand"),
+        ("sluice schedule create a", "--cron <EXPRESSION>|--every"),
         ("sluice plugin new a", "unrecognized subcommand"),
         ("sluice token steal", "unrecognized subcommand"),
         ("sluice token revoke", "ID"),

@@ -1,3 +1,5 @@
+//! Ticks where the clock is changed, after a long absence, and whenever it is looked.
+
 #![allow(clippy::unwrap_used)]
 
 use proptest::prelude::*;
