@@ -13,7 +13,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
-use sluice_api::{ErrorBody, ErrorCode};
+use sluice_api::ErrorBody;
 use sluice_model::{
     Digest, Epoch, EvaluationId, ExecutionId, JobId, LifeNonce, MonotonicMs, NodeId, NodeState,
     UnixMs,
@@ -27,6 +27,7 @@ use crate::store::{NodeRecord, Store, StoreError, TaskLimits};
 mod audit;
 mod evaluate;
 mod explain;
+mod failure;
 mod full;
 mod identity;
 mod join;
@@ -48,6 +49,7 @@ pub use operator::{ApiCall, LogTarget, LogsOf, Reply};
 pub use outputs::{OutputCall, OutputTarget};
 pub use tally::Tally;
 
+use failure::{describe, store_error};
 use full::Concerned;
 use session::Session;
 use tally::count;
@@ -784,28 +786,6 @@ impl Input {
             }
             _ => None,
         }
-    }
-}
-
-/// An error with what caused it.
-fn describe(error: &StoreError) -> String {
-    match std::error::Error::source(error) {
-        Some(source) => format!("{error}: {source}"),
-        None => error.to_string(),
-    }
-}
-
-fn store_error(error: &StoreError) -> ErrorBody {
-    match error {
-        StoreError::Full => ErrorBody::new(
-            ErrorCode::DiskFull,
-            "the orchestrator's disk is full; nothing was changed",
-        )
-        .with_help(
-            "make room on the disk that holds the orchestrator's state directory, then try again",
-        ),
-        other => ErrorBody::new(ErrorCode::Internal, format!("{other}; nothing was changed"))
-            .with_help("the orchestrator's log says more"),
     }
 }
 

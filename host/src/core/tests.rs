@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use sluice_api::{DeployOutcome, DeployRequest, ExecutionFilter};
+use sluice_api::{DeployOutcome, DeployRequest, ErrorCode, ExecutionFilter};
 use sluice_ledger::{Position, RowHash, SetDigest};
 use sluice_model::{Attempt, ExecutionState, Labels, ObservedPhase, Revision, TokenId, Version};
 use sluice_protocol::{
