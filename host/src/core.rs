@@ -276,11 +276,7 @@ pub struct Core<S> {
     runs_open: bool,
     /// Waiting tasks are looked at with this round.
     runs_due: bool,
-    /// A look at them that is not through.
-    scan: Option<runs::place::Scan>,
-    /// Nodes and active tasks, for the questions of this round.
-    look: Option<runs::place::Look>,
-    pipelines: runs::place::Pipelines,
+    placing: runs::place::Placing,
     claims_renewed: Option<MonotonicMs>,
     schedules: schedules::Watched,
 }
@@ -383,9 +379,7 @@ impl<S: Store> Core<S> {
             tally: Arc::default(),
             runs_open: true,
             runs_due: true,
-            scan: None,
-            look: None,
-            pipelines: runs::place::Pipelines::default(),
+            placing: runs::place::Placing::default(),
             claims_renewed: None,
             schedules: schedules::Watched::default(),
         };
@@ -475,10 +469,10 @@ impl<S: Store> Core<S> {
     fn try_handle(&mut self, inputs: Vec<Input>, step: &mut Step) -> Result<(), StoreError> {
         self.store.begin()?;
         step.touched.append(&mut self.behind);
-        self.look = None;
+        self.placing.look = None;
         for input in inputs {
             if !matches!(&input, Input::Api { call, .. } if call.is_of_runs()) {
-                self.look = None;
+                self.placing.look = None;
             }
             let (conn, request) = (input.conn(), input.request());
             self.guarded(step, conn, request, |core, step| {
@@ -505,7 +499,7 @@ impl<S: Store> Core<S> {
             step.out.push(Output::Again);
         }
         self.evaluate_schedules(step)?;
-        if (self.runs_due || self.scan.is_some()) && !self.full {
+        if (self.runs_due || self.placing.is_under_way()) && !self.full {
             self.guarded(step, None, None, |core, step| core.place_tasks(step))?;
         }
         for node in std::mem::take(&mut step.touched) {

@@ -545,7 +545,7 @@ impl<S: Store> Core<S> {
             // Somebody else has the claim now, and decides.
             return Ok(());
         }
-        self.look = None;
+        self.placing.look = None;
         info!(
             event = "run.task",
             run = %task.run,

@@ -11,6 +11,7 @@
 //! another one after it.
 
 use std::cmp::Reverse;
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
@@ -47,9 +48,26 @@ const REFUSALS_MAX: usize = 8;
 /// Pipelines that are kept parsed, each some kilobytes: the jobs that are launched within a short time.
 const PIPELINES_MAX: usize = 256;
 
+/// What placing remembers; all of it may be forgotten.
+#[derive(Default)]
+pub(in crate::core) struct Placing {
+    /// A scan that is not through.
+    scan: Option<Scan>,
+    /// Nodes and active tasks, for the questions of one round.
+    pub(in crate::core) look: Option<Look>,
+    pipelines: Pipelines,
+}
+
+impl Placing {
+    /// Whether there is more to look at.
+    pub(in crate::core) fn is_under_way(&self) -> bool {
+        self.scan.is_some()
+    }
+}
+
 /// How far a scan of what waits has come.
 #[derive(Debug, Default)]
-pub(in crate::core) struct Scan {
+struct Scan {
     /// Everything up to this group has been looked at.
     done: Option<TaskGroup>,
     /// Of the groups behind it: how far each has been.
@@ -66,7 +84,7 @@ enum At {
 
 /// Jobs' pipelines as text, parsed. A version's text never changes.
 #[derive(Debug, Default)]
-pub(in crate::core) struct Pipelines(BTreeMap<(JobId, Version), Arc<Pipeline>>);
+struct Pipelines(BTreeMap<(JobId, Version), Arc<Pipeline>>);
 
 /// The nodes and what is active on them, as one round sees them.
 pub(in crate::core) struct Look {
@@ -131,17 +149,17 @@ impl<S: Store> Core<S> {
         task: &TaskRecord,
     ) -> Result<Option<Arc<Pipeline>>, StoreError> {
         let key = (task.job, task.version);
-        if let Some(known) = self.pipelines.0.get(&key) {
+        if let Some(known) = self.placing.pipelines.0.get(&key) {
             return Ok(Some(Arc::clone(known)));
         }
         let Some(pipeline) = self.readable_pipeline(task.spec)? else {
             return Ok(None);
         };
-        if self.pipelines.0.len() == PIPELINES_MAX {
-            self.pipelines.0.clear();
+        if self.placing.pipelines.0.len() == PIPELINES_MAX {
+            self.placing.pipelines.0.clear();
         }
         let pipeline = Arc::new(pipeline);
-        self.pipelines.0.insert(key, Arc::clone(&pipeline));
+        self.placing.pipelines.0.insert(key, Arc::clone(&pipeline));
         Ok(Some(pipeline))
     }
 
@@ -221,9 +239,8 @@ impl<S: Store> Core<S> {
             look.kinds.insert(key, kind);
         }
         let siblings = (task.run, task.job);
-        if !look.taken.contains_key(&siblings) {
-            let taken = self.store.nodes_taken(task.run, task.job)?;
-            look.taken.insert(siblings, taken);
+        if let Entry::Vacant(unknown) = look.taken.entry(siblings) {
+            unknown.insert(self.store.nodes_taken(task.run, task.job)?);
         }
         let Some(Some(kind)) = look.kinds.get(&key) else {
             return Ok(Err(Lacks::Text));
@@ -252,9 +269,9 @@ impl<S: Store> Core<S> {
 
     /// Claims and places waiting tasks, as many as the limits and one transaction have room for.
     pub(in crate::core) fn place_tasks(&mut self, step: &mut Step) -> Result<Handled, StoreError> {
-        self.look = None;
+        self.placing.look = None;
         self.store.promote_tasks(step.now.unix)?;
-        let mut scan = match self.scan.take() {
+        let mut scan = match self.placing.scan.take() {
             Some(scan) => scan,
             None => {
                 self.runs_due = false;
@@ -267,7 +284,7 @@ impl<S: Store> Core<S> {
                 step.out.push(Output::Again);
             }
         } else {
-            self.scan = Some(scan);
+            self.placing.scan = Some(scan);
             step.out.push(Output::Again);
         }
         Ok(Handled::Keep)

@@ -73,7 +73,7 @@ impl<S: Store> Core<S> {
             .max_by_key(|task| task.claimed_until);
         let (claimed_by, claimed_until) =
             claim.map_or((None, None), |it| (it.claimed_by.clone(), it.claimed_until));
-        let mut look = match self.look.take() {
+        let mut look = match self.placing.look.take() {
             Some(look) => look,
             None => self.look()?,
         };
@@ -82,7 +82,7 @@ impl<S: Store> Core<S> {
             shown.push(self.show_task(task, &mut look, now)?);
         }
         // For the next question of this round.
-        self.look = Some(look);
+        self.placing.look = Some(look);
         let state = run_state(shown.iter().map(|task| task.state), started_at.is_some());
         let is_over = !matches!(state, RunState::Pending | RunState::Running);
         let ended_at = tasks.iter().filter_map(|task| task.ended_at).max();
