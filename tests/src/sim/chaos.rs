@@ -176,7 +176,11 @@ impl World {
             idempotent,
             retries: if idempotent { 2 } else { 0 },
             on_lost,
-            timeout_s: *self.random.pick(&[20, 60, 3600]),
+            // What crashes again and again is tried for as long as it may take.
+            timeout_s: match content {
+                Content::Crashes(_) => 60,
+                _ => *self.random.pick(&[20, 60, 3600]),
+            },
         };
         Order::Deploy {
             content,

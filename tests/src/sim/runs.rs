@@ -176,7 +176,7 @@ impl World {
             );
         }
         self.check_lives(&of_job);
-        if self.runs.rounds % COMPARED_EVERY == 0 {
+        if self.runs.rounds.is_multiple_of(COMPARED_EVERY) {
             self.compare_ended();
         }
     }
