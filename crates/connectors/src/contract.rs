@@ -554,7 +554,7 @@ async fn outputs_keep_the_contract() {
     let path = directory.path().join("output");
     let kept = StdoutTarget::Kept {
         path: path.clone(),
-        bytes_max: 1 << 20,
+        bytes_max: 16 << 20,
         log: Arc::clone(&told) as Arc<dyn LineSink>,
     };
     check_output(open(stdout, &kept).await, || {
