@@ -2,9 +2,11 @@
 //! reader, with `sluice logs --follow` that reads everything, and with one that has stalled.
 //!
 //! The three take turns within each round, so that a noisy moment hits all alike; a ratio compares a reader's turn with the
-//! turn without one of its own round, and the median of all rounds is told. The reader and the orchestrator run on the same
-//! machine, so their own work is in the ratio as well. Build it with `--release`, and the programs too. Arguments:
-//! `[--rounds N] [--output json]`.
+//! turns without one right before and after it, and the median of all rounds is told. How far two turns without a reader
+//! differ is told too: a ratio says no more than that. A reader's turn begins when it is being served, and a stalled one's
+//! when every buffer on the way is full, which is when the edge reads no more for it. The reader and the orchestrator run
+//! on the same machine, so their own work is in the ratio as well. Build it with `--release`, and the programs too.
+//! Arguments: `[--rounds N] [--output json]`.
 
 #![allow(clippy::print_stdout, reason = "its result is what it prints")]
 
@@ -15,9 +17,13 @@ use anyhow::{Context, Result, bail, ensure};
 use sluice_tests::e2e::pipelines::PipelineText;
 use sluice_tests::e2e::{Cluster, wait};
 
-const ROUNDS_DEFAULT: u32 = 9;
+const ROUNDS_DEFAULT: u32 = 7;
 /// One turn: long against the heartbeats that tell the counters.
 const TURN: Duration = Duration::from_secs(3);
+/// No read for so long, where a reader that is served causes four a second, says that it has stalled.
+const STALLED_AFTER: Duration = Duration::from_secs(2);
+/// Longest time to fill all buffers on the way: some MiB at 256 KiB a second.
+const FILLED_WITHIN: Duration = Duration::from_secs(180);
 const JOB: &str = "flood";
 const EDGE: &str = "e1";
 
@@ -29,80 +35,148 @@ enum Reader {
     Stalled,
 }
 
+/// What a turn came to.
+struct Turn {
+    records_per_second: f64,
+    /// What the edge's thread that reads logs took of a core.
+    reading: f64,
+}
+
+struct Bench {
+    cluster: Cluster,
+    edge: u32,
+}
+
 fn main() -> Result<()> {
     let (rounds, json) = options(std::env::args().skip(1))?;
     let mut cluster = Cluster::start(&[EDGE]);
     let flood = PipelineText::steady(JOB).template("", 0, "a record of some length ${seq}");
     cluster.deploy(&flood.stdout());
     cluster.wait_running(JOB, EDGE);
-    turn(&cluster, Reader::None)?;
+    let edge = cluster.edge(EDGE).pid();
+    let bench = Bench { cluster, edge };
+    let mut before = bench.turn(Reader::None)?.records_per_second;
 
-    let (mut alone, mut followed, mut stalled) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut alone, mut apart, mut reading) = (Vec::new(), Vec::new(), Vec::new());
+    let mut ratios = [Vec::new(), Vec::new()];
     for _ in 0..rounds {
-        let without = turn(&cluster, Reader::None)?;
-        alone.push(without);
-        followed.push(turn(&cluster, Reader::Follows)? / without);
-        stalled.push(turn(&cluster, Reader::Stalled)? / turn(&cluster, Reader::None)?);
+        for (reader, ratios) in [Reader::Follows, Reader::Stalled]
+            .into_iter()
+            .zip(&mut ratios)
+        {
+            let with = bench.turn(reader)?;
+            let after = bench.turn(Reader::None)?.records_per_second;
+            ratios.push(with.records_per_second / ((before + after) / 2.0));
+            apart.push((after / before - 1.0).abs());
+            if reader == Reader::Follows {
+                reading.push(with.reading);
+            }
+            alone.push(after);
+            before = after;
+        }
     }
-    let (alone, followed, stalled) = (median(alone), median(followed), median(stalled));
+    let [followed, stalled] = ratios.map(median);
+    let (alone, apart, reading) = (median(alone), median(apart), median(reading));
     if json {
         println!(
-            "{{\"records_per_second\":{alone:.0},\"followed_ratio\":{followed:.4},\"stalled_ratio\":{stalled:.4}}}"
+            "{{\"records_per_second\":{alone:.0},\"followed_ratio\":{followed:.4},\"stalled_ratio\":{stalled:.4},\
+             \"apart\":{apart:.4},\"reading_of_a_core\":{reading:.4}}}"
         );
-    } else {
-        println!("{:<44} {:>14} {:>8}", "what", "records/s", "ratio");
-        println!(
-            "{:<44} {alone:>14.0} {:>8}",
-            "generate -> stdout, nobody reads", 1
-        );
-        println!(
-            "{:<44} {:>14.0} {followed:>8.3}",
-            "followed",
-            alone * followed
-        );
-        println!(
-            "{:<44} {:>14.0} {stalled:>8.3}",
-            "followed by a reader that stalls",
-            alone * stalled
-        );
+        return Ok(());
     }
+    println!("{:<44} {:>14} {:>8}", "what", "records/s", "ratio");
+    for (what, ratio) in [
+        ("generate -> stdout, nobody reads", 1.0),
+        ("followed", followed),
+        ("followed by a reader that stalls", stalled),
+    ] {
+        println!("{what:<44} {:>14.0} {ratio:>8.3}", alone * ratio);
+    }
+    println!(
+        "two turns without a reader are {:.1} % apart; reading takes {:.2} % of a core of the edge's machine",
+        apart * 100.0,
+        reading * 100.0
+    );
     Ok(())
 }
 
-/// Records a second during one turn.
-fn turn(cluster: &Cluster, reader: Reader) -> Result<f64> {
-    let mut child = match reader {
-        Reader::None => None,
-        Reader::Follows => Some(follow(cluster, Stdio::null())?),
-        Reader::Stalled => Some(follow(cluster, Stdio::piped())?),
-    };
-    let (begun, first) = next_count(cluster);
-    let mut last = next_count(cluster);
-    while last.0 - begun < TURN {
-        last = next_count(cluster);
+impl Bench {
+    fn turn(&self, reader: Reader) -> Result<Turn> {
+        let mut child = match reader {
+            Reader::None => None,
+            Reader::Follows => Some(self.follow(Stdio::null())?),
+            Reader::Stalled => Some(self.follow(Stdio::piped())?),
+        };
+        if reader == Reader::Stalled {
+            self.wait_stalled();
+        }
+        let read_before = self.read_ns();
+        let (begun, first) = self.next_count();
+        let mut last = self.next_count();
+        while last.0 - begun < TURN {
+            last = self.next_count();
+        }
+        let seconds = (last.0 - begun).as_secs_f64();
+        let read_ns = self.read_ns().saturating_sub(read_before);
+        if let Some(child) = &mut child {
+            ensure!(child.try_wait()?.is_none(), "the reader ended by itself");
+            child.kill()?;
+            child.wait()?;
+        }
+        Ok(Turn {
+            records_per_second: (last.1 - first) as f64 / seconds,
+            reading: read_ns as f64 / 1e9 / seconds,
+        })
     }
-    if let Some(child) = &mut child {
-        ensure!(child.try_wait()?.is_none(), "the reader ended by itself");
-        child.kill()?;
-        child.wait()?;
+
+    /// A reader that is served.
+    fn follow(&self, stdout: Stdio) -> Result<Child> {
+        let before = self.read_ns();
+        let args = ["logs", JOB, "--follow", "--tail", "0"];
+        let mut command = self.cluster.sluice_command(&args);
+        let child = command.stdout(stdout).stderr(Stdio::null()).spawn();
+        wait::until("the log to be read", || {
+            wait::check(self.read_ns() > before, || "no look at it yet".to_owned())
+        });
+        child.context("sluice logs cannot be started")
     }
-    Ok((last.1 - first) as f64 / (last.0 - begun).as_secs_f64())
-}
 
-fn follow(cluster: &Cluster, stdout: Stdio) -> Result<Child> {
-    let mut command = cluster.sluice_command(&["logs", JOB, "--follow", "--tail", "0"]);
-    let child = command.stdout(stdout).stderr(Stdio::null()).spawn();
-    child.context("sluice logs cannot be started")
-}
+    fn wait_stalled(&self) {
+        let mut last = (self.read_ns(), Instant::now());
+        wait::within(FILLED_WITHIN, "the reader to stall", || {
+            let now = self.read_ns();
+            if now != last.0 {
+                last = (now, Instant::now());
+            }
+            wait::check(last.1.elapsed() >= STALLED_AFTER, || {
+                "it is read".to_owned()
+            })
+        });
+    }
 
-/// The counter as the next heartbeat tells it, and when it did.
-fn next_count(cluster: &Cluster) -> (Instant, u64) {
-    let before = cluster.execution(JOB, EDGE).records_in;
-    let now = wait::until("the next heartbeat", || {
-        let now = cluster.execution(JOB, EDGE).records_in;
-        wait::check(now != before, || format!("{now} records")).map(|()| now)
-    });
-    (Instant::now(), now)
+    /// Time on a processor of the edge's thread that reads logs.
+    fn read_ns(&self) -> u64 {
+        let Ok(tasks) = std::fs::read_dir(format!("/proc/{}/task", self.edge)) else {
+            return 0;
+        };
+        let of_task = |task: std::fs::DirEntry| {
+            let name = std::fs::read_to_string(task.path().join("comm")).ok()?;
+            let times = std::fs::read_to_string(task.path().join("schedstat")).ok()?;
+            let ran: u64 = times.split(' ').next()?.parse().ok()?;
+            (name.trim() == "log-reader").then_some(ran)
+        };
+        tasks.filter_map(Result::ok).filter_map(of_task).sum()
+    }
+
+    /// The counter as the next heartbeat tells it, and when it did.
+    fn next_count(&self) -> (Instant, u64) {
+        let before = self.cluster.execution(JOB, EDGE).records_in;
+        let now = wait::until("the next heartbeat", || {
+            let now = self.cluster.execution(JOB, EDGE).records_in;
+            wait::check(now != before, || format!("{now} records")).map(|()| now)
+        });
+        (Instant::now(), now)
+    }
 }
 
 fn median(mut values: Vec<f64>) -> f64 {
