@@ -7,6 +7,9 @@
 //!
 //! A file's time of change says when it was last used. A clock that jumps costs a pull at most, never a running stage.
 //!
+//! A pull asks for one piece after the other, each as large as what comes within two seconds: on a slow link heartbeats
+//! and rows never wait for more than that, however deep the queues on the way are.
+//!
 //! A part becomes whole by fsync, hash and rename, in this order, so that no crash leaves a wrong file under a right
 //! name. Only the pull task of a digest touches its files.
 
@@ -24,7 +27,7 @@ use sluice_state_dir::failpoint;
 use sluice_transport::{Reply, Session};
 use tokio::io::AsyncWriteExt as _;
 use tokio::sync::watch;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::error::EdgeError;
@@ -40,6 +43,18 @@ const ROOM_LEFT_BYTES: u64 = 1024 * 1024;
 
 /// How long a component is kept after its last use: a rollback within a week pulls nothing.
 const UNNAMED_KEPT: Duration = Duration::from_secs(7 * 24 * 3600);
+
+/// The first piece of a pull, and the smallest: with two pulls at once, eight seconds at 8 kbit/s.
+const PIECE_BYTES_MIN: u64 = 4 * 1024;
+
+/// How much longer than the last a piece is at most: one that came quickly says little of how fast the link is.
+const PIECE_GROWTH_MAX: u64 = 8;
+
+/// How long a piece may take, as fast as the last one came.
+const PIECE_TIME: Duration = Duration::from_secs(2);
+
+/// How often it is told how far a pull is.
+const TOLD_EVERY: Duration = Duration::from_secs(5);
 
 /// The session that pulls go over, if one has begun.
 pub(crate) type CurrentSession = watch::Receiver<Option<Session>>;
@@ -69,13 +84,15 @@ impl Artifacts {
     }
 
     /// Makes sure that a component is here and whole. The error says for people why it is not. When `cancelled`, it ends
-    /// soon; what has come so far stays, and is where the next pull goes on.
+    /// soon; what has come so far stays, and is where the next pull goes on. A pull that takes long tells now and then how
+    /// many bytes are here.
     pub(crate) async fn ensure(
         &self,
         digest: Digest,
         size: u64,
         session: &CurrentSession,
         cancelled: &CancellationToken,
+        tell: impl Fn(u64),
     ) -> Result<(), String> {
         if size > COMPONENT_BYTES_MAX as u64 {
             return Err(format!(
@@ -103,7 +120,7 @@ impl Artifacts {
                 "the component {digest} is not on this edge, and the orchestrator is not in reach"
             ));
         };
-        self.pull(digest, size, &session, cancelled).await?;
+        self.pull(digest, size, &session, cancelled, tell).await?;
         tracing::info!(event = "artifact.pulled", %digest, size);
         Ok(())
     }
@@ -114,6 +131,7 @@ impl Artifacts {
         size: u64,
         session: &Session,
         cancelled: &CancellationToken,
+        tell: impl Fn(u64),
     ) -> Result<(), String> {
         let part = self.part(digest);
         let mut file = tokio::fs::File::options()
@@ -136,17 +154,29 @@ impl Artifacts {
         if have < size || size == 0 {
             self.check_room(size - have)?;
             let coming = async {
-                let mut reply = self.ask(digest, size, have, session).await?;
-                while let Some(bytes) = next(reply.read(READ_BYTES)).await? {
-                    have += bytes.len() as u64;
-                    if have > size {
-                        break;
+                let mut piece = PIECE_BYTES_MIN;
+                let mut told_at = Instant::now();
+                loop {
+                    let (before, begun) = (have, Instant::now());
+                    let mut reply = self.ask(digest, size, have, piece, session).await?;
+                    while let Some(bytes) = next(reply.read(READ_BYTES)).await? {
+                        have += bytes.len() as u64;
+                        if have > size {
+                            break;
+                        }
+                        file.write_all(&bytes)
+                            .await
+                            .map_err(|error| disk("write", &error))?;
                     }
-                    file.write_all(&bytes)
-                        .await
-                        .map_err(|error| disk("write", &error))?;
+                    if have >= size || have == before {
+                        return Ok(());
+                    }
+                    piece = next_piece(have - before, begun.elapsed());
+                    if told_at.elapsed() >= TOLD_EVERY {
+                        told_at = Instant::now();
+                        tell(have);
+                    }
                 }
-                Ok(())
             };
             let came = tokio::select! {
                 came = coming => came,
@@ -206,12 +236,14 @@ impl Artifacts {
         digest: Digest,
         size: u64,
         offset: u64,
+        bytes_max: u64,
         session: &Session,
     ) -> Result<Reply, String> {
         let request = StreamRequest {
             kind: Some(stream_request::Kind::Pull(PullRequest {
                 digest: digest.as_bytes().to_vec(),
                 offset,
+                bytes_max,
             })),
         };
         let frame = sluice_protocol::encode(&request);
@@ -257,6 +289,16 @@ impl Artifacts {
         }
         Ok(swept)
     }
+}
+
+/// How much to ask for after so many bytes came in so long.
+fn next_piece(bytes: u64, took: Duration) -> u64 {
+    let took_us = took.as_micros().max(1);
+    let in_time = u128::from(bytes) * PIECE_TIME.as_micros() / took_us;
+    let in_time = u64::try_from(in_time).unwrap_or(u64::MAX);
+    in_time
+        .min(bytes.saturating_mul(PIECE_GROWTH_MAX))
+        .clamp(PIECE_BYTES_MIN, COMPONENT_BYTES_MAX as u64)
 }
 
 async fn next<T>(
@@ -324,29 +366,53 @@ mod tests {
         watch::channel(None).1
     }
 
+    #[test]
+    fn a_piece_is_what_comes_in_two_seconds() {
+        let seconds = Duration::from_secs;
+        for (bytes, took, expected) in [
+            // 8 kbit/s: the smallest one, again and again.
+            (4096, seconds(4), 4096),
+            (4096, seconds(60), 4096),
+            (4096, seconds(1), 8192),
+            (8192, seconds(2), 8192),
+            // A first one says little.
+            (4096, Duration::from_millis(1), 32_768),
+            (4096, Duration::ZERO, 32_768),
+            (1 << 60, Duration::ZERO, COMPONENT_BYTES_MAX as u64),
+        ] {
+            assert_eq!(next_piece(bytes, took), expected, "{bytes} in {took:?}");
+        }
+    }
+
     #[tokio::test]
     async fn case_48_a_damaged_component_is_noticed_by_its_hash() {
         let directory = tempfile::tempdir().unwrap();
         let cache = Artifacts::open(directory.path()).unwrap();
         let digest = Digest::of(b"component");
         let error = cache
-            .ensure(digest, 9, &no_session(), &CancellationToken::new())
+            .ensure(digest, 9, &no_session(), &CancellationToken::new(), |_| ())
             .await
             .unwrap_err();
         assert!(error.contains("not in reach"), "{error}");
         std::fs::write(cache.path(digest), b"component").unwrap();
         cache
-            .ensure(digest, 9, &no_session(), &CancellationToken::new())
+            .ensure(digest, 9, &no_session(), &CancellationToken::new(), |_| ())
             .await
             .unwrap();
         std::fs::write(cache.path(digest), b"componenT").unwrap();
         cache
-            .ensure(digest, 9, &no_session(), &CancellationToken::new())
+            .ensure(digest, 9, &no_session(), &CancellationToken::new(), |_| ())
             .await
             .unwrap_err();
         assert!(!cache.path(digest).exists(), "swept");
         let error = cache
-            .ensure(digest, 1 << 40, &no_session(), &CancellationToken::new())
+            .ensure(
+                digest,
+                1 << 40,
+                &no_session(),
+                &CancellationToken::new(),
+                |_| (),
+            )
             .await
             .unwrap_err();
         assert!(error.contains("the most is"), "{error}");
@@ -383,7 +449,7 @@ mod tests {
         touch(&path, long_ago).unwrap();
         let never = CancellationToken::new();
         cache
-            .ensure(digest, 9, &no_session(), &never)
+            .ensure(digest, 9, &no_session(), &never, |_| ())
             .await
             .unwrap();
         let swept = cache.sweep(&BTreeSet::new(), SystemTime::now()).unwrap();

@@ -557,12 +557,17 @@ impl Loop {
     }
 
     fn fetch(&mut self, digest: Digest, size: u64) {
-        let artifacts = self.around.artifacts.clone();
-        let session = self.session.subscribe();
-        let cancelled = CancellationToken::new();
+        let (session, own) = (self.session.subscribe(), self.own.clone());
+        let (artifacts, cancelled) = (self.around.artifacts.clone(), CancellationToken::new());
         self.fetches.insert(digest, cancelled.clone());
         self.spawn(async move {
-            let result = artifacts.ensure(digest, size, &session, &cancelled).await;
+            let tell = |bytes| {
+                if let Some(messages) = own.upgrade() {
+                    let _ = messages.try_send(Message::Input(Input::Fetching { digest, bytes }));
+                }
+            };
+            let pulling = artifacts.ensure(digest, size, &session, &cancelled, tell);
+            let result = pulling.await;
             Message::Input(Input::Fetched { digest, result })
         });
     }

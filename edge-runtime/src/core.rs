@@ -258,6 +258,7 @@ fn is_local_fact(input: &Input) -> bool {
         | Input::Frame { .. }
         | Input::Tick
         | Input::Counters(_)
+        | Input::Fetching { .. }
         | Input::Renew { .. } => false,
     }
 }
@@ -276,6 +277,7 @@ impl State {
             }
             Input::Counters(counters) => self.counters.extend(counters),
             Input::Renew { csr } => self.handle_renew(csr),
+            Input::Fetching { digest, bytes } => self.agent.handle_fetching(digest, bytes, now),
             Input::Fetched { digest, result } => self.agent.handle_fetched(digest, result, now),
             Input::Phase { ticket, phase } => self.agent.handle_phase(ticket, phase, now),
             Input::Prepared { ticket, result } => self.agent.handle_prepared(ticket, result, now),

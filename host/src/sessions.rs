@@ -456,11 +456,15 @@ async fn answer(frame: &Bytes, mut responder: Responder, node: NodeId, shared: &
     };
     responder.set_priority(Priority::Artifact);
     match begin_pull(&pull, node, shared).await {
-        Ok((mut file, size)) => {
+        Ok((file, size)) => {
             let reply = PullReply { reject: None, size };
             if responder.send(encode(&reply)).await.is_err() {
                 return;
             }
+            let mut file = match pull.bytes_max {
+                0 => file.take(u64::MAX),
+                bytes_max => file.take(bytes_max),
+            };
             loop {
                 let mut chunk = bytes::BytesMut::with_capacity(PULL_CHUNK_BYTES);
                 match file.read_buf(&mut chunk).await {

@@ -274,6 +274,24 @@ impl Agent {
         }
     }
 
+    /// A fetch that takes long has got so far.
+    pub fn handle_fetching(&mut self, digest: Digest, bytes: u64, now: Now) {
+        self.cx.now = now;
+        let components = self.cx.specs.values().flatten().flatten();
+        let size = components
+            .clone()
+            .find(|component| component.digest == digest)
+            .map_or(0, |component| component.size);
+        let percent = u8::try_from(bytes.saturating_mul(100) / size.max(1)).unwrap_or(100);
+        let waiting = self.executions.iter_mut();
+        let ids: Vec<ExecutionId> = waiting
+            .filter_map(|(id, it)| it.handle_fetching(digest, percent.min(100)).then_some(*id))
+            .collect();
+        for id in ids {
+            self.report(id);
+        }
+    }
+
     /// A fetch ended.
     pub fn handle_fetched(&mut self, digest: Digest, result: Result<(), String>, now: Now) {
         self.cx.now = now;

@@ -52,6 +52,8 @@ pub(crate) struct Execution {
     pub(crate) unreadable: Option<String>,
     /// An outcome that [`Self::settle`] came to.
     outcome: Option<Observation>,
+    /// How much of a component is here whose fetch takes long.
+    fetched_percent: Option<u8>,
 }
 
 impl Execution {
@@ -65,6 +67,7 @@ impl Execution {
             vanished: false,
             unreadable: None,
             outcome: None,
+            fetched_percent: None,
         }
     }
 
@@ -400,6 +403,12 @@ impl Execution {
         }
     }
 
+    /// So much of a component is here; whether that is news.
+    pub(crate) fn handle_fetching(&mut self, digest: Digest, percent: u8) -> bool {
+        let waits = self.waits_for(digest);
+        waits && self.fetched_percent.replace(percent) != Some(percent)
+    }
+
     /// A component is here, or could not be had.
     pub(crate) fn handle_fetched(
         &mut self,
@@ -407,6 +416,9 @@ impl Execution {
         result: &Result<(), String>,
         cx: &mut Machinery,
     ) {
+        if self.waits_for(digest) {
+            self.fetched_percent = None;
+        }
         for lane in std::iter::once(&mut self.target).chain(&mut self.fallback) {
             let Some(Work {
                 ticket,

@@ -46,8 +46,14 @@ pub const ALPN_SESSION: &[u8] = b"sluice/1";
 /// ALPN of joining.
 pub const ALPN_JOIN: &[u8] = b"sluice-join/1";
 
-/// Payload of one `Rows` part, in bytes: small enough that heartbeats pass between parts on a slow link.
+/// Payload of one `Rows` part, in bytes: a quarter of a frame.
 pub const ROWS_PART_BYTES_MAX: usize = 256 * 1024;
 
+/// The same of a change's first parts: each is a sign of life, and at 8 kbit/s one comes within two heartbeats.
+pub const ROWS_FIRST_PART_BYTES_MAX: usize = 8 * 1024;
+
+/// How many first parts there are: 2 MiB, half an hour at 8 kbit/s.
+pub const ROWS_FIRST_PARTS: usize = 256;
+
 /// Parts of one change, at most: with the bytes that a [`Collector`] is made for, what a receiver holds before it applies.
-pub const ROWS_PARTS_MAX: u32 = 1024;
+pub const ROWS_PARTS_MAX: u32 = 1280;

@@ -151,6 +151,9 @@ pub struct Hello {
     /// What it has: `connector:file`, `arch:x86_64`, `world:transform@0.1`.
     #[prost(string, repeated, tag = "11")]
     pub capabilities: Vec<String>,
+    /// It puts specs together that come in pieces.
+    #[prost(bool, tag = "12")]
+    pub spec_pieces: bool,
 }
 
 /// The session may begin, once this is on the edge's disk.
@@ -309,6 +312,9 @@ pub struct SpecBytes {
     /// An encoded [`crate::Spec`].
     #[prost(bytes = "vec", tag = "1")]
     pub bytes: Vec<u8>,
+    /// These are its first bytes: it goes on with the first spec of the next part. Only for who said `spec_pieces`.
+    #[prost(bool, tag = "2")]
+    pub continues: bool,
 }
 
 /// I live.
@@ -475,6 +481,9 @@ pub struct PullRequest {
     /// Bytes already here.
     #[prost(uint64, tag = "2")]
     pub offset: u64,
+    /// How many to give at most; 0: all that follow.
+    #[prost(uint64, tag = "3")]
+    pub bytes_max: u64,
 }
 
 /// Answers a pull; the raw bytes follow it on the stream.

@@ -6,19 +6,24 @@
 //! ```
 
 use crate::message::{Row, Rows, SpecBytes};
-use crate::{ROWS_PART_BYTES_MAX, ROWS_PARTS_MAX};
+use crate::{ROWS_FIRST_PART_BYTES_MAX, ROWS_FIRST_PARTS, ROWS_PART_BYTES_MAX, ROWS_PARTS_MAX};
 
 /// What an entry costs besides its bytes, at either end: tags and lengths on the wire, two pointers in memory. Counted,
 /// so that entries without content are bounded too.
 const ENTRY_OVERHEAD_BYTES: usize = 48;
 
-/// Cuts a change into parts of at most [`ROWS_PART_BYTES_MAX`], in the order in which things are added.
+/// A piece of a spec has at least so many bytes, so that what each costs besides does not matter.
+const PIECE_BYTES_MIN: usize = 1024;
+
+/// Cuts a change into parts of at most [`ROWS_FIRST_PART_BYTES_MAX`], later ones of at most [`ROWS_PART_BYTES_MAX`], in the
+/// order in which things are added.
 #[derive(Debug)]
 pub struct Splitter {
     template: Rows,
     done: Vec<Rows>,
     part_bytes: usize,
     bytes: usize,
+    cuts_specs: bool,
 }
 
 impl Splitter {
@@ -29,9 +34,18 @@ impl Splitter {
             done: Vec::new(),
             part_bytes: 0,
             bytes: 0,
+            cuts_specs: false,
         };
         splitter.next_part();
         splitter
+    }
+
+    /// A spec that does not fit into a part is cut, too: its receiver said that it puts the pieces together.
+    pub fn cutting_specs(self) -> Self {
+        Self {
+            cuts_specs: true,
+            ..self
+        }
     }
 
     /// A new or changed row.
@@ -51,7 +65,29 @@ impl Splitter {
 
     /// A spec, which travels before the first row that names it.
     pub fn spec(&mut self, bytes: Vec<u8>) {
-        self.room(bytes.len()).specs.push(SpecBytes { bytes });
+        let mut rest = bytes.as_slice();
+        while self.cuts_specs {
+            let taken = self.part_bytes + ENTRY_OVERHEAD_BYTES;
+            let room = self.part_bytes_max().saturating_sub(taken);
+            if rest.len() <= room {
+                break;
+            }
+            if room < PIECE_BYTES_MIN {
+                self.next_part();
+                continue;
+            }
+            let (piece, later) = rest.split_at(room);
+            self.room(room).specs.push(SpecBytes {
+                bytes: piece.to_vec(),
+                continues: true,
+            });
+            self.next_part();
+            rest = later;
+        }
+        self.room(rest.len()).specs.push(SpecBytes {
+            bytes: rest.to_vec(),
+            continues: false,
+        });
     }
 
     /// The parts, one at least, and how many bytes they have together.
@@ -65,12 +101,20 @@ impl Splitter {
     /// The part that has room for an entry of `bytes`.
     fn room(&mut self, bytes: usize) -> &mut Rows {
         let bytes = bytes + ENTRY_OVERHEAD_BYTES;
-        if self.part_bytes > 0 && self.part_bytes + bytes > ROWS_PART_BYTES_MAX {
+        if self.part_bytes > 0 && self.part_bytes + bytes > self.part_bytes_max() {
             self.next_part();
         }
         self.part_bytes += bytes;
         self.bytes += bytes;
         self.done.last_mut().expect("there is one from the start")
+    }
+
+    fn part_bytes_max(&self) -> usize {
+        if self.done.len() <= ROWS_FIRST_PARTS {
+            ROWS_FIRST_PART_BYTES_MAX
+        } else {
+            ROWS_PART_BYTES_MAX
+        }
     }
 
     fn next_part(&mut self) {
@@ -143,7 +187,9 @@ impl Collector {
                 self.bytes = 0;
                 part
             }
-            Some(change) if continues(&change, &part) => joined(change, part),
+            Some(change) if continues(&change, &part) => {
+                joined(change, part).ok_or(CollectError::Missing)?
+            }
             _ => return Err(CollectError::Missing),
         };
         self.bytes += bytes;
@@ -155,6 +201,9 @@ impl Collector {
         if !last {
             self.change = Some(change);
             return Ok(None);
+        }
+        if change.specs.iter().any(|spec| spec.continues) {
+            return Err(CollectError::Missing);
         }
         change.part = 0;
         Ok(Some(change))
@@ -170,14 +219,21 @@ fn continues(change: &Rows, part: &Rows) -> bool {
         && part.authoritative == change.authoritative
 }
 
-fn joined(mut change: Rows, part: Rows) -> Rows {
+/// `None` when a spec should go on and does not.
+fn joined(mut change: Rows, part: Rows) -> Option<Rows> {
+    let mut specs = part.specs.into_iter();
+    if let Some(begun) = change.specs.last_mut().filter(|spec| spec.continues) {
+        let piece = specs.next()?;
+        begun.bytes.extend_from_slice(&piece.bytes);
+        begun.continues = piece.continues;
+    }
     change.part = part.part;
     change.last = part.last;
     change.upserts.extend(part.upserts);
     change.removed.extend(part.removed);
-    change.specs.extend(part.specs);
+    change.specs.extend(specs);
     change.outcomes.extend(part.outcomes);
-    change
+    Some(change)
 }
 
 #[cfg(test)]

@@ -43,6 +43,13 @@ pub enum Input {
         /// A signing request for the session's key, DER.
         csr: Vec<u8>,
     },
+    /// [`Output::Fetch`] takes long, and this much is here. Only shown to people; a busy thread may miss one.
+    Fetching {
+        /// Which component.
+        digest: Digest,
+        /// How many bytes of it.
+        bytes: u64,
+    },
     /// [`Output::Fetch`] ended: the component is here and whole, or why not.
     Fetched {
         /// Which component.

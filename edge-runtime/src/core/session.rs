@@ -162,6 +162,7 @@ impl State {
             observed: self.observed_position().into(),
             labels: self.options.labels.clone(),
             capabilities: self.options.capabilities.clone(),
+            spec_pieces: true,
         };
         sluice_protocol::encode(&EdgeMessage {
             kind: Some(Kind::Hello(hello)),

@@ -82,6 +82,7 @@ struct Welcomed {
     program: String,
     versions: Vec<u32>,
     capabilities: Vec<String>,
+    spec_pieces: bool,
     admission: Admission,
     observed: Position,
 }
@@ -90,6 +91,8 @@ struct Live {
     session: SessionId,
     since: sluice_model::UnixMs,
     held: bool,
+    /// Long specs may come to it in pieces.
+    spec_pieces: bool,
     outbox: Outbox,
     inbox: Inbox,
     observed: Position,
@@ -366,6 +369,7 @@ impl<S: Store> Core<S> {
                 program: hello.program.clone(),
                 versions: hello.versions.clone(),
                 capabilities: hello.capabilities.clone(),
+                spec_pieces: hello.spec_pieces,
                 admission,
                 observed,
             }));
@@ -515,6 +519,7 @@ impl<S: Store> Core<S> {
             session: welcomed.session,
             since: step.now.unix,
             held,
+            spec_pieces: welcomed.spec_pieces,
             outbox,
             inbox: Inbox::new(node.observed.rev),
             observed: node.observed,

@@ -91,6 +91,7 @@ impl BareEdge {
             observed: Position::default().into(),
             labels: Labels::new(),
             capabilities: Vec::new(),
+            spec_pieces: false,
         };
         let hello = encode(&EdgeMessage {
             kind: Some(edge_message::Kind::Hello(hello)),

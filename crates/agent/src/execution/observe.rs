@@ -111,11 +111,16 @@ impl Execution {
         }
         if let Some(work) = &self.target.work {
             match &work.step {
-                Step::Fetching(missing) => say(
-                    ObservedPhase::Fetching,
-                    &format!("components still to come: {}", missing.len()),
-                    "when they are here",
-                ),
+                Step::Fetching(missing) => {
+                    let missing = missing.len();
+                    let reason = match self.fetched_percent {
+                        Some(percent) => {
+                            format!("fetching {percent} %, components still to come: {missing}")
+                        }
+                        None => format!("components still to come: {missing}"),
+                    };
+                    say(ObservedPhase::Fetching, &reason, "when they are here");
+                }
                 Step::Queued => say(
                     ObservedPhase::Compiling,
                     "one component is compiled at a time",

@@ -26,7 +26,7 @@ fn row(n: usize, bytes: usize) -> Row {
 /// A change of everything, larger than a few parts.
 fn split() -> (Vec<Rows>, usize) {
     let mut splitter = Splitter::new(template());
-    let each = ROWS_PART_BYTES_MAX / 10;
+    let each = ROWS_FIRST_PART_BYTES_MAX / 10;
     for n in 0..35 {
         splitter.upsert(row(n, each));
         splitter.outcome(row(n, each));
@@ -45,7 +45,7 @@ fn what_was_cut_is_put_together_again() {
     for (index, part) in parts.iter().enumerate() {
         assert_eq!(part.part as usize, index);
         assert_eq!(part.last, index + 1 == parts.len());
-        assert!(crate::encode(part).len() <= ROWS_PART_BYTES_MAX + 128);
+        assert!(crate::encode(part).len() <= ROWS_FIRST_PART_BYTES_MAX + 128);
     }
     let mut collector = Collector::new(usize::MAX);
     let mut collected = None;
@@ -64,6 +64,70 @@ fn what_was_cut_is_put_together_again() {
     assert!(change.outcomes.iter().map(|row| &row.key).eq(&keys));
     assert_eq!(change.removed, keys);
     assert_eq!(change.specs.len(), 1);
+}
+
+/// A spec of so many bytes, between others.
+fn with_spec(bytes: usize, cut: bool) -> (Vec<Rows>, Vec<Vec<u8>>) {
+    let splitter = Splitter::new(template());
+    let mut splitter = match cut {
+        true => splitter.cutting_specs(),
+        false => splitter,
+    };
+    let content = |n: usize| (n % 251).to_be_bytes()[7];
+    let specs = [300, bytes, 0, 5000].map(|bytes| (0..bytes).map(content).collect::<Vec<u8>>());
+    for (n, spec) in specs.iter().enumerate() {
+        splitter.spec(spec.clone());
+        splitter.upsert(row(n, 300));
+    }
+    (splitter.finish().0, specs.into())
+}
+
+#[test]
+fn a_long_spec_is_cut_for_who_puts_it_together() {
+    for bytes in [7000, 8000, 8144, 8192, 16_384, 262_144] {
+        let (parts, specs) = with_spec(bytes, true);
+        for part in &parts {
+            assert!(crate::encode(part).len() <= ROWS_FIRST_PART_BYTES_MAX + 128);
+        }
+        let mut collector = Collector::new(1 << 20);
+        let pushed = parts.iter().map(|part| collector.push(part.clone()));
+        let change = pushed
+            .last()
+            .expect("parts")
+            .expect("in order")
+            .expect("whole");
+        let collected: Vec<_> = change.specs.iter().map(|spec| spec.bytes.clone()).collect();
+        assert_eq!(collected, specs, "{bytes}");
+        assert_eq!(change.upserts.len(), 4);
+
+        // Others get it whole, as ever.
+        let (parts, _) = with_spec(bytes, false);
+        let all = parts.iter().flat_map(|part| &part.specs);
+        assert_eq!(all.clone().count(), 4);
+        assert!(all.clone().all(|spec| !spec.continues));
+    }
+}
+
+#[test]
+fn a_spec_that_does_not_go_on_is_a_part_missing() {
+    let (mut parts, _) = with_spec(20_000, true);
+    let cut = parts
+        .iter()
+        .position(|part| part.specs.iter().any(|spec| spec.continues));
+    let cut = cut.expect("it is longer than a part");
+    let mut collector = Collector::new(1 << 20);
+    for part in &parts[..=cut] {
+        assert_eq!(collector.push(part.clone()), Ok(None));
+    }
+    let without = Rows {
+        specs: Vec::new(),
+        ..parts[cut + 1].clone()
+    };
+    assert_eq!(collector.push(without), Err(CollectError::Missing));
+    parts.truncate(cut + 1);
+    parts[cut].last = true;
+    let pushed: Vec<_> = parts.into_iter().map(|part| collector.push(part)).collect();
+    assert_eq!(pushed.last(), Some(&Err(CollectError::Missing)));
 }
 
 #[test]

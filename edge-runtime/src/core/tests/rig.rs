@@ -132,6 +132,7 @@ impl Fake {
                 .values()
                 .map(|bytes| SpecBytes {
                     bytes: bytes.clone(),
+                    continues: false,
                 })
                 .collect(),
             outcomes: Vec::new(),

@@ -35,7 +35,7 @@ impl<S: Store> Core<S> {
         let Some(sending) = live.outbox.poll_send() else {
             return Ok(Handled::Keep);
         };
-        let session = live.session;
+        let (session, spec_pieces) = (live.session, live.spec_pieces);
         let base = match sending {
             Sending::Delta { base } => Some(base),
             Sending::Snapshot => None,
@@ -47,7 +47,7 @@ impl<S: Store> Core<S> {
                 self.store.desired_after(node, None)?.unwrap_or_default(),
             ),
         };
-        let (parts, bytes) = self.parts(base, head, change)?;
+        let (parts, bytes) = self.parts(base, head, change, spec_pieces)?;
         info!(
             event = "ledger.sent",
             node = %node,
@@ -81,6 +81,7 @@ impl<S: Store> Core<S> {
         base: Option<Revision>,
         to: Position,
         change: DesiredChange,
+        spec_pieces: bool,
     ) -> Result<(Vec<Rows>, usize), StoreError> {
         let mut parts = Splitter::new(Rows {
             epoch: self.epoch.0,
@@ -89,6 +90,9 @@ impl<S: Store> Core<S> {
             authoritative: base.is_none(),
             ..Rows::default()
         });
+        if spec_pieces {
+            parts = parts.cutting_specs();
+        }
         let mut sent: std::collections::BTreeSet<Digest> = std::collections::BTreeSet::new();
         for (row, spec) in change.upserts {
             if let Some(digest) = spec
