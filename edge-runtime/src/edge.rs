@@ -1,6 +1,5 @@
 //! Starting and stopping a whole edge.
 
-use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,9 +24,6 @@ use crate::link::{Link, unix_now};
 use crate::metrics::{EdgeTally, scrape};
 use crate::runner::{RunnerContext, RunnerOptions};
 use crate::store::{Meta, Store, StoreError};
-
-/// The pause before a metrics port that could not be opened is tried again.
-const METRICS_RETRY_AFTER: Duration = Duration::from_secs(30);
 
 /// How long a shutdown may take: executions drain for at most 10 s, and then save their checkpoints.
 pub const SHUTDOWN_WITHIN: Duration = Duration::from_secs(15);
@@ -102,7 +98,9 @@ impl Edge {
             // Ends with the token, which goes with the handle.
             let ended = stop.clone();
             tokio::spawn(async move {
-                let opened = ended.run_until_cancelled(open_metrics(address)).await;
+                let opened = ended
+                    .run_until_cancelled(MetricsPort::open_when_possible(address))
+                    .await;
                 if let Some(port) = opened {
                     port.serve(look, ended).await;
                 }
@@ -125,18 +123,6 @@ impl Edge {
             stop: stop.drop_guard(),
             _lock: lock,
         })
-    }
-}
-
-/// Opens the port for metrics, however long that takes: work that runs matters more than its numbers, and the address
-/// may come up later than the edge.
-async fn open_metrics(address: SocketAddr) -> MetricsPort {
-    loop {
-        match MetricsPort::open(address).await {
-            Ok(port) => return port,
-            Err(error) => tracing::warn!(event = "metrics.refused", %error),
-        }
-        tokio::time::sleep(METRICS_RETRY_AFTER).await;
     }
 }
 

@@ -1,6 +1,7 @@
 //! What `sluice doctor` looks at on an orchestrator's state directory. Reads only; works whether one runs or not.
 
-use std::net::{SocketAddr, TcpListener, UdpSocket};
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -98,30 +99,48 @@ fn ports(dir: &Path, holder: &Running) -> Vec<Finding> {
         let port = document.get(key)?.as_integer()?;
         u16::try_from(port).ok()
     };
-    let any = |port| SocketAddr::from(([0, 0, 0, 0], port));
+    let at = |key: &str, port| {
+        let ip = document.get(key).and_then(|ip| ip.as_str()?.parse().ok());
+        SocketAddr::new(ip.unwrap_or(Ipv4Addr::UNSPECIFIED.into()), port)
+    };
     let mut findings = Vec::new();
     if let Some(edges) = port("edges") {
-        let free = UdpSocket::bind(any(edges)).is_ok();
-        findings.push(port_finding(
-            "port-edges",
-            &format!("UDP {edges}"),
-            free,
-            holder,
-        ));
+        let address = at("edges_ip", edges);
+        let bound = UdpSocket::bind(address).map(drop);
+        let shown = format!("UDP {address}");
+        findings.push(port_finding("port-edges", &shown, bound, holder));
     }
     if let Some(api) = port("api") {
-        let free = TcpListener::bind(any(api)).is_ok();
-        findings.push(port_finding(
-            "port-api",
-            &format!("TCP {api}"),
-            free,
-            holder,
-        ));
+        let address = at("api_ip", api);
+        let bound = TcpListener::bind(address).map(drop);
+        let shown = format!("TCP {address}");
+        findings.push(port_finding("port-api", &shown, bound, holder));
     }
     findings
 }
 
-fn port_finding(check: &'static str, port: &str, free: bool, holder: &Running) -> Finding {
+fn port_finding(
+    check: &'static str,
+    port: &str,
+    bound: io::Result<()>,
+    holder: &Running,
+) -> Finding {
+    let free = match bound {
+        Ok(()) => true,
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse => false,
+        Err(error) => {
+            let mend = match error.kind() {
+                io::ErrorKind::AddrNotAvailable => {
+                    "give this machine that address, or start with --listen or --api for one that it has"
+                }
+                io::ErrorKind::PermissionDenied => {
+                    "run this as the user that the program runs as, or choose a port from 1024 on"
+                }
+                _ => "start with another --listen or --api",
+            };
+            return Finding::fail(check, format!("{port} cannot be opened: {error}"), mend);
+        }
+    };
     match (holder, free) {
         (Running::Yes(who), false) => Finding::ok(check, format!("{port} is open, {who} runs")),
         (Running::No, true) => Finding::ok(check, format!("{port} is free for the next start")),
@@ -135,5 +154,36 @@ fn port_finding(check: &'static str, port: &str, free: bool, holder: &Running) -
             format!("it does not run, and another program has {port}"),
             "stop that program (`ss -lntup` names it), or start with another --listen or --api",
         ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use sluice_doctor::Verdict;
+
+    use super::*;
+
+    #[test]
+    fn a_port_is_tried_where_it_was_and_only_one_in_use_is_taken() {
+        let directory = tempfile::tempdir().unwrap();
+        let dir = directory.path();
+        let api = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        let port = api.local_addr().unwrap().port();
+        let seen = |ip: &str| {
+            let text = format!("api = {port}\napi_ip = \"{ip}\"\n");
+            std::fs::write(dir.join("listen.toml"), text).unwrap();
+            ports(dir, &Running::No).remove(0)
+        };
+        let taken = seen("127.0.0.1");
+        assert_eq!(taken.verdict, Verdict::Fail);
+        assert!(taken.seen.contains("another program has"), "{taken:?}");
+        // Another address of this machine is another place.
+        assert_eq!(seen("127.0.0.2").verdict, Verdict::Ok);
+        // One that no machine has.
+        let elsewhere = seen("192.0.2.1");
+        assert_eq!(elsewhere.verdict, Verdict::Fail);
+        assert!(elsewhere.seen.contains("cannot be opened"), "{elsewhere:?}");
     }
 }

@@ -21,7 +21,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sluice_api::OperatorContext;
-use sluice_metrics::{MetricsPort, PortError};
+use sluice_metrics::MetricsPort;
 use sluice_state_dir::{DirectoryLock, LockError};
 use sluice_transport::identity::{ClusterAuthority, IdentityError};
 use sluice_transport::{Address, EndpointKeys, Server, ServerError, Timing, TlsListener};
@@ -152,9 +152,6 @@ pub enum StartError {
     /// The ports.
     #[error(transparent)]
     Server(#[from] ServerError),
-    /// The port for metrics.
-    #[error(transparent)]
-    Metrics(#[from] PortError),
 }
 
 /// Makes orchestrators.
@@ -209,11 +206,7 @@ impl Orchestrator {
         let server = Server::bind(listen, &identity, &keys, &timing, &resumptions)?;
         let listener = TlsListener::bind(with_port(config.api, remembered.1), &identity).await?;
         let (edges, api) = (server.local_addr(), listener.local_addr());
-        let metrics = match config.metrics {
-            Some(address) => Some(MetricsPort::open(address).await?),
-            None => None,
-        };
-        dir.remember_ports(edges.port(), api.port())?;
+        dir.remember_ports(edges, api)?;
         let addresses: Arc<[Address]> = if config.advertise.is_empty() {
             [Address::from(edges)].into()
         } else {
@@ -267,14 +260,20 @@ impl Orchestrator {
         tasks.spawn(sessions::serve(server, shared, tasks.clone(), stop.clone()));
         tasks.spawn(tick(control, config.heartbeat / 2, stop.clone()));
         tasks.spawn(sweep(operators.clone(), stop.clone()));
-        if let Some(port) = metrics {
+        if let Some(address) = config.metrics {
             let look = Look {
                 operators: operators.clone(),
                 tally,
                 handshakes,
                 epoch,
             };
-            tasks.spawn(port.serve(move || look.clone().scrape(), stop.clone()));
+            let ended = stop.clone();
+            tasks.spawn(async move {
+                let opening = MetricsPort::open_when_possible(address);
+                if let Some(port) = ended.run_until_cancelled(opening).await {
+                    port.serve(move || look.clone().scrape(), ended).await;
+                }
+            });
         }
         let router = http::router(operators.clone(), artifacts, token);
         let serve_stop = stop.clone();
@@ -499,9 +498,14 @@ impl StateDir {
         }
     }
 
-    fn remember_ports(&self, edges: u16, api: u16) -> Result<(), StartError> {
+    fn remember_ports(&self, edges: SocketAddr, api: SocketAddr) -> Result<(), StartError> {
         let text = format!(
-            "# The ports of the last start; used again where 0 is asked for.\nedges = {edges}\napi = {api}\n"
+            "# The ports of the last start; used again where 0 is asked for.\nedges = {}\napi = {}\n\
+             # Where they were, for `sluice doctor`.\nedges_ip = \"{}\"\napi_ip = \"{}\"\n",
+            edges.port(),
+            api.port(),
+            edges.ip(),
+            api.ip(),
         );
         self.replace("listen.toml", text.as_bytes())
     }

@@ -8,11 +8,15 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use rusqlite::{Connection, OpenFlags};
+use rustix::fs::statvfs;
 
 use crate::Finding;
 
 /// Largest store that is copied for a look.
 const COPIED_BYTES_MAX: u64 = 2 * 1024 * 1024 * 1024;
+
+/// What a copy leaves free: what runs on the disk meanwhile goes on for some minutes.
+const ROOM_LEFT_BYTES: u64 = 64 * 1024 * 1024;
 
 /// Tries to get a copy of a store that is being written to.
 const COPIES_MAX: usize = 5;
@@ -143,6 +147,7 @@ fn copy_still(dir: &Path, name: &str) -> Result<Option<(Temporary, PathBuf)>, Co
             return Err(CopyError::TooLarge);
         }
         let files = Temporary::new().map_err(CopyError::Write)?;
+        check_room(&files.0, before.1 + log_bytes).map_err(CopyError::Write)?;
         let to = files.0.join("copy.db");
         copy(&from, &to)?;
         match copy(&log, &files.0.join("copy.db-wal")) {
@@ -155,6 +160,23 @@ fn copy_still(dir: &Path, name: &str) -> Result<Option<(Temporary, PathBuf)>, Co
         }
     }
     Ok(None)
+}
+
+/// A copy must not fill the disk of a program that runs, nor the memory that a temporary directory may lie in. What
+/// cannot be found out is left to the copying.
+fn check_room(dir: &Path, bytes: u64) -> io::Result<()> {
+    let Ok(facts) = statvfs(dir) else {
+        return Ok(());
+    };
+    let free = facts.f_bavail.saturating_mul(facts.f_frsize);
+    // Bringing the log in writes the changed pages once more.
+    let wanted = bytes.saturating_mul(2).saturating_add(ROOM_LEFT_BYTES);
+    if free >= wanted {
+        return Ok(());
+    }
+    let mib = |bytes: u64| bytes.div_ceil(1024 * 1024);
+    let message = format!("{} MiB are free, {} are needed", mib(free), mib(wanted));
+    Err(io::Error::new(io::ErrorKind::StorageFull, message))
 }
 
 fn stamp(path: &Path) -> io::Result<(SystemTime, u64)> {
@@ -244,6 +266,15 @@ mod tests {
         assert_eq!(after, before);
         live.execute("INSERT INTO t (b) VALUES ('more')", [])
             .unwrap();
+    }
+
+    #[test]
+    fn without_room_for_a_copy_none_is_begun() {
+        let directory = tempfile::tempdir().unwrap();
+        assert!(check_room(directory.path(), 1000).is_ok());
+        let error = check_room(directory.path(), 1 << 60).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::StorageFull);
+        assert!(error.to_string().contains("MiB are free"), "{error}");
     }
 
     #[test]

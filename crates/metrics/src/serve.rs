@@ -5,7 +5,7 @@
 //! ```
 //!
 //! It must not be able to hurt: connections, bytes and time are bounded, one request a connection, and whatever number
-//! of scrapers asks, the program is looked at once a second at most. It takes no credentials, so whoever opens the port
+//! of scrapers asks, the program is looked at once a second at most, and for a tenth of the time at most. It takes no credentials, so whoever opens the port
 //! decides who reaches it. One task owns the text; connections ask it.
 
 use std::future::Future;
@@ -34,8 +34,14 @@ const CONNECTION_TIME_MAX: Duration = Duration::from_secs(10);
 /// How long a look at the program may take.
 const LOOK_TIME_MAX: Duration = Duration::from_secs(5);
 
-/// A text is good for so long: more scrapers cost nothing.
-const FRESH_FOR: Duration = Duration::from_secs(1);
+/// A text is good for so long at least: more scrapers cost nothing.
+const FRESH_FOR_MIN: Duration = Duration::from_secs(1);
+
+/// And for so many times as long as the look took: a program with very much to tell does its own work first.
+const FRESH_FOR_LOOKS: u32 = 10;
+
+/// The pause before a port that could not be opened is tried again.
+const OPEN_RETRY_AFTER: Duration = Duration::from_secs(30);
 
 /// How long to wait after the system refused a connection: it has run out of something.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
@@ -68,6 +74,21 @@ impl MetricsPort {
             address,
             connection_time_max: CONNECTION_TIME_MAX,
         })
+    }
+
+    /// Opens it, however long that takes: a program's work matters more than its numbers, and the address may come up
+    /// later than the program.
+    pub async fn open_when_possible(address: SocketAddr) -> Self {
+        loop {
+            match Self::open(address).await {
+                Ok(port) => return port,
+                Err(error) => {
+                    let source = &error.source;
+                    tracing::warn!(event = "metrics.no_port", %error, %source);
+                }
+            }
+            tokio::time::sleep(OPEN_RETRY_AFTER).await;
+        }
     }
 
     /// Where it is.
@@ -128,13 +149,15 @@ where
 {
     let mut kept: Option<(Instant, Arc<str>)> = None;
     while let Some(reply) = asked.recv().await {
-        let fresh = kept.as_ref().filter(|(made, _)| made.elapsed() < FRESH_FOR);
+        let fresh = kept.as_ref().filter(|(until, _)| Instant::now() < *until);
         let text = match fresh {
             Some((_, text)) => Some(Arc::clone(text)),
             None => {
+                let begun = Instant::now();
                 let seen = tokio::time::timeout(LOOK_TIME_MAX, look()).await;
                 let text: Text = seen.ok().flatten().map(Into::into);
-                kept = text.clone().map(|text| (Instant::now(), text));
+                let fresh_for = FRESH_FOR_MIN.max(begun.elapsed() * FRESH_FOR_LOOKS);
+                kept = text.clone().map(|text| (Instant::now() + fresh_for, text));
                 text
             }
         };
@@ -304,6 +327,45 @@ mod tests {
         }
         served.stop.cancel();
         served.task.await.unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_program_that_takes_long_to_look_at_is_looked_at_less_often() {
+        for (takes_ms, fresh_ms) in [(0, 1000), (90, 1000), (500, 5000)] {
+            let (asks, asked) = mpsc::channel(1);
+            let looks = Arc::new(AtomicUsize::new(0));
+            let counted = Arc::clone(&looks);
+            let look = move || {
+                let number = counted.fetch_add(1, Ordering::Relaxed);
+                async move {
+                    tokio::time::advance(Duration::from_millis(takes_ms)).await;
+                    Some(number.to_string())
+                }
+            };
+            tokio::spawn(own(look, asked));
+            let text = async || {
+                let (reply, text) = oneshot::channel();
+                asks.send(reply).await.unwrap();
+                text.await.unwrap().unwrap().to_string()
+            };
+            assert_eq!(text().await, "0");
+            tokio::time::advance(Duration::from_millis(fresh_ms - 1)).await;
+            assert_eq!(text().await, "0", "{takes_ms} ms");
+            tokio::time::advance(Duration::from_millis(1)).await;
+            assert_eq!(text().await, "1", "{takes_ms} ms");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_port_that_is_taken_is_opened_when_it_is_free() {
+        let holder = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        let address = holder.local_addr().unwrap();
+        let opening = MetricsPort::open_when_possible(address);
+        tokio::pin!(opening);
+        let waits = tokio::time::timeout(OPEN_RETRY_AFTER * 3, &mut opening).await;
+        assert!(waits.is_err(), "it is taken");
+        drop(holder);
+        assert_eq!(opening.await.address(), address);
     }
 
     #[tokio::test]
