@@ -7,7 +7,7 @@ use std::time::Duration;
 use sluice_connectors::{AllowedCommands, AllowedPaths};
 use sluice_doctor::in_one_line;
 use sluice_metrics::MetricsPort;
-use sluice_model::{NodeId, NodeName};
+use sluice_model::{NodeId, NodeName, World};
 use sluice_state_dir::DirectoryLock;
 use sluice_transport::identity::NodeIdentity;
 use tokio::sync::oneshot;
@@ -367,7 +367,9 @@ fn capabilities(commands: &AllowedCommands) -> Vec<String> {
         .map(|it| format!("connector:{it}"))
         .collect();
     all.extend(commands.iter().map(|(name, _)| format!("command:{name}")));
-    all.push("world:transform@0.1".to_owned());
+    for world in [World::Transform, World::Report] {
+        all.push(world.capability().to_owned());
+    }
     all.push(format!("arch:{}", std::env::consts::ARCH));
     all
 }

@@ -375,7 +375,7 @@ impl Shared {
         let bytes = std::fs::read(path).map_err(|error| self.io("read", path, error))?;
         let refused = |problems| ArtifactError::Refused { digest, problems };
         let found = inspect(&bytes).map_err(|error| refused(vec![error.to_string()]))?;
-        check_stage(&found).map_err(|problem| refused(vec![problem.to_string()]))?;
+        let world = check_stage(&found).map_err(|problem| refused(vec![problem.to_string()]))?;
         check_imports(&found, &GrantSet::none())
             .map_err(|problems| refused(problems.iter().map(ToString::to_string).collect()))?;
         let imports: BTreeSet<_> = found
@@ -387,6 +387,7 @@ impl Shared {
             digest,
             size: bytes.len() as u64,
             imports: imports.into_iter().collect(),
+            world: world.to_string(),
         })
     }
 

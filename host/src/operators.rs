@@ -14,9 +14,7 @@ use sluice_api::{
     TaskOutput, TickQuery, Token, TokenCreate, TokenCreated,
 };
 use sluice_model::pipeline::{self, PluginRef};
-use sluice_model::{
-    Digest, ExecutionId, JobName, NodeName, Role, RunId, ScheduleName, TokenId, UnixMs,
-};
+use sluice_model::{Digest, ExecutionId, JobName, NodeName, Role, RunId, ScheduleName, TokenId, UnixMs, World};
 use sluice_protocol::{COUNTER_MAX, LogRequest};
 use sluice_transport::Address;
 use sluice_transport::identity::{JoinToken, TokenSecret};
@@ -27,7 +25,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::artifacts::Artifacts;
 use crate::control::{Ask, Clock, Control};
-use crate::core::{ApiCall, Asker, Caller, LogTarget, LogsOf, OutputCall, Reply};
+use crate::core::{ApiCall, Asker, Caller, LogTarget, LogsOf, OutputCall, Reply, ComponentFacts};
 use crate::follow::{Follow, Readers, line_of};
 use crate::http::{Answer, ControlApi, OutputBytes, draw_api_token};
 use crate::outputs::Outputs;
@@ -262,8 +260,8 @@ impl ControlApi for Operators {
     }
 
     async fn deploy(&self, request: DeployRequest) -> Answer<DeployReply> {
-        let sizes = self.sizes(&request).await?;
-        ask!(self, ApiCall::Deploy(request, sizes), Reply::Deploy(reply) => *reply)
+        let facts = self.facts(&request).await?;
+        ask!(self, ApiCall::Deploy(request, facts), Reply::Deploy(reply) => *reply)
     }
 
     async fn start_job(&self, name: JobName) -> Answer<Job> {
@@ -365,6 +363,7 @@ impl ControlApi for Operators {
                 digest: artifact.digest,
                 size: artifact.size,
                 imports: artifact.imports,
+                world: artifact.world,
                 used_by: uses.remove(&artifact.digest).unwrap_or_default(),
             })
             .collect())
@@ -418,9 +417,9 @@ impl Operators {
         ask!(self, ApiCall::CreateApiToken(record), Reply::Done => TokenCreated { token, id, expires_at })
     }
 
-    /// The sizes of the components that a deploy names, as far as they are here. A pipeline with problems names none:
+    /// What is known of the components that a deploy names, as far as they are here. A pipeline with problems names none:
     /// the core tells its author.
-    async fn sizes(&self, request: &DeployRequest) -> Answer<BTreeMap<Digest, u64>> {
+    async fn facts(&self, request: &DeployRequest) -> Answer<BTreeMap<Digest, ComponentFacts>> {
         let mut named: BTreeSet<Digest> = request.plugins.values().copied().collect();
         if let Ok(pipeline) = pipeline::parse(&request.pipeline) {
             named.extend(
@@ -433,13 +432,20 @@ impl Operators {
                     }),
             );
         }
-        let mut sizes = BTreeMap::new();
+        let mut facts = BTreeMap::new();
         for digest in named {
             if self.artifacts.has(digest).await? {
-                sizes.insert(digest, self.artifacts.info(digest).await?.size);
+                let info = self.artifacts.info(digest).await?;
+                let world = if info.world == World::Report.as_str() {
+                    World::Report
+                } else {
+                    World::Transform
+                };
+                let size = info.size;
+                facts.insert(digest, ComponentFacts { size, world });
             }
         }
-        Ok(sizes)
+        Ok(facts)
     }
 
     /// Forgets components that no job version and no assignment names.

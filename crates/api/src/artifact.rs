@@ -33,6 +33,8 @@ pub struct ArtifactInfo {
     pub size: u64,
     /// What it imports; ordered.
     pub imports: Vec<String>,
+    /// What it is made for: `transform`, or `report` for one with something to say at the end of its input.
+    pub world: String,
 }
 
 /// One element of `plugin list`.
@@ -44,6 +46,8 @@ pub struct Plugin {
     pub size: u64,
     /// What it imports; ordered.
     pub imports: Vec<String>,
+    /// What it is made for: `transform` or `report`.
+    pub world: String,
     /// The job versions that name it, as `job@version`; ordered.
     pub used_by: Vec<String>,
 }

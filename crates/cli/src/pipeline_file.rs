@@ -11,8 +11,11 @@ use std::sync::Arc;
 use sluice_component::{
     COMPONENT_BYTES_MAX, GrantSet, ImportProblem, Inspection, check_imports, check_stage, inspect,
 };
-use sluice_model::pipeline::{self, PIPELINE_BYTES_MAX, Pipeline, PluginRef, Problem, Problems};
-use sluice_model::{Digest, StageName};
+use sluice_model::pipeline::{
+    self, ENDLESS_REPORT, ENDLESS_REPORT_HELP, PIPELINE_BYTES_MAX, Pipeline, PluginRef, PluginUse,
+    Problem, Problems,
+};
+use sluice_model::{Digest, StageName, World};
 
 use crate::failure::Failure;
 
@@ -39,6 +42,8 @@ pub(crate) struct StagePlugin {
 pub(crate) struct ComponentFile {
     pub(crate) path: PathBuf,
     pub(crate) bytes: Arc<Vec<u8>>,
+    /// What it is made for.
+    pub(crate) world: World,
 }
 
 /// Why a pipeline file cannot be used.
@@ -82,13 +87,21 @@ pub(crate) fn check(path: &Path) -> Result<PipelineFile, CheckError> {
     let mut read = BTreeMap::new();
     let mut plugins = Vec::new();
     let mut problems = checked.problems;
+    let mut pipeline = checked.pipeline;
     for at in checked.plugins {
         match stage_plugin(&at.plugin, dir, &mut read) {
-            Ok((digest, file)) => plugins.extend(at.stage.map(|stage| StagePlugin {
-                stage,
-                digest,
-                file,
-            })),
+            Ok((digest, file)) => {
+                let endless = match (&mut pipeline, &file) {
+                    (Some(pipeline), Some(file)) => never_reports(pipeline, &at, file.world),
+                    _ => None,
+                };
+                problems.extend(endless);
+                plugins.extend(at.stage.map(|stage| StagePlugin {
+                    stage,
+                    digest,
+                    file,
+                }));
+            }
             Err(found) => problems.extend(found.into_iter().map(|problem| Problem {
                 span: at.span.clone(),
                 message: match &at.stage {
@@ -100,7 +113,7 @@ pub(crate) fn check(path: &Path) -> Result<PipelineFile, CheckError> {
             })),
         }
     }
-    match (Problems::of(problems), checked.pipeline) {
+    match (Problems::of(problems), pipeline) {
         (None, Some(pipeline)) => Ok(PipelineFile {
             text,
             pipeline,
@@ -113,6 +126,19 @@ pub(crate) fn check(path: &Path) -> Result<PipelineFile, CheckError> {
         }),
         (None, None) => unreachable!("a text without a problem is a pipeline"),
     }
+}
+
+/// Notes what a stage's component is made for; the problem, if its report would never come.
+fn never_reports(pipeline: &mut Pipeline, at: &PluginUse, world: World) -> Option<Problem> {
+    let name = at.stage.as_ref()?;
+    let stage = pipeline.stages.iter_mut().find(|it| it.name == *name)?;
+    stage.world = Some(world);
+    (world == World::Report && !pipeline.input.ends()).then(|| Problem {
+        span: at.span.clone(),
+        message: format!("stage `{name}`: {ENDLESS_REPORT}"),
+        label: String::new(),
+        help: Some(ENDLESS_REPORT_HELP.to_owned()),
+    })
 }
 
 /// The digest of what a stage runs, with its file if it names one. A file that several stages name is read once.
@@ -194,26 +220,25 @@ fn read_component(path: &Path) -> Result<ComponentFile, Vec<PluginProblem>> {
             ),
         }]
     })?;
-    let problems = match inspect(&bytes) {
-        Err(error) => vec![PluginProblem {
+    let inspection = inspect(&bytes).map_err(|error| {
+        vec![PluginProblem {
             message: format!("the plugin file {shown} is not a component: {error}"),
             help: None,
-        }],
-        Ok(inspection) => stage_problems(&inspection)
+        }]
+    })?;
+    match (stage_problems(&inspection), inspection.world()) {
+        (problems, Some(world)) if problems.is_empty() => Ok(ComponentFile {
+            path: tidied,
+            bytes: Arc::new(bytes),
+            world,
+        }),
+        (problems, _) => Err(problems
             .into_iter()
             .map(|problem| PluginProblem {
                 message: format!("{shown}: {}", problem.message),
                 help: problem.help,
             })
-            .collect(),
-    };
-    if problems.is_empty() {
-        Ok(ComponentFile {
-            path: tidied,
-            bytes: Arc::new(bytes),
-        })
-    } else {
-        Err(problems)
+            .collect()),
     }
 }
 

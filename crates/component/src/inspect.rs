@@ -5,7 +5,9 @@ use wasmparser::{
     Parser, Payload, TableType, ValidPayload, Validator, WasmFeatures,
 };
 
-use crate::{InterfaceName, STAGE_INTERFACE};
+use sluice_model::World;
+
+use crate::{ENDING_INTERFACE, InterfaceName, STAGE_INTERFACE};
 
 /// Largest component, in bytes: room for an interpreter of another language inside a component (about 18 MiB today),
 /// and still something that an orchestrator can hold in memory while it checks it.
@@ -124,13 +126,26 @@ pub struct CoreFacts {
 impl Inspection {
     /// The version of the stage contract that it exports, if that is a 0.1.x.
     pub fn stage_version(&self) -> Option<&str> {
+        self.version_of(STAGE_INTERFACE)
+    }
+
+    /// The world that it is made for; `None` when it is no stage of a 0.1.x.
+    pub fn world(&self) -> Option<World> {
+        self.stage_version()?;
+        Some(match self.version_of(ENDING_INTERFACE) {
+            Some(_) => World::Report,
+            None => World::Transform,
+        })
+    }
+
+    /// The version of an interface that it exports, if that is a 0.1.x.
+    fn version_of(&self, interface: &str) -> Option<&str> {
         self.exports
             .iter()
             .filter(|export| export.kind == ExternKind::Instance)
             .find_map(|export| {
                 let name = InterfaceName::parse(&export.name)?;
-                (name.path() == STAGE_INTERFACE && name.is_release_of("0.1."))
-                    .then_some(name.version)?
+                (name.path() == interface && name.is_release_of("0.1.")).then_some(name.version)?
             })
     }
 }

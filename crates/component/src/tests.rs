@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used)]
 
+use sluice_model::World;
+
 use crate::*;
 
 fn built(text: &str) -> Vec<u8> {
@@ -51,7 +53,7 @@ fn imports_and_exports_are_listed_with_their_versions() {
     assert_eq!(inspection.exports[0].name, "sluice:pipeline/stage@0.1.0");
     assert_eq!(inspection.exports[0].kind, ExternKind::Instance);
     assert_eq!(inspection.stage_version(), Some("0.1.0"));
-    assert_eq!(check_stage(&inspection), Ok(()));
+    assert_eq!(check_stage(&inspection), Ok(World::Transform));
 }
 
 #[test]
@@ -104,6 +106,30 @@ fn any_patch_of_the_contract_is_a_stage_and_no_other_version() {
     assert!(message(&["sluice:pipeline/stage@0.2.0"]).contains("`sluice:pipeline/stage@0.2.0`"));
     assert!(message(&["wasi:cli/run@0.2.6"]).contains("(it exports `wasi:cli/run@0.2.6`)"));
     assert!(message(&[]).contains("(it exports nothing)"));
+}
+
+#[test]
+fn a_stage_with_an_ending_is_a_report_and_an_ending_of_another_version_is_refused() {
+    let stage = "sluice:pipeline/stage@0.1.0";
+    for (ending, expected) in [
+        ("sluice:pipeline/ending@0.1.0", Ok(World::Report)),
+        ("sluice:pipeline/ending@0.1.9", Ok(World::Report)),
+        ("sluice:pipeline/other@0.1.0", Ok(World::Transform)),
+        (
+            "sluice:pipeline/ending@0.2.0",
+            Err(
+                "it exports `sluice:pipeline/ending@0.2.0`, and this version runs sluice:pipeline/ending@0.1.x; \
+                 rebuild it against the 0.1 SDK",
+            ),
+        ),
+    ] {
+        let inspection = inspect(&component(&[], &[stage, ending])).unwrap();
+        let found = check_stage(&inspection).map_err(|problem| problem.to_string());
+        assert_eq!(found, expected.map_err(str::to_owned), "{ending}");
+    }
+    let alone = inspect(&component(&[], &["sluice:pipeline/ending@0.1.0"])).unwrap();
+    assert_eq!(alone.world(), None);
+    assert!(check_stage(&alone).is_err(), "an ending alone is no stage");
 }
 
 #[test]

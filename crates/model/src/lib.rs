@@ -10,6 +10,7 @@ mod output;
 pub mod pipeline;
 mod state;
 mod time;
+mod world;
 
 pub use digest::{Digest, DigestError};
 pub use ids::{
@@ -26,3 +27,4 @@ pub use state::{
     OnLost, Overlap, PendingReason, Role, RolloutPhase, RunState, TaskState, TickOutcome,
 };
 pub use time::{MonotonicMs, UnixMs};
+pub use world::World;

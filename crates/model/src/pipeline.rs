@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde_json::Value as Json;
 
-use crate::{CommandName, JobName, OnLost, StageName};
+use crate::{CommandName, JobName, OnLost, StageName, World};
 
 mod batch;
 mod parse;
@@ -70,6 +70,17 @@ impl Pipeline {
             Some(batch) => batch.resolve(self.name.as_str(), &BTreeMap::new()),
             None => Ok(Params::new()),
         }
+    }
+
+    /// The stage whose report would never come, because the input never ends; `None` when all is well, as far as the worlds
+    /// of the stages are known.
+    pub fn endless_report(&self) -> Option<&Stage> {
+        if self.input.ends() {
+            return None;
+        }
+        self.stages
+            .iter()
+            .find(|stage| stage.world == Some(World::Report))
     }
 
     /// Why the pipeline runs only where a person started it, in `dev` and `pipeline run`; `None` when any edge can.
@@ -140,6 +151,16 @@ pub enum Input {
     Stdin,
     /// Runs a command that the edge's owner listed, and reads the lines that it prints.
     Exec(ExecInput),
+}
+
+impl Input {
+    /// Whether it comes to an end by itself.
+    pub fn ends(&self) -> bool {
+        match self {
+            Self::Generate(generate) => generate.count.is_some(),
+            Self::File(_) | Self::Stdin | Self::Exec(_) => true,
+        }
+    }
 }
 
 /// Settings of `[input.generate]`.
@@ -215,7 +236,16 @@ pub struct Stage {
     pub config: Json,
     /// What a call may use.
     pub limits: Limits,
+    /// What its component is made for; `None` until somebody looked into it, since the text does not say.
+    pub world: Option<World>,
 }
+
+/// What to say of a stage whose report would never come.
+pub const ENDLESS_REPORT: &str =
+    "its plugin reports when the input has ended, and this input never does";
+/// The way out of that.
+pub const ENDLESS_REPORT_HELP: &str =
+    "give `[input.generate]` a `count`, or read an input with an end: file, exec, stdin";
 
 impl Stage {
     /// The settings to hand to the component: `config` with the variables in its strings filled in.
@@ -288,6 +318,24 @@ mod tests {
         };
         assert!(local_only("stdin").is_some_and(|reason| reason.contains("[input.stdin]")));
         assert_eq!(local_only("file"), None);
+    }
+
+    #[test]
+    fn a_report_needs_an_input_that_ends() {
+        let text = |count: &str| {
+            format!(
+                "name = \"a\"\n[input.generate]\ntemplate = \"x\"\n{count}\n[[stage]]\nname = \"sum\"\nplugin = \"s.wasm\"\n[output.stdout]\n"
+            )
+        };
+        let mut endless = parse(&text("")).unwrap();
+        assert_eq!(endless.endless_report(), None, "nobody looked into it");
+        endless.stages[0].world = Some(World::Transform);
+        assert_eq!(endless.endless_report(), None);
+        endless.stages[0].world = Some(World::Report);
+        assert_eq!(endless.endless_report().unwrap().name.as_str(), "sum");
+        let mut ending = parse(&text("count = 3")).unwrap();
+        ending.stages[0].world = Some(World::Report);
+        assert_eq!(ending.endless_report(), None);
     }
 
     #[test]

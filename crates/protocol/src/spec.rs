@@ -2,7 +2,7 @@
 
 use prost::Message;
 use sluice_model::pipeline::{ParamValue, Params};
-use sluice_model::{Digest, StageName};
+use sluice_model::{Digest, StageName, World};
 
 /// What a job version runs. Its encoded bytes are kept as they are; their sha256 is the `spec` that rows name.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,6 +24,8 @@ pub struct SpecComponent {
     pub digest: Digest,
     /// Its size in bytes.
     pub size: u64,
+    /// What it is made for.
+    pub world: World,
 }
 
 /// A spec that cannot be read.
@@ -78,6 +80,9 @@ struct WireComponent {
     digest: Vec<u8>,
     #[prost(uint64, tag = "3")]
     size: u64,
+    /// World `report`; otherwise `transform`.
+    #[prost(bool, tag = "4")]
+    reports: bool,
 }
 
 impl Spec {
@@ -92,6 +97,7 @@ impl Spec {
                     stage: component.stage.to_string(),
                     digest: component.digest.as_bytes().to_vec(),
                     size: component.size,
+                    reports: component.world == World::Report,
                 })
                 .collect(),
             params: self
@@ -130,6 +136,11 @@ impl Spec {
                     digest: Digest::from_slice(&component.digest)
                         .ok_or(SpecError::Field { field: "digest" })?,
                     size: component.size,
+                    world: if component.reports {
+                        World::Report
+                    } else {
+                        World::Transform
+                    },
                 })
             })
             .collect::<Result<_, SpecError>>()?;
@@ -166,6 +177,28 @@ impl Spec {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_component_is_made_for_travels_and_makes_another_spec() {
+        let spec = |world| Spec {
+            pipeline: "name = \"a\"".to_owned(),
+            components: vec![SpecComponent {
+                stage: "only".parse().expect("a name"),
+                digest: Digest::of(b"component"),
+                size: 9,
+                world,
+            }],
+            params: Params::new(),
+        };
+        for world in [World::Transform, World::Report] {
+            let sent = spec(world);
+            assert_eq!(Spec::decode(&sent.encode()).expect("just encoded"), sent);
+        }
+        assert_ne!(
+            spec(World::Report).digest(),
+            spec(World::Transform).digest()
+        );
+    }
 
     #[test]
     fn parameters_travel_as_what_they_are_and_make_another_spec() {

@@ -10,14 +10,39 @@ pub trait Chain: Send {
     /// Runs a batch through all stages. Blocks for as long as the guests take, so never on a thread that serves a network.
     ///
     /// `output` is emptied first and holds the result after [`Turn::Done`]. After [`Turn::Again`] the caller calls again
-    /// with the same three arguments, unchanged; it may let others run first. After an error `output` is empty, nothing
-    /// of the batch has passed, and the whole batch may be handed in again.
+    /// with the same three arguments, unchanged; it may let others run first. After an error nothing of the batch has
+    /// passed. After [`ChainFault::Retry`] the same batch is handed in again, with the same output: the stages that came
+    /// before the one that asks may have gathered from it already, and do not see it twice.
     fn process(
         &mut self,
         input: &Batch,
         output: &mut ChainOutput,
         on_retry: OnRetry,
     ) -> Result<Turn, ChainFault>;
+
+    /// How many of its stages have something to say when the input has ended. With one or more the chain keeps state in
+    /// memory: what it was given has to be given again, from the beginning, to another chain.
+    fn endings(&self) -> usize {
+        0
+    }
+
+    /// The input has ended: fills `report`, which is empty, with what ending number `ending` says. The endings are asked
+    /// in order, each after what the one before it said has gone through [`Chain::process_report`]. Blocks as
+    /// [`Chain::process`] does, ten times as long at most.
+    fn finish(&mut self, _ending: usize, _report: &mut Batch) -> Result<(), ChainFault> {
+        Ok(())
+    }
+
+    /// Runs what ending number `ending` said through the stages behind it, as [`Chain::process`] does with a batch.
+    fn process_report(
+        &mut self,
+        _ending: usize,
+        report: &Batch,
+        output: &mut ChainOutput,
+        on_retry: OnRetry,
+    ) -> Result<Turn, ChainFault> {
+        self.process(report, output, on_retry)
+    }
 
     /// Forgets a batch that was answered with [`Turn::Again`].
     fn cancel(&mut self) {}

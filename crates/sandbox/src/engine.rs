@@ -9,9 +9,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use sha2::{Digest as _, Sha256};
 use sluice_component::{GrantSet, ImportProblem, InspectError, StageProblem};
-use wasmtime::component::{Component, Linker};
+use wasmtime::Store;
+use wasmtime::component::{
+    Component, ComponentExportIndex, Instance, InstancePre, Linker, TypedFunc,
+};
 
-use crate::bindings::TransformPre;
+use crate::bindings::exports::sluice::pipeline::stage::{BatchResult, Fault};
+use crate::bindings::{Transform, TransformIndices};
 use crate::cache::{CodeCache, Found, hex};
 use crate::state::StageState;
 use crate::ticker::{Ticker, TickerHandle};
@@ -81,7 +85,7 @@ struct Inner {
     linker: Linker<StageState>,
     cache: Option<CodeCache>,
     /// What is loaded now, so that executions of one component share its code.
-    loaded: Mutex<BTreeMap<[u8; 32], Weak<TransformPre<StageState>>>>,
+    loaded: Mutex<BTreeMap<[u8; 32], Weak<Linked>>>,
     /// Held while compiling: it takes all the CPU and much memory, so one at a time.
     compiling: Mutex<()>,
     ticker: Ticker,
@@ -91,7 +95,62 @@ struct Inner {
 #[derive(Clone)]
 pub struct Compiled {
     digest: [u8; 32],
-    pub(crate) stage: Arc<TransformPre<StageState>>,
+    pub(crate) stage: Arc<Linked>,
+}
+
+/// What a component says at the end of its input.
+pub(crate) type Finish = TypedFunc<(), (Result<BatchResult, Fault>,)>;
+
+/// A component whose imports are answered and whose exports were found.
+pub(crate) struct Linked {
+    pre: InstancePre<StageState>,
+    transform: TransformIndices,
+    /// `finish`, of a component that reports.
+    finish: Option<ComponentExportIndex>,
+}
+
+impl Linked {
+    fn new(pre: InstancePre<StageState>) -> wasmtime::Result<Self> {
+        /// wasmtime finds the export of any 0.1.x by this.
+        const ENDING: &str = "sluice:pipeline/ending@0.1.0";
+        let transform = TransformIndices::new(&pre)?;
+        let component = pre.component();
+        let finish = match component.get_export_index(None, ENDING) {
+            None => None,
+            Some(ending) => Some(
+                component
+                    .get_export_index(Some(&ending), "finish")
+                    .ok_or_else(|| wasmtime::Error::msg(format!("`{ENDING}` has no `finish`")))?,
+            ),
+        };
+        Ok(Self {
+            pre,
+            transform,
+            finish,
+        })
+    }
+
+    /// Makes an instance.
+    pub(crate) fn instantiate(
+        &self,
+        store: &mut Store<StageState>,
+    ) -> wasmtime::Result<(Transform, Instance)> {
+        let instance = self.pre.instantiate(&mut *store)?;
+        let transform = self.transform.load(&mut *store, &instance)?;
+        Ok((transform, instance))
+    }
+
+    /// An instance's `finish`; the error says that it has another type than the contract's.
+    pub(crate) fn finish_of(
+        &self,
+        store: &mut Store<StageState>,
+        instance: &Instance,
+    ) -> wasmtime::Result<Option<Finish>> {
+        let finish = self.finish.as_ref();
+        finish
+            .map(|finish| instance.get_typed_func(&mut *store, finish))
+            .transpose()
+    }
 }
 
 impl Engine {
@@ -179,7 +238,7 @@ impl Engine {
     }
 
     /// Keeps a stage in mind, or gives the one that somebody else loaded meanwhile.
-    fn share(&self, digest: &[u8; 32], stage: TransformPre<StageState>) -> Compiled {
+    fn share(&self, digest: &[u8; 32], stage: Linked) -> Compiled {
         let mut loaded = lock(&self.inner.loaded);
         loaded.retain(|_, stage| stage.strong_count() > 0);
         let stage = loaded
@@ -214,15 +273,15 @@ impl Engine {
         }
     }
 
-    fn link(&self, component: &Component) -> Result<TransformPre<StageState>, LoadError> {
+    fn link(&self, component: &Component) -> Result<Linked, LoadError> {
         self.inner
             .linker
             .instantiate_pre(component)
-            .and_then(TransformPre::new)
+            .and_then(Linked::new)
             .map_err(|error| LoadError::Compile(format!("{error:#}")))
     }
 
-    fn load_cached(&self, digest: &[u8; 32]) -> Option<TransformPre<StageState>> {
+    fn load_cached(&self, digest: &[u8; 32]) -> Option<Linked> {
         let cache = self.inner.cache.as_ref()?;
         let Found::Code(code) = cache.find(digest) else {
             return None;
@@ -257,6 +316,11 @@ impl Compiled {
     /// The component's sha256.
     pub fn digest(&self) -> &[u8; 32] {
         &self.digest
+    }
+
+    /// Whether it has something to say at the end of its input.
+    pub fn reports(&self) -> bool {
+        self.stage.finish.is_some()
     }
 }
 

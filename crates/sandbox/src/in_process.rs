@@ -8,6 +8,9 @@
 //!
 //! A stage reads the chain's input in place until some stage replaces records or drops some before another stage; only
 //! then is there a batch of the chain's own. What the last stage selects is never copied.
+//!
+//! At the end of the input each stage that reports is asked for a batch, which goes through the stages behind it: it is
+//! the input of a chain that begins there, so its dead letters and origins mean what they mean elsewhere.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -22,7 +25,7 @@ use crate::error::ConfigureError;
 use crate::isolate::{Isolated, Isolation, Step};
 use crate::log::{LogGate, LogSink, TellDropped};
 use crate::outcome::{Checked, Kept};
-use crate::stage::{Stage, StageSpec};
+use crate::stage::{CallFailure, Stage, StageSpec};
 
 /// A batch that is being isolated gives others a turn after this long.
 const TURN: Duration = Duration::from_millis(20);
@@ -31,7 +34,7 @@ const TURN: Duration = Duration::from_millis(20);
 pub struct InProcessChain {
     stages: Vec<Stage>,
     log: LogGate,
-    /// A batch that was answered with [`Turn::Again`].
+    /// Where the batch goes on that was answered with [`Turn::Again`], or with `retry` behind a stage that gathers.
     pending: Option<Pending>,
     /// A buffer for selected records on their way to the next stage.
     spare: Batch,
@@ -39,7 +42,7 @@ pub struct InProcessChain {
 
 struct Pending {
     stage: usize,
-    isolation: Isolation,
+    isolation: Option<Isolation>,
 }
 
 impl InProcessChain {
@@ -68,18 +71,20 @@ impl InProcessChain {
 
     fn run(
         &mut self,
+        from: usize,
         input: &Batch,
         output: &mut ChainOutput,
         on_retry: OnRetry,
     ) -> Result<Turn, ChainFault> {
         let mut turn = TurnEnd::default();
         let (first, mut resumed) = match self.pending.take() {
-            Some(Pending { stage, isolation }) => (stage, Some(isolation)),
+            Some(Pending { stage, isolation }) => (stage, isolation),
             None => {
                 output.clear();
-                (0, None)
+                (from, None)
             }
         };
+        let gatherer = self.stages.iter().position(Stage::reports);
         for (index, stage) in self.stages.iter_mut().enumerate().skip(first) {
             compact(output, input, &mut self.spare);
             let batch = match output.base {
@@ -89,18 +94,58 @@ impl InProcessChain {
             if batch.is_empty() {
                 break;
             }
-            match run_stage(stage, batch, resumed.take(), on_retry, &mut turn)? {
-                Step::Done(isolated) => apply(isolated, index as u32, output),
-                Step::Again(isolation) => {
+            match run_stage(stage, batch, resumed.take(), on_retry, &mut turn) {
+                Ok(Step::Done(isolated)) => apply(isolated, index as u32, output),
+                Ok(Step::Again(isolation)) => {
                     self.pending = Some(Pending {
                         stage: index,
-                        isolation,
+                        isolation: Some(isolation),
                     });
                     return Ok(Turn::Again);
+                }
+                Err(fault) => {
+                    let gathered = gatherer.is_some_and(|gatherer| gatherer < index);
+                    if gathered && matches!(fault, ChainFault::Retry { .. }) {
+                        self.pending = Some(Pending {
+                            stage: index,
+                            isolation: None,
+                        });
+                    }
+                    return Err(fault);
                 }
             }
         }
         Ok(Turn::Done)
+    }
+
+    /// Runs a batch from a stage on, and ends what has to end however it went.
+    fn run_from(
+        &mut self,
+        from: usize,
+        input: &Batch,
+        output: &mut ChainOutput,
+        on_retry: OnRetry,
+    ) -> Result<Turn, ChainFault> {
+        let result = self.run(from, input, output, on_retry);
+        if result.is_err() && self.pending.is_none() {
+            output.fail();
+        }
+        self.tell_dropped();
+        result
+    }
+
+    fn tell_dropped(&self) {
+        if let Some(stage) = self.stages.first() {
+            self.log.tell_dropped(stage.name(), TellDropped::WhenOver);
+        }
+    }
+
+    /// The place of an ending's stage.
+    fn ending(&self, ending: usize) -> usize {
+        let reporting = self.stages.iter().enumerate();
+        let mut reporting = reporting.filter(|(_, stage)| stage.reports());
+        let (index, _) = reporting.nth(ending).expect("endings are counted");
+        index
     }
 }
 
@@ -139,14 +184,48 @@ impl Chain for InProcessChain {
         output: &mut ChainOutput,
         on_retry: OnRetry,
     ) -> Result<Turn, ChainFault> {
-        let result = self.run(input, output, on_retry);
-        if result.is_err() {
-            output.fail();
-        }
-        if let Some(stage) = self.stages.first() {
-            self.log.tell_dropped(stage.name(), TellDropped::WhenOver);
-        }
+        self.run_from(0, input, output, on_retry)
+    }
+
+    fn endings(&self) -> usize {
+        self.stages.iter().filter(|stage| stage.reports()).count()
+    }
+
+    fn finish(&mut self, ending: usize, report: &mut Batch) -> Result<(), ChainFault> {
+        let index = self.ending(ending);
+        let stage = &mut self.stages[index];
+        let said = stage.finish();
+        let name = || stage.name().to_owned();
+        let result = match said {
+            Ok(batch) => {
+                *report = batch;
+                Ok(())
+            }
+            Err(CallFailure::Retry(reason)) => Err(ChainFault::Retry {
+                stage: name(),
+                reason,
+            }),
+            Err(CallFailure::Fatal(reason)) => Err(ChainFault::Fatal {
+                stage: name(),
+                reason,
+            }),
+            Err(CallFailure::Error(error)) => {
+                Err(ChainFault::Host(format!("stage {:?}: {error}", name())))
+            }
+        };
+        self.tell_dropped();
         result
+    }
+
+    fn process_report(
+        &mut self,
+        ending: usize,
+        report: &Batch,
+        output: &mut ChainOutput,
+        on_retry: OnRetry,
+    ) -> Result<Turn, ChainFault> {
+        let behind = self.ending(ending) + 1;
+        self.run_from(behind, report, output, on_retry)
     }
 
     fn cancel(&mut self) {

@@ -120,7 +120,9 @@ impl Isolation {
             let deadline = self.deadline(full);
             let before = thread_cpu();
             let result = match stage.call(self.batch_of(batch, part), deadline) {
-                Ok(checked) => self.take(batch, part, checked, output_bytes_max),
+                Ok(checked) => self
+                    .take(batch, part, checked, output_bytes_max)
+                    .map_err(|error| stage.failure(error)),
                 Err(failure) => Err(failure),
             };
             if let Err(failure) = result {
@@ -166,7 +168,7 @@ impl Isolation {
         part: Part,
         checked: Checked,
         bytes_max: usize,
-    ) -> Result<(), CallFailure> {
+    ) -> Result<(), CallError> {
         let Checked { kept, rejects } = checked;
         self.passed.add(batch, part, kept, bytes_max)?;
         self.dead
@@ -273,7 +275,7 @@ impl Passed {
         part: Part,
         kept: Kept,
         bytes_max: usize,
-    ) -> Result<(), CallFailure> {
+    ) -> Result<(), CallError> {
         let base = part.from as u32;
         match kept {
             Kept::All => self.select(batch, &mut (base..part.to as u32)),
@@ -283,11 +285,10 @@ impl Passed {
             Kept::Replaced { batch: new, origin } => {
                 let bytes_so_far = self.replaced.as_ref().map_or(0, |(batch, _)| batch.bytes());
                 if bytes_so_far.saturating_add(new.bytes()) > bytes_max {
-                    let error = CallError::OutputExceeded {
+                    return Err(CallError::OutputExceeded {
                         limit: bytes_max,
                         what: "bytes",
-                    };
-                    return Err(CallFailure::Error(error));
+                    });
                 }
                 let (all, origins) = self.replaced.get_or_insert_with(|| {
                     let mut copied = Batch::new();

@@ -32,7 +32,8 @@ pub use engine::{Compiled, Engine, EngineConfig, EngineError, LoadError};
 pub use error::{CallError, ConfigureCause, ConfigureError};
 pub use in_process::InProcessChain;
 pub use limits::{
-    ATTRIBUTE_NAME_BYTES_MAX, ATTRIBUTES_MAX, REASON_BYTES_MAX, StageLimits, WALL_DEADLINE_FACTOR,
+    ATTRIBUTE_NAME_BYTES_MAX, ATTRIBUTES_MAX, FINISH_DEADLINE_FACTOR, REASON_BYTES_MAX,
+    StageLimits, WALL_DEADLINE_FACTOR,
 };
 pub use log::{Level, LogSink};
 pub use pool::{ChainHandle, GuestPool, Processed, Processing};

@@ -30,6 +30,8 @@ pub struct StageLimits {
 
 /// A call may last this many times its deadline in wall time: a busy machine is no fault of the guest.
 pub const WALL_DEADLINE_FACTOR: u32 = 10;
+/// `finish` may take this many times the deadline of a call: it looks at everything that was gathered, once.
+pub const FINISH_DEADLINE_FACTOR: u32 = 10;
 /// Bytes of a reject's or fault's reason; the rest is cut.
 pub const REASON_BYTES_MAX: usize = 1024;
 /// Attributes of a batch that a guest returns: each costs a pass over the batch.
@@ -63,5 +65,10 @@ impl StageLimits {
     /// How long one call may last in wall time.
     pub fn wall_deadline(&self) -> Duration {
         self.deadline.saturating_mul(WALL_DEADLINE_FACTOR)
+    }
+
+    /// CPU time of `finish`.
+    pub fn finish_deadline(&self) -> Duration {
+        self.deadline.saturating_mul(FINISH_DEADLINE_FACTOR)
     }
 }

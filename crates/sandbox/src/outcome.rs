@@ -7,7 +7,9 @@
 
 use sluice_record::{Batch, Column, RECORD_BYTES_MAX};
 
-use crate::bindings::exports::sluice::pipeline::stage::{Outcome, Output, Reject, Replacement};
+use crate::bindings::exports::sluice::pipeline::stage::{
+    BatchResult, Outcome, Output, Reject, Replacement,
+};
 use crate::error::{CallError, cut};
 use crate::limits::{ATTRIBUTE_NAME_BYTES_MAX, ATTRIBUTES_MAX, REASON_BYTES_MAX, StageLimits};
 
@@ -153,6 +155,19 @@ fn check_replacement(
     limits: &StageLimits,
 ) -> Result<Kept, CallError> {
     let Replacement { batch, origin } = replacement;
+    let mut batch = sound(batch, &origin, limits)?;
+    let origin = check_origin(origin, rejects, batch.len(), input.len() as u32)?;
+    inherit(&mut batch, &origin, input);
+    Ok(Kept::Replaced { batch, origin })
+}
+
+/// Checks what a stage said at the end of its input.
+pub(crate) fn check_report(report: BatchResult, limits: &StageLimits) -> Result<Batch, CallError> {
+    sound(report, &[], limits)
+}
+
+/// A guest's batch, once it is known to be one within the limits.
+fn sound(batch: BatchResult, origin: &[u32], limits: &StageLimits) -> Result<Batch, CallError> {
     let attributes = batch.attributes.into_iter();
     let attributes = attributes.map(|column| Column {
         name: column.name,
@@ -160,14 +175,14 @@ fn check_replacement(
         ends: column.ends,
     });
     let attributes = attributes.collect();
-    let mut batch = Batch {
+    let batch = Batch {
         data: batch.data,
         ends: batch.ends,
         times: batch.times,
         attributes,
     };
 
-    check_sizes(&batch, &origin, limits)?;
+    check_sizes(&batch, origin, limits)?;
     if let Err(error) = batch.check() {
         return invalid(error.to_string());
     }
@@ -177,9 +192,7 @@ fn check_replacement(
             "a record has {longest} bytes, more than {RECORD_BYTES_MAX}"
         ));
     }
-    let origin = check_origin(origin, rejects, batch.len(), input.len() as u32)?;
-    inherit(&mut batch, &origin, input);
-    Ok(Kept::Replaced { batch, origin })
+    Ok(batch)
 }
 
 fn check_sizes(batch: &Batch, origin: &[u32], limits: &StageLimits) -> Result<(), CallError> {

@@ -1,4 +1,7 @@
 //! One stage: an instance that is reused between batches and replaced after anything went wrong in it.
+//!
+//! A stage that reports at the end of its input is the exception: what it gathered is in its instance, so anything that
+//! goes wrong in it is fatal.
 
 use std::time::Duration;
 
@@ -7,12 +10,14 @@ use wasmtime::component::ResourceTableError;
 use wasmtime::{Store, Trap, WasmBacktrace};
 
 use crate::bindings::Transform;
-use crate::bindings::exports::sluice::pipeline::stage::{BatchParam, ColumnParam, Fault, Output};
-use crate::engine::{Compiled, Engine};
+use crate::bindings::exports::sluice::pipeline::stage::{
+    BatchParam, BatchResult, ColumnParam, Fault, Output,
+};
+use crate::engine::{Compiled, Engine, Finish};
 use crate::error::{CallError, ConfigureCause, ConfigureError, cut};
 use crate::limits::{REASON_BYTES_MAX, StageLimits};
 use crate::log::LogGate;
-use crate::outcome::{Checked, check};
+use crate::outcome::{Checked, check, check_report};
 use crate::state::StageState;
 use crate::ticker::TickerHandle;
 
@@ -43,6 +48,7 @@ pub(crate) struct Stage {
 struct Instance {
     store: Store<StageState>,
     transform: Transform,
+    finish: Option<Finish>,
 }
 
 /// Why a batch did not pass a stage.
@@ -51,7 +57,7 @@ pub(crate) enum CallFailure {
     Retry(String),
     /// The guest, or its `configure`, ends the execution.
     Fatal(String),
-    /// Something went wrong in the guest. Its instance is gone.
+    /// Something went wrong in the guest. Its instance is gone. Never from a stage that reports.
     Error(CallError),
 }
 
@@ -91,6 +97,47 @@ impl Stage {
         instance.map_or(0, |instance| instance.store.data().meter.memory_bytes())
     }
 
+    /// Whether it has something to say at the end of its input.
+    pub(crate) fn reports(&self) -> bool {
+        self.spec.compiled.reports()
+    }
+
+    /// What an error means for whoever asked: more than its instance is lost with a stage that gathers.
+    pub(crate) fn failure(&self, error: CallError) -> CallFailure {
+        match error {
+            error @ CallError::Host(_) => CallFailure::Error(error),
+            error if self.reports() => CallFailure::Fatal(short(format!(
+                "what it had gathered of its input is lost: {error}"
+            ))),
+            error => CallFailure::Error(error),
+        }
+    }
+
+    /// Asks for what it has to say at the end of its input. Takes up to [`StageLimits::finish_deadline`].
+    pub(crate) fn finish(&mut self) -> Result<Batch, CallFailure> {
+        let deadline = self.spec.limits.finish_deadline();
+        let instance = self.instance.as_mut();
+        let Some((instance, finish)) = instance.and_then(|it| it.finish.map(|finish| (it, finish)))
+        else {
+            let reason = "there is no instance that gathered anything".to_owned();
+            return Err(CallFailure::Fatal(reason));
+        };
+        let result = {
+            let _running = self.ticker.running();
+            instance.finish(finish, deadline)
+        };
+        let checked = match result {
+            Ok(Ok(batch)) => check_report(batch, &self.spec.limits),
+            Ok(Err(Fault::Retry(reason))) => return Err(CallFailure::Retry(short(reason))),
+            Ok(Err(Fault::Fatal(reason))) => return Err(CallFailure::Fatal(short(reason))),
+            Err(error) => Err(error_of(error, instance.store.data_mut())),
+        };
+        checked.map_err(|error| {
+            self.discard();
+            self.failure(error)
+        })
+    }
+
     /// Runs one batch, not empty, through the stage, within `deadline`.
     pub(crate) fn call(
         &mut self,
@@ -118,7 +165,7 @@ impl Stage {
         };
         checked.map_err(|error| {
             self.discard();
-            CallFailure::Error(error)
+            self.failure(error)
         })
     }
 
@@ -142,14 +189,24 @@ impl Stage {
         store.set_epoch_deadline(1);
         store.data_mut().clock.start(spec.limits.deadline);
         let instantiated = spec.compiled.stage.instantiate(&mut store);
-        let transform = instantiated.map_err(|error| match error_of(error, store.data_mut()) {
-            // Nothing has been returned yet: what fits no other name is memory or address space that the host lacks.
-            CallError::InvalidOutput(text) => ConfigureCause::Call(CallError::Host(text)),
-            error => ConfigureCause::Call(error),
+        let (transform, instance) =
+            instantiated.map_err(|error| match error_of(error, store.data_mut()) {
+                // Nothing has been returned yet: what fits no other name is memory or address space that the host lacks.
+                CallError::InvalidOutput(text) => ConfigureCause::Call(CallError::Host(text)),
+                error => ConfigureCause::Call(error),
+            })?;
+        let finish = spec.compiled.stage.finish_of(&mut store, &instance);
+        let finish = finish.map_err(|error| {
+            let problem = format!("`finish` is not as the contract has it: {error:#}");
+            ConfigureCause::Call(CallError::InvalidOutput(short(problem)))
         })?;
         let stage = transform.sluice_pipeline_stage();
         match stage.call_configure(&mut store, &spec.config_json) {
-            Ok(Ok(())) => Ok(Instance { store, transform }),
+            Ok(Ok(())) => Ok(Instance {
+                store,
+                transform,
+                finish,
+            }),
             Ok(Err(reason)) => Err(ConfigureCause::Refused(short(reason))),
             Err(error) => {
                 let cause = error_of(error, store.data_mut());
@@ -192,6 +249,17 @@ impl Instance {
         self.transform
             .sluice_pipeline_stage()
             .call_process(&mut self.store, param)
+    }
+
+    fn finish(
+        &mut self,
+        finish: Finish,
+        deadline: Duration,
+    ) -> wasmtime::Result<Result<BatchResult, Fault>> {
+        self.store.set_epoch_deadline(1);
+        self.store.data_mut().clock.start(deadline);
+        let (result,) = finish.call(&mut self.store, ())?;
+        Ok(result)
     }
 }
 

@@ -1,9 +1,9 @@
 //! What a pipeline needs of an edge's program, and what a node lacks of it.
 
-use sluice_model::pipeline::{Input, Output, Pipeline};
+use std::collections::BTreeSet;
 
-/// The world that this version's stages are made for, as an edge names it.
-const WORLD: &str = "world:transform@0.1";
+use sluice_model::World;
+use sluice_model::pipeline::{Input, Output, Pipeline};
 
 /// What a node with these capabilities lacks to run a pipeline, in words; `None` when it has everything. A node that
 /// never connected has said nothing, and is expected to have it.
@@ -28,11 +28,17 @@ pub fn lacking(pipeline: &Pipeline, capabilities: &[String]) -> Option<String> {
         Output::Discard => "connector:output.discard",
     };
     let mut lacks: Vec<&str> = Vec::new();
-    let stages = (!pipeline.stages.is_empty()).then_some(WORLD);
-    for need in [input, command.as_deref(), Some(output), stages]
-        .into_iter()
-        .flatten()
-    {
+    // What nobody looked into is taken for the one that every edge has.
+    let worlds = pipeline.stages.iter();
+    let worlds: BTreeSet<World> = worlds
+        .map(|stage| stage.world.unwrap_or(World::Transform))
+        .collect();
+    let connectors = [input, command.as_deref(), Some(output)];
+    let mut needs: Vec<&str> = connectors.into_iter().flatten().collect();
+    for world in worlds {
+        needs.push(world.capability());
+    }
+    for need in needs {
         if !capabilities.iter().any(|has| has == need) {
             lacks.push(need);
         }
@@ -43,6 +49,8 @@ pub fn lacking(pipeline: &Pipeline, capabilities: &[String]) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const WORLD: &str = "world:transform@0.1";
 
     #[test]
     fn a_command_that_the_owner_did_not_list_lacks() {
@@ -58,6 +66,22 @@ mod tests {
         assert_eq!(has(&["command:gpu"]), None);
         assert_eq!(has(&["command:gp"]).as_deref(), Some("command:gpu"));
         assert_eq!(has(&[]).as_deref(), Some("command:gpu"));
+    }
+
+    #[test]
+    fn an_edge_that_cannot_end_a_report_lacks_it_by_name() {
+        let mut pipeline = sluice_model::pipeline::parse(
+            "name = \"a\"\n[input.file]\npath = \"in\"\n[[stage]]\nname = \"sum\"\nplugin = \"s.wasm\"\n[output.discard]\n",
+        )
+        .expect("a good pipeline");
+        pipeline.stages[0].world = Some(World::Report);
+        let has = |more: &[&str]| {
+            let all = ["connector:input.file", "connector:output.discard", WORLD];
+            let all = all.iter().chain(more).map(|word| (*word).to_owned());
+            lacking(&pipeline, &all.collect::<Vec<_>>())
+        };
+        assert_eq!(has(&[]).as_deref(), Some("world:report@0.1"));
+        assert_eq!(has(&["world:report@0.1"]), None);
     }
 
     #[test]

@@ -7,6 +7,8 @@
 //!       +--------------------- free flights ---------------------+
 //! ```
 //!
+//! Where a stage has something to say at the end of the input, the end is a flight of its own, behind all others.
+//!
 //! A [`Flight`] is a batch with everything that belongs to it, in buffers that go round for ever. Order is kept
 //! throughout, so an ack is a count. Each task ends when the one before it has ended and everything was handed on, or at
 //! once when the one behind it is gone.
@@ -48,22 +50,52 @@ pub(super) struct Flight {
     pub(super) last_try: bool,
     /// Its place among the unacked.
     pub(super) room: Option<OwnedSemaphorePermit>,
+    /// The input has ended, and this is for what a stage says to that; `None` for a batch of the input.
+    pub(super) ending: Option<Ending>,
+}
+
+/// What one of the stages that report says at the end of the input.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Ending {
+    /// Which of them, counted from 0.
+    pub(super) number: usize,
+    /// It has been said, and is the flight's input batch.
+    pub(super) said: bool,
+}
+
+impl Ending {
+    /// One that is yet to be said.
+    pub(super) fn of(number: usize) -> Self {
+        Self {
+            number,
+            said: false,
+        }
+    }
 }
 
 impl Flight {
-    /// Records of the input, the rejected ones included.
+    /// Records of the input, the rejected ones included. What a stage says at the end is not of the input.
     pub(super) fn records_in(&self) -> u64 {
+        if self.ending.is_some() {
+            return 0;
+        }
         (self.input.batch.len() + self.input.rejects.len()) as u64
     }
 
     /// Makes it ready for another round; a buffer that one huge record made large is given back.
     pub(super) fn recycle(&mut self) {
         self.input.clear();
-        (self.tries, self.first_tried, self.last_try) = (0, None, false);
+        self.forget_tries();
+        self.ending = None;
         if self.input.batch.data.capacity() > BUFFER_BYTES_KEPT {
             self.input = InputBatch::default();
             self.output = ChainOutput::new();
         }
+    }
+
+    /// What comes next of it has not been tried yet.
+    pub(super) fn forget_tries(&mut self) {
+        (self.tries, self.first_tried, self.last_try) = (0, None, false);
     }
 }
 
@@ -85,6 +117,8 @@ pub(super) struct InputTask {
     pub(super) to: LaneInput,
     pub(super) tally: Arc<Tally>,
     pub(super) stop: CancellationToken,
+    /// Some stage has something to say at the end.
+    pub(super) reports: bool,
 }
 
 /// Reads batches and sends them off until the input ends or `stop`.
@@ -117,6 +151,13 @@ pub(super) async fn run_input(mut task: InputTask) -> Result<InputRan, InputErro
             }
         };
         if next == Next::End {
+            if task.reports {
+                flight.input.clear();
+                flight.ending = Some(Ending::of(0));
+                if task.to.push(flight).await.is_err() {
+                    return Ok(InputRan::Abandoned);
+                }
+            }
             return Ok(InputRan::Ended);
         }
         count(&task.tally.records_in, flight.records_in());

@@ -2,7 +2,8 @@
 //!
 //! It owns everything that an ack touches: the output, the dead letters, the checkpoint. A batch is acked when the output
 //! says so and its dead letters are in their file; the checkpoint follows at most once a second, after the dead letters
-//! are synced.
+//! are synced. Where a stage reports at the end of the input there is nothing to continue from, so none is saved before
+//! the end, and it has no input position.
 
 use std::collections::VecDeque;
 use std::io;
@@ -52,6 +53,8 @@ pub(super) struct OutputTask {
     pub(super) state_dir: PathBuf,
     /// As of the last ack; on disk as of `saved_at`.
     pub(super) checkpoint: Checkpoint,
+    /// Some stage keeps what it gathers in memory until the input ends.
+    pub(super) reports: bool,
     pub(super) tally: Arc<Tally>,
     pub(super) log: Log,
     pub(super) progress: Progress,
@@ -239,7 +242,9 @@ impl OutputTask {
             counters.records_in += ack.records_in;
             counters.records_out += ack.records_out;
             counters.dead_letters += ack.died;
-            self.checkpoint.input = ack.position.or(self.checkpoint.input);
+            if !self.reports {
+                self.checkpoint.input = ack.position.or(self.checkpoint.input);
+            }
         }
     }
 
@@ -251,6 +256,9 @@ impl OutputTask {
     }
 
     fn save_at(&self) -> Option<Instant> {
+        if self.reports {
+            return None;
+        }
         self.progress.unsaved.then(|| match self.progress.saved_at {
             Some(saved) => saved + CHECKPOINT_INTERVAL,
             None => Instant::now(),

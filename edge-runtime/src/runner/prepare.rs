@@ -3,10 +3,13 @@
 use std::sync::Arc;
 
 use sluice_connectors::{InputSettings, OutputSettings, PathError, StdoutTarget};
-use sluice_model::pipeline::{Stage, TemplateContext, TemplateError};
+use sluice_model::pipeline::{
+    ENDLESS_REPORT, ENDLESS_REPORT_HELP, Stage, TemplateContext, TemplateError,
+};
 use sluice_model::{Digest, ObservedPhase, StageName};
 use sluice_sandbox::{
-    CallError, ConfigureCause, ConfigureError, InProcessChain, LoadError, StageLimits, StageSpec,
+    CallError, Chain, ConfigureCause, ConfigureError, InProcessChain, LoadError, StageLimits,
+    StageSpec,
 };
 
 use tokio::sync::mpsc;
@@ -27,6 +30,8 @@ pub struct Prepared {
     pub(super) output: OutputSettings,
     pub(super) stdout: StdoutTarget,
     pub(super) chain: Stages,
+    /// Some stage has something to say at the end of the input, and keeps in memory what it gathers until then.
+    pub(super) reports: bool,
     pub(super) lane: (LaneInput, LaneOutput),
     /// Where the stages put what passed.
     pub(super) passed: mpsc::UnboundedReceiver<Box<Flight>>,
@@ -65,7 +70,7 @@ pub fn prepare(
         let lane = lane();
         let (to, passed) = mpsc::unbounded_channel();
         let ends = (lane.1.taker(), to);
-        let chain = chain(
+        let (chain, reports) = chain(
             context,
             &plan,
             &settings.configs,
@@ -73,10 +78,14 @@ pub fn prepare(
             ends,
             phase,
         )?;
-        Ok((settings, chain, lane, passed))
+        if reports && !settings.input.ends() {
+            let message = format!("{ENDLESS_REPORT}; {ENDLESS_REPORT_HELP}");
+            return Err(PrepareError::Refused { message });
+        }
+        Ok((settings, (chain, reports), lane, passed))
     });
     match prepared {
-        Ok((Settings { input, output, .. }, chain, lane, passed)) => {
+        Ok((Settings { input, output, .. }, (chain, reports), lane, passed)) => {
             let names = plan.pipeline.stages.iter().map(|stage| stage.name.clone());
             let stages = names
                 .zip(plan.components.iter().map(|(digest, _)| *digest))
@@ -88,6 +97,7 @@ pub fn prepare(
                 output,
                 stdout,
                 chain,
+                reports,
                 lane,
                 passed,
                 stages,
@@ -178,7 +188,7 @@ fn settings(context: &RunnerContext, plan: &ExecutionPlan) -> Result<Settings, P
     })
 }
 
-/// Loads and configures the stages.
+/// Loads and configures the stages, and says whether any of them reports.
 fn chain(
     context: &RunnerContext,
     plan: &ExecutionPlan,
@@ -186,7 +196,7 @@ fn chain(
     (tally, log): (&Arc<Tally>, &Log),
     (lane, to): (LaneTaker, mpsc::UnboundedSender<Box<Flight>>),
     phase: &mut dyn FnMut(ObservedPhase),
-) -> Result<Stages, PrepareError> {
+) -> Result<(Stages, bool), PrepareError> {
     phase(ObservedPhase::Compiling);
     if plan.components.len() != plan.pipeline.stages.len() {
         let message = format!(
@@ -222,11 +232,14 @@ fn chain(
     }
     phase(ObservedPhase::Starting);
     if specs.is_empty() {
-        return Ok(Stages::None(to));
+        return Ok((Stages::None(to), false));
     }
     let chain = InProcessChain::new(&context.inner.engine, specs, Arc::new(log.clone()));
-    let chain = StageLane::new(chain.map_err(configure_error)?, Arc::clone(tally), lane, to);
-    Ok(Stages::Chain(context.inner.guests.add(Box::new(chain))))
+    let chain = chain.map_err(configure_error)?;
+    let reports = chain.endings() > 0;
+    let chain = StageLane::new(chain, Arc::clone(tally), lane, to);
+    let stages = Stages::Chain(context.inner.guests.add(Box::new(chain)));
+    Ok((stages, reports))
 }
 
 fn load_error(stage: &Stage, digest: Digest, error: &LoadError) -> PrepareError {

@@ -10,6 +10,9 @@
 //! A hop to a guest thread costs as much as a light stage's work on a whole batch. So a guest thread is not given one
 //! batch at a time: it takes flights from the lane, which the input fills while it works, hands them on by itself, and
 //! comes back when the lane is empty, after a millisecond (others have their turn), or with a fault.
+//!
+//! The end of the input is a flight too, where a stage has something to say to it. Each of these stages gets a flight of its
+//! own, in order: what it says is the flight's batch, which goes through the stages behind it.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -21,7 +24,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::counters::{Tally, count};
-use super::flow::Flight;
+use super::flow::{Ending, Flight};
 use super::lane::{LaneOutput, LaneTaker};
 use super::log::{Log, LogLevel};
 
@@ -81,16 +84,7 @@ impl<C: Chain> StageLane<C> {
             let Some(mut flight) = self.current.take().or_else(|| self.lane.pop()) else {
                 return Ok(Turn::Done);
             };
-            let on_retry = if flight.last_try {
-                OnRetry::Isolate
-            } else {
-                OnRetry::Report
-            };
-            // An empty batch too: the chain is what empties an output of its last round.
-            match self
-                .chain
-                .process(&flight.input.batch, &mut flight.output, on_retry)
-            {
+            match self.process(&mut flight) {
                 Ok(Turn::Done) => {}
                 Ok(Turn::Again) => {
                     self.current = Some(flight);
@@ -100,6 +94,14 @@ impl<C: Chain> StageLane<C> {
                     self.lane.put_back(flight);
                     return Err(fault);
                 }
+            }
+            if let Some(ending) = flight.ending
+                && ending.number + 1 < self.chain.endings()
+            {
+                self.lane.put_back(Box::new(Flight {
+                    ending: Some(Ending::of(ending.number + 1)),
+                    ..Flight::default()
+                }));
             }
             self.passed.push(flight);
             let now = Instant::now();
@@ -111,6 +113,38 @@ impl<C: Chain> StageLane<C> {
                 self.hand_on();
             }
             before = now;
+        }
+    }
+
+    /// Takes a flight through the chain; one that stands for the end of the input is filled first.
+    fn process(&mut self, flight: &mut Flight) -> Result<Turn, ChainFault> {
+        if let Some(ending) = &mut flight.ending
+            && !ending.said
+        {
+            let said = self.chain.finish(ending.number, &mut flight.input.batch);
+            said.map_err(|fault| match fault {
+                // There is no record to set aside.
+                ChainFault::Retry { stage, reason } if flight.last_try => ChainFault::Fatal {
+                    stage,
+                    reason: format!("at the end of its input it still asks to retry: {reason}"),
+                },
+                fault => fault,
+            })?;
+            ending.said = true;
+            flight.forget_tries();
+        }
+        let on_retry = if flight.last_try {
+            OnRetry::Isolate
+        } else {
+            OnRetry::Report
+        };
+        // An empty batch too: the chain is what empties an output of its last round.
+        let (batch, output) = (&flight.input.batch, &mut flight.output);
+        match flight.ending {
+            None => self.chain.process(batch, output, on_retry),
+            Some(ending) => self
+                .chain
+                .process_report(ending.number, batch, output, on_retry),
         }
     }
 

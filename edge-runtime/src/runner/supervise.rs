@@ -104,6 +104,7 @@ async fn live(
         output,
         stdout,
         chain,
+        reports,
         lane,
         passed,
         stages,
@@ -118,7 +119,7 @@ async fn live(
 
     let opened = async {
         let options = &context.inner.options;
-        let checkpoint = resume(&plan, input.ends(), &log).await?;
+        let checkpoint = resume(&plan, input.ends(), reports, &log).await?;
         tally.resume(&checkpoint.counters);
         let stdin = options.console.as_ref().map(|console| &console.stdin);
         // First, since opening an input may begin something: a command is not run for an output that is not there.
@@ -148,6 +149,7 @@ async fn live(
                 to: lane.0,
                 tally: Arc::clone(&tally),
                 stop: halt.clone(),
+                reports,
             };
             let stages_task = StagesTask {
                 stages: chain,
@@ -163,6 +165,7 @@ async fn live(
                 stages,
                 state_dir: plan.state_dir.clone(),
                 checkpoint,
+                reports,
                 tally: Arc::clone(&tally),
                 log: log.clone(),
                 progress: Progress::default(),
@@ -367,10 +370,12 @@ enum OpenError {
 }
 
 /// The checkpoint to continue from. Under another pipeline text an input with an end starts over and counting starts
-/// anew; any other input goes on where it was.
+/// anew; any other input goes on where it was. Where a stage reports, everything starts over: what it had gathered was in
+/// the memory of its instance.
 async fn resume(
     plan: &ExecutionPlan,
     input_ends: bool,
+    reports: bool,
     log: &Log,
 ) -> Result<Checkpoint, OpenError> {
     let state_dir = plan.state_dir.clone();
@@ -396,6 +401,16 @@ async fn resume(
         }
         Err(error) => return Err(error.into()),
     };
+    if reports {
+        log.runner(
+            LogLevel::Info,
+            "starts at the beginning of its input: a stage keeps what it gathers in memory",
+        );
+        return Ok(Checkpoint {
+            output: stored.output,
+            ..fresh
+        });
+    }
     if stored.spec_digest == plan.spec_digest {
         return Ok(Checkpoint {
             version: plan.version,

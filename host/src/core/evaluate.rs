@@ -9,6 +9,7 @@ use sluice_protocol::{AssignmentRow, OutcomeKey, Spec};
 use sluice_scheduler::{Change, ExecutionFacts, JobFacts, NodeFacts, Snapshot, lacking, plan};
 use tracing::info;
 
+use super::operator::tell_worlds;
 use super::rollout::Stand;
 use super::tally::count;
 use super::{Core, Handled, LEASE, Step};
@@ -259,13 +260,16 @@ impl<S: Store> Core<S> {
         }
     }
 
-    /// A stored pipeline. It was checked before it was stored.
+    /// A stored pipeline, with what its components are made for. It was checked before it was stored.
     pub(super) fn pipeline_of(&mut self, spec: Digest) -> Result<Pipeline, StoreError> {
         let spec = self.spec_of(spec)?;
-        pipeline::parse(&spec.pipeline).map_err(|problems| StoreError::Failed {
-            action: "read a stored pipeline",
-            source: format!("it no longer parses: {problems}").into(),
-        })
+        let mut pipeline =
+            pipeline::parse(&spec.pipeline).map_err(|problems| StoreError::Failed {
+                action: "read a stored pipeline",
+                source: format!("it no longer parses: {problems}").into(),
+            })?;
+        tell_worlds(&mut pipeline, &spec.components);
+        Ok(pipeline)
     }
 
     /// A stored spec.

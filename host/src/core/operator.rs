@@ -9,10 +9,11 @@ use sluice_api::{
     Rollout, RolloutOrder, Run, RunFilter, RunLaunch, Schedule, ScheduleCreate, ScheduleDetail,
     ScheduleFilter, ScheduleTick, Status, TaskOutput, TickQuery, Token,
 };
-use sluice_model::pipeline::{self, Kind, Params, Pipeline, PluginRef};
+use sluice_model::pipeline::{
+    self, ENDLESS_REPORT, ENDLESS_REPORT_HELP, Kind, Params, Pipeline, PluginRef,
+};
 use sluice_model::{
-    Desired, Digest, ExecutionId, JobId, JobName, NodeId, NodeName, RunId, ScheduleName, TokenId,
-    UnixMs, Version,
+    Desired, Digest, ExecutionId, JobId, JobName, NodeId, NodeName, RunId, ScheduleName, TokenId, UnixMs, Version, World,
 };
 use sluice_protocol::{Spec, SpecComponent};
 use sluice_scheduler::mismatch;
@@ -30,6 +31,15 @@ use crate::store::{
 
 /// Stages' components of one pipeline, at most; a frame's worth of spec.
 const STAGES_MAX: usize = 256;
+
+/// What is known of a component that is here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ComponentFacts {
+    /// In bytes.
+    pub size: u64,
+    /// What it is made for.
+    pub world: World,
+}
 
 /// A question or an order.
 #[derive(Clone, Debug)]
@@ -68,8 +78,8 @@ pub enum ApiCall {
     Explain(JobName),
     /// Where logs are.
     LogTargets(LogsOf, Option<NodeName>),
-    /// Makes, changes or starts a job. The components were found to be there, with these sizes.
-    Deploy(DeployRequest, BTreeMap<Digest, u64>),
+    /// Makes, changes or starts a job. These components were found to be there.
+    Deploy(DeployRequest, BTreeMap<Digest, ComponentFacts>),
     /// How a job's newest version reaches its nodes.
     Rollout(JobName),
     /// Changes that.
@@ -325,7 +335,7 @@ impl<S: Store> Core<S> {
             ApiCall::Rollout(name) => self.rollout(&name, None, now)?,
             ApiCall::RolloutOrder(name, order) => self.rollout(&name, Some(order), now)?,
             ApiCall::LogTargets(of, node) => self.log_targets(&of, node.as_ref())?,
-            ApiCall::Deploy(request, sizes) => self.deploy(&request, &sizes, step)?,
+            ApiCall::Deploy(request, facts) => self.deploy(&request, &facts, step)?,
             ApiCall::StartJob(name) => self.set_stopped(&name, false, step)?,
             ApiCall::StopJob(name) => self.set_stopped(&name, true, step)?,
             ApiCall::DeleteJob(name) => match self.store.job_by_name(&name)? {
@@ -546,10 +556,10 @@ impl<S: Store> Core<S> {
     fn deploy(
         &mut self,
         request: &DeployRequest,
-        sizes: &BTreeMap<Digest, u64>,
+        facts: &BTreeMap<Digest, ComponentFacts>,
         step: &mut Step,
     ) -> Result<Called, StoreError> {
-        let pipeline = match pipeline::parse(&request.pipeline) {
+        let mut pipeline = match pipeline::parse(&request.pipeline) {
             Ok(pipeline) => pipeline,
             Err(problems) => {
                 let detail = problems.render("pipeline", &request.pipeline, false);
@@ -566,10 +576,17 @@ impl<S: Store> Core<S> {
             return Ok(Err(ErrorBody::new(ErrorCode::Invalid, reason)
                 .with_help("run it with `sluice pipeline run` or `sluice dev`")));
         }
-        let components = match resolve(&pipeline, request, sizes) {
+        let components = match resolve(&pipeline, request, facts) {
             Ok(components) => components,
             Err(error) => return Ok(Err(error)),
         };
+        tell_worlds(&mut pipeline, &components);
+        if let Some(stage) = pipeline.endless_report() {
+            let message = format!("stage {}: {ENDLESS_REPORT}", stage.name);
+            return Ok(Err(
+                ErrorBody::new(ErrorCode::Invalid, message).with_help(ENDLESS_REPORT_HELP)
+            ));
+        }
         let spec = Spec {
             pipeline: request.pipeline.clone(),
             components,
@@ -783,11 +800,19 @@ pub(super) fn component_changes(old: &Spec, new: &Spec) -> Vec<String> {
         .collect()
 }
 
+/// Says of each stage what its component is made for.
+pub(super) fn tell_worlds(pipeline: &mut Pipeline, components: &[SpecComponent]) {
+    for stage in &mut pipeline.stages {
+        let component = components.iter().find(|it| it.stage == stage.name);
+        stage.world = component.map(|component| component.world);
+    }
+}
+
 /// Every stage's component, by digest and size.
 fn resolve(
     pipeline: &Pipeline,
     request: &DeployRequest,
-    sizes: &BTreeMap<Digest, u64>,
+    facts: &BTreeMap<Digest, ComponentFacts>,
 ) -> Result<Vec<SpecComponent>, ErrorBody> {
     let invalid = |message: String| ErrorBody::new(ErrorCode::Invalid, message);
     if pipeline.stages.len() > STAGES_MAX {
@@ -814,10 +839,12 @@ fn resolve(
                     .with_help("name a .wasm file or a sha256:... digest"));
                 }
             };
-            let size = match sizes.get(&digest) {
-                Some(size) => *size,
+            let facts = match facts.get(&digest) {
+                Some(facts) => *facts,
                 // A dry run uploads nothing; a component that is not here makes a new version whatever its size is.
-                None if request.dry_run && matches!(stage.plugin, PluginRef::Path(_)) => 0,
+                None if request.dry_run && matches!(stage.plugin, PluginRef::Path(_)) => {
+                    ComponentFacts { size: 0, world: World::Transform }
+                }
                 None => {
                     return Err(invalid(format!(
                         "stage {}: the component {digest} is not on the orchestrator",
@@ -826,7 +853,8 @@ fn resolve(
                     .with_help("upload it first; `sluice deploy` does"));
                 }
             };
-            Ok(SpecComponent { stage: stage.name.clone(), digest, size })
+            let ComponentFacts { size, world } = facts;
+            Ok(SpecComponent { stage: stage.name.clone(), digest, size, world })
         })
         .collect()
 }

@@ -19,3 +19,6 @@ wit_bindgen::generate!({
     default_bindings_module: "::sluice_sdk::bindings",
     generate_all,
 });
+
+/// The same for the world `report`, whose types are its own.
+pub use sluice_sdk_report as report;

@@ -5,6 +5,7 @@
 
 use std::cell::RefCell;
 
+pub use crate::report::{finish, is_report, process};
 use crate::{Batch, BatchStage, Fault, Output, config};
 
 /// The one stage of an instance.
@@ -36,10 +37,17 @@ impl<S: BatchStage> Slot<S> {
 
     /// Hands a batch to the stage.
     pub fn process(&self, batch: Batch) -> Result<Output, Fault> {
+        self.with(|stage| stage.process(batch))
+    }
+
+    pub(crate) fn with<R>(
+        &self,
+        call: impl FnOnce(&mut S) -> Result<R, Fault>,
+    ) -> Result<R, Fault> {
         match self.0.borrow_mut().as_mut() {
-            Some(stage) => stage.process(batch),
+            Some(stage) => call(stage),
             None => Err(Fault::Fatal(
-                "process was called before configure".to_owned(),
+                "the stage was called before configure".to_owned(),
             )),
         }
     }

@@ -14,6 +14,8 @@
 //! # fn main() { assert!(keep(Record::of(b"text"))); }
 //! ```
 //!
+//! A stage with something to say once its input has ended is a [`Report`] too, and is exported by [`report!`].
+//!
 //! The SDK sits between the generated bindings of `wit/` and the author. It picks the cheapest outcome by itself, keeps
 //! the stage between calls, turns the config's JSON into a type, and sends a panic's message to the execution's log.
 //! Everything but the export itself compiles natively, so `cargo test` runs a stage; see [`testing`]. It imports nothing of
@@ -30,6 +32,7 @@ pub mod guest;
 pub mod json;
 pub mod log;
 mod needle;
+mod report;
 mod stage;
 #[cfg(not(target_arch = "wasm32"))]
 pub mod testing;
@@ -39,8 +42,11 @@ pub use bindings::export_component;
 pub use bindings::exports::sluice::pipeline::stage::{
     Batch, Column, Fault, Outcome, Output, Reject, Replacement,
 };
+#[doc(hidden)]
+pub use bindings::report::export_report_component;
 pub use config::NoConfig;
 pub use needle::Needle;
+pub use report::Report;
 pub use serde;
 pub use stage::{BatchStage, Buffer, Decision, Emit, REASON_BYTES_MAX, RecordStage, RecordWriter};
 #[doc(hidden)]

@@ -208,6 +208,16 @@ impl Emit {
         }
     }
 
+    /// The records alone, as a batch.
+    pub(crate) fn into_batch(self) -> Batch {
+        Batch {
+            data: self.data,
+            ends: self.ends,
+            times: Vec::new(),
+            attributes: Vec::new(),
+        }
+    }
+
     fn wrote_records(&self) -> bool {
         self.ends.len() > self.committed.1
     }

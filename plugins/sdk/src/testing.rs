@@ -24,7 +24,7 @@ use std::collections::VecDeque;
 
 use crate::guest::Slot;
 use crate::log::Level;
-use crate::{Batch, BatchStage, Fault, Outcome, Output, REASON_BYTES_MAX};
+use crate::{Batch, BatchStage, Fault, Outcome, Output, REASON_BYTES_MAX, Report};
 
 /// Most log lines that are kept: a test reads a few, a benchmark none.
 const LOG_LINES_MAX: usize = 1000;
@@ -82,6 +82,18 @@ impl<S: BatchStage> Harness<S> {
     pub fn process_batch(&mut self, batch: Batch) -> Result<Processed, Fault> {
         let output = self.slot.process(batch.clone())?;
         Ok(apply(&batch, output))
+    }
+
+    /// Ends the input; gives the records of the report, as text.
+    pub fn finish(&mut self) -> Result<Vec<String>, Fault>
+    where
+        S: Report,
+    {
+        let report = self.slot.finish()?;
+        Ok(report
+            .records()
+            .map(|record| String::from_utf8_lossy(&record).into_owned())
+            .collect())
     }
 
     /// The log lines since the harness was made or since the last call, in order, at most 1000. They belong to the

@@ -6,8 +6,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use sluice_api::NodeOrder;
-use sluice_host::core::RequestId;
-use sluice_model::{Digest, JobId, OnLost, RunId, Version};
+use sluice_host::core::{RequestId, ComponentFacts};
+use sluice_model::{Digest, JobId, OnLost, RunId, Version, World};
 
 /// How a pipeline behaves when it runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -81,9 +81,13 @@ pub fn component(n: u8) -> Digest {
 }
 
 /// Every component with its size, as the artifact store would say.
-pub fn components() -> BTreeMap<Digest, u64> {
+pub fn components() -> BTreeMap<Digest, ComponentFacts> {
     (0..COMPONENTS)
-        .map(|n| (component(n), 1000 + u64::from(n)))
+        .map(|n| {
+            let size = 1000 + u64::from(n);
+            let world = World::Transform;
+            (component(n), ComponentFacts { size, world })
+        })
         .collect()
 }
 

@@ -26,6 +26,7 @@ pub(super) fn inspect(file: &Path, out: &Out) -> Result<(), Failure> {
         digest: Digest::of(&bytes),
         size: bytes.len() as u64,
         stage: found.stage_version().map(str::to_owned),
+        world: found.world().map(|world| world.to_string()),
         imports: found
             .imports
             .iter()

@@ -10,6 +10,9 @@ const STAGE: &str =
 const SOCKETS: &str = r#"(component (import "wasi:sockets/tcp@0.2.3" (instance)) (instance $s)
                           (export "sluice:pipeline/stage@0.1.0" (instance $s)))"#;
 
+const REPORT: &str = r#"(component (instance $s) (export "sluice:pipeline/stage@0.1.0" (instance $s))
+                          (instance $e) (export "sluice:pipeline/ending@0.1.0" (instance $e)))"#;
+
 fn wasm(text: &str) -> Vec<u8> {
     wat::parse_str(text).unwrap()
 }
@@ -66,6 +69,24 @@ fn plugins_are_found_relative_to_the_pipeline_file_and_read_once() {
     let read = |index: usize| file.plugins[index].file.as_ref().map(|file| &file.bytes);
     assert!(Arc::ptr_eq(read(0).unwrap(), read(1).unwrap()));
     assert!(read(2).is_none());
+}
+
+#[test]
+fn a_report_of_an_input_without_an_end_is_refused_at_its_line() {
+    let dir = Dir::new();
+    dir.put("sum.wasm", wasm(REPORT));
+    let endless = pipeline(&stage("sum", "sum.wasm"));
+    let detail = dir.failure(&endless).detail.unwrap();
+    for part in [
+        "p.toml:7:10",
+        "stage `sum`: its plugin reports when the input has ended, and this input never does",
+        "give `[input.generate]` a `count`",
+    ] {
+        assert!(detail.contains(part), "{detail}");
+    }
+    let path = dir.put("p.toml", endless.replace("interval", "count = 3\ninterval"));
+    let file = check(&path).unwrap();
+    assert_eq!(file.pipeline.stages[0].world, Some(World::Report));
 }
 
 #[test]

@@ -235,6 +235,7 @@ pub(crate) fn plugin() -> Plugin {
         digest: Digest::of(b"component"),
         size: 123_456,
         imports: vec!["sluice:pipeline/log@0.1.0".to_owned()],
+        world: "transform".to_owned(),
         used_by: vec!["a@1".to_owned(), "b@2".to_owned()],
     }
 }

@@ -8,13 +8,14 @@ use super::{Style, cell, fields, maybe, size, table};
 
 /// The orchestrator's components as a table.
 pub(crate) fn plugins(style: Style, plugins: &[Plugin]) -> String {
-    let header = ["DIGEST", "SIZE", "IMPORTS", "USED BY"];
+    let header = ["DIGEST", "SIZE", "WORLD", "IMPORTS", "USED BY"];
     let rows = plugins
         .iter()
         .map(|plugin| {
             vec![
                 cell(plugin.digest),
                 cell(size(plugin.size)),
+                cell(&plugin.world),
                 cell(plugin.imports.len()),
                 cell(plugin.used_by.join(", ")),
             ]
@@ -32,6 +33,8 @@ pub(crate) struct Inspected {
     pub(crate) size: u64,
     /// The version of the stage contract that it exports, if any.
     pub(crate) stage: Option<String>,
+    /// What it is made for, if it is a stage: `transform` or `report`.
+    pub(crate) world: Option<String>,
     /// What it needs, in its own order.
     pub(crate) imports: Vec<String>,
     /// What it offers, in its own order.
@@ -50,6 +53,7 @@ pub(crate) fn inspected(found: &Inspected) -> String {
         ("digest", cell(found.digest)),
         ("size", cell(size(found.size))),
         ("stage contract", maybe(found.stage.as_deref())),
+        ("world", maybe(found.world.as_deref())),
         ("memory at start", cell(size(found.memory_bytes_min))),
         ("functions", cell(found.functions)),
     ]);

@@ -43,7 +43,10 @@ fn plain_tables_are_columns_without_lines() {
          field-temps  e3    2        run      pending/backoff           2000  520  3     cannot open in.log: \\u{1b}[31mno such file  try again at 2026-11-22T10:00:05Z\n"
     );
     let text = plugins(PLAIN, &[fixtures::plugin()]);
-    assert!(text.contains("  120.6 KiB  1        a@1, b@2\n"), "{text}");
+    assert!(
+        text.contains("  120.6 KiB  transform  1        a@1, b@2\n"),
+        "{text}"
+    );
 }
 
 #[test]
@@ -153,6 +156,7 @@ fn an_inspected_component_says_whether_a_deploy_would_take_it() {
         digest: Digest::of(b"x"),
         size: 10,
         stage: Some("0.1.0".to_owned()),
+        world: Some("report".to_owned()),
         imports: Vec::new(),
         exports: vec!["sluice:pipeline/stage@0.1.0".to_owned()],
         memory_bytes_min: 1 << 20,
@@ -162,6 +166,7 @@ fn an_inspected_component_says_whether_a_deploy_would_take_it() {
     let text = inspected(&found);
     assert!(text.contains("imports: none\n"), "{text}");
     assert!(text.contains("memory at start: 1.0 MiB\n"), "{text}");
+    assert!(text.contains("world: report\n"), "{text}");
     assert!(text.ends_with("a deploy would take it\n"), "{text}");
     found.problems.push("it imports `x`".to_owned());
     assert!(inspected(&found).ends_with("would refuse it:\n  it imports `x`\n"));

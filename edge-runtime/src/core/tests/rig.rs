@@ -618,6 +618,7 @@ pub(super) fn spec(content: &str) -> Spec {
             stage: "only".parse().unwrap(),
             digest: component(content),
             size: 1,
+            world: sluice_model::World::Transform,
         }],
         params: Default::default(),
     }

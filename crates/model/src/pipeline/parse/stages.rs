@@ -99,6 +99,7 @@ fn stage(
         plugin: plugin?,
         config: config?,
         limits: limits?,
+        world: None,
     })
 }
 
