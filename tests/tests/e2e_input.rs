@@ -167,7 +167,7 @@ enum Example {
     GoesOn { keys: &'static [&'static str] },
 }
 
-const EXAMPLES: [(&str, Example); 6] = [
+const EXAMPLES: [(&str, Example); 8] = [
     (
         "filter-file",
         Example::Ends {
@@ -189,6 +189,13 @@ const EXAMPLES: [(&str, Example); 6] = [
         },
     ),
     (
+        "log-triage",
+        Example::Ends {
+            writes: "triage.out",
+            dead_letters: 0,
+        },
+    ),
+    (
         "pair",
         Example::GoesOn {
             keys: &["seq", "from"],
@@ -198,6 +205,13 @@ const EXAMPLES: [(&str, Example); 6] = [
         "quickstart",
         Example::GoesOn {
             keys: &["node", "seq", "at"],
+        },
+    ),
+    (
+        "service-map",
+        Example::Ends {
+            writes: "service-map.out",
+            dead_letters: 0,
         },
     ),
     (
@@ -213,6 +227,8 @@ const EXAMPLES: [(&str, Example); 6] = [
 fn needs_plugins() {
     plugin("filter_contains");
     plugin("gpu_report");
+    plugin("log_triage");
+    plugin("service_map");
     plugin("sshd_auth");
 }
 
@@ -282,8 +298,16 @@ fn examples_that_end_complete_on_a_cluster() {
         let file = folder.join("pipeline.toml");
         let deployed = cluster.sluice(&["deploy", file.to_str().unwrap(), "--wait=60s"]);
         assert_eq!(deployed.code, 0, "{name}: {deployed:?}");
-        let done = wait_completed(&cluster, name, "e1");
-        assert_eq!(done.dead_letters, *dead_letters, "{done:?}");
+        if std::fs::read_to_string(&file)
+            .unwrap()
+            .contains("kind = \"batch\"")
+        {
+            let ran = cluster.sluice(&["run", "launch", name, "--wait=60s"]);
+            assert_eq!(ran.code, 0, "{name}: {ran:?}");
+        } else {
+            let done = wait_completed(&cluster, name, "e1");
+            assert_eq!(done.dead_letters, *dead_letters, "{done:?}");
+        }
         let written = std::fs::read_to_string(cluster.edge_file("e1", writes)).unwrap();
         let expected = std::fs::read_to_string(folder.join("expected")).unwrap();
         assert_eq!(written, expected, "{name}");
