@@ -166,7 +166,7 @@ fn an_inspected_component_says_whether_a_deploy_would_take_it() {
     let text = inspected(&found);
     assert!(text.contains("imports: none\n"), "{text}");
     assert!(text.contains("memory at start: 1.0 MiB\n"), "{text}");
-    assert!(text.contains("world: report\n"), "{text}");
+    assert!(text.contains("world:           report\n"), "{text}");
     assert!(text.ends_with("a deploy would take it\n"), "{text}");
     found.problems.push("it imports `x`".to_owned());
     assert!(inspected(&found).ends_with("would refuse it:\n  it imports `x`\n"));
