@@ -4,6 +4,7 @@
 
 mod ends;
 mod files;
+mod reports;
 
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod chains;
+mod endings;
 mod guests;
 mod isolation;
 mod limits;
