@@ -45,7 +45,7 @@ mod view;
 
 pub use audit::{Asker, Caller, OnlyIf};
 pub use join::Joined;
-pub use operator::{ApiCall, LogTarget, LogsOf, Reply, ComponentFacts};
+pub use operator::{ApiCall, ComponentFacts, LogTarget, LogsOf, Reply};
 pub use outputs::{OutputCall, OutputTarget};
 pub use tally::Tally;
 

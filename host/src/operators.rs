@@ -14,7 +14,9 @@ use sluice_api::{
     TaskOutput, TickQuery, Token, TokenCreate, TokenCreated,
 };
 use sluice_model::pipeline::{self, PluginRef};
-use sluice_model::{Digest, ExecutionId, JobName, NodeName, Role, RunId, ScheduleName, TokenId, UnixMs, World};
+use sluice_model::{
+    Digest, ExecutionId, JobName, NodeName, Role, RunId, ScheduleName, TokenId, UnixMs, World,
+};
 use sluice_protocol::{COUNTER_MAX, LogRequest};
 use sluice_transport::Address;
 use sluice_transport::identity::{JoinToken, TokenSecret};
@@ -25,7 +27,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::artifacts::Artifacts;
 use crate::control::{Ask, Clock, Control};
-use crate::core::{ApiCall, Asker, Caller, LogTarget, LogsOf, OutputCall, Reply, ComponentFacts};
+use crate::core::{ApiCall, Asker, Caller, ComponentFacts, LogTarget, LogsOf, OutputCall, Reply};
 use crate::follow::{Follow, Readers, line_of};
 use crate::http::{Answer, ControlApi, OutputBytes, draw_api_token};
 use crate::outputs::Outputs;

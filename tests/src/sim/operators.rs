@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use sluice_api::NodeOrder;
-use sluice_host::core::{RequestId, ComponentFacts};
+use sluice_host::core::{ComponentFacts, RequestId};
 use sluice_model::{Digest, JobId, OnLost, RunId, Version, World};
 
 /// How a pipeline behaves when it runs.
