@@ -27,6 +27,7 @@ mod answer;
 mod auth;
 mod handlers;
 mod listener;
+mod openapi;
 mod rate;
 mod table;
 

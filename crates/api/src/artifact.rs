@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 use sluice_model::Digest;
+use utoipa::ToSchema;
 
 /// Largest component, in bytes: three times the largest interpreter that is known to be useful as a stage.
 pub const ARTIFACT_BYTES_MAX: u64 = 64 << 20;
@@ -10,7 +11,7 @@ pub const ARTIFACT_BYTES_MAX: u64 = 64 << 20;
 pub const MISSING_DIGESTS_MAX: usize = 256;
 
 /// `POST` [`crate::routes::ARTIFACTS_MISSING`]: which of these must be uploaded?
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct MissingArtifacts {
     /// At most [`MISSING_DIGESTS_MAX`].
@@ -18,14 +19,14 @@ pub struct MissingArtifacts {
 }
 
 /// Answers [`MissingArtifacts`].
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct MissingReply {
     /// Those that are not here, in the order asked.
     pub missing: Vec<Digest>,
 }
 
 /// One component that is stored.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ArtifactInfo {
     /// The sha256 of its bytes.
     pub digest: Digest,
@@ -38,7 +39,7 @@ pub struct ArtifactInfo {
 }
 
 /// One element of `plugin list`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Plugin {
     /// The sha256 of its bytes.
     pub digest: Digest,

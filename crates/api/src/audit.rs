@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 use sluice_model::{Role, UnixMs};
+use utoipa::ToSchema;
 
 /// Entries in one answer when the question names no number.
 pub const AUDIT_LIMIT_DEFAULT: u32 = 100;
@@ -10,7 +11,7 @@ pub const AUDIT_LIMIT_DEFAULT: u32 = 100;
 pub const AUDIT_LIMIT_MAX: u32 = 1000;
 
 /// Query of `GET` [`crate::routes::AUDIT`].
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct AuditQuery {
     /// Entries older than this one; absent: from the newest.
@@ -22,7 +23,7 @@ pub struct AuditQuery {
 }
 
 /// One write that was asked for. What was done is written in the transaction that did it; what was refused, after it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct AuditEntry {
     /// Grows by the order of the entries.
     pub id: u64,

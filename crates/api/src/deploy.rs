@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use sluice_model::{Digest, JobId, JobName, NodeName, StageName, Version};
+use utoipa::ToSchema;
 
 /// `POST` [`crate::routes::DEPLOY`].
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct DeployRequest {
     /// The pipeline file's text; checked again and kept as written. At most 256 KiB.
@@ -20,7 +21,7 @@ pub struct DeployRequest {
 }
 
 /// What a deploy did, or with `dry_run` would do.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct DeployReply {
     /// The job.
     pub job: JobName,
@@ -42,7 +43,7 @@ pub struct DeployReply {
 }
 
 /// How a deploy changed a job.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum DeployOutcome {
     /// There was no such job.

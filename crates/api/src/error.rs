@@ -1,9 +1,10 @@
 //! The one error object: every answer that is not a success has it as its body.
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 /// What is wrong, where, and the way out.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ErrorBody {
     /// The sort, for programs.
     pub code: ErrorCode,
@@ -44,7 +45,7 @@ impl ErrorBody {
 }
 
 /// The sorts of errors.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum ErrorCode {
     /// The request, or what it carries, is wrong: repeating it does not help.

@@ -5,9 +5,10 @@ use sluice_model::{
     Attempt, Desired, ExecutionId, ExecutionState, FailReason, JobId, JobName, NodeId, NodeName,
     ObservedPhase, PendingReason, Revision, Slot, UnixMs, Version,
 };
+use utoipa::ToSchema;
 
 /// One execution. `state` speaks of the desired (version, attempt); what the edge said last is in `observed`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Execution {
     /// Stays the same over versions and attempts.
     pub id: ExecutionId,
@@ -60,7 +61,7 @@ pub struct Execution {
 }
 
 /// What an edge's runtime did.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Observed {
     /// The version it speaks of.
     pub version: Version,
@@ -79,7 +80,7 @@ pub struct Observed {
 }
 
 /// Why an execution is pending or failed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(untagged)]
 pub enum ReasonCode {
     /// With state `pending`.
@@ -111,7 +112,7 @@ impl From<FailReason> for ReasonCode {
 }
 
 /// Query of `GET` [`crate::routes::EXECUTIONS`]; every part given must match.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ExecutionFilter {
     /// Of this job.

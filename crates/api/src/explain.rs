@@ -5,11 +5,12 @@ use sluice_model::{
     ExecutionId, ExecutionState, JobId, JobName, JobState, NodeName, NodeState, Revision, UnixMs,
     Version,
 };
+use utoipa::ToSchema;
 
 use crate::{Observed, ReasonCode, Unplaced};
 
 /// The answer of `explain JOB`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Explain {
     /// The job.
     pub job: JobName,
@@ -28,7 +29,7 @@ pub struct Explain {
 }
 
 /// One node's part.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ExplainNode {
     /// The node.
     pub node: NodeName,

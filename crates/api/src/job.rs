@@ -6,11 +6,12 @@ use serde::{Deserialize, Serialize};
 use sluice_model::{
     Digest, JobId, JobName, JobState, OnLost, PendingReason, StageName, UnixMs, Version,
 };
+use utoipa::ToSchema;
 
 use crate::{Execution, RolloutSummary};
 
 /// One job.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Job {
     /// The pipeline's name.
     pub name: JobName,
@@ -64,7 +65,7 @@ pub fn job_etag(id: JobId, version: Version, stopped: bool) -> String {
 }
 
 /// The answer of `job describe`: a [`Job`] and what it is made of, in one object.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct JobDetail {
     /// The job.
     #[serde(flatten)]
@@ -82,7 +83,7 @@ pub struct JobDetail {
 }
 
 /// One of a job's kept versions: the last 10.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct JobVersion {
     /// The version.
     pub version: Version,
@@ -103,7 +104,7 @@ pub struct JobVersion {
 }
 
 /// How a version came about.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum VersionSource {
     /// It was deployed.
@@ -113,7 +114,7 @@ pub enum VersionSource {
 }
 
 /// `POST` [`crate::routes::JOB_ROLLBACK`].
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RollbackRequest {
     /// The version whose content is wanted; absent: the newest before the current one with other content.
@@ -122,7 +123,7 @@ pub struct RollbackRequest {
 }
 
 /// Which component a stage runs.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct JobComponent {
     /// The stage.
     pub stage: StageName,
@@ -134,7 +135,7 @@ pub struct JobComponent {
 
 /// Replicas of one job that find no node. They are pending, and count in `desired` and `waiting`; what has no node has
 /// no execution yet.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Unplaced {
     /// The job.
     pub job: JobName,
@@ -151,7 +152,7 @@ pub struct Unplaced {
 }
 
 /// How a job is placed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum JobKind {
     /// One execution on every matching node.

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 use sluice_model::{ExecutionId, NodeName, StageName, UnixMs};
+use utoipa::ToSchema;
 
 /// Lines for each execution when the question names no number.
 pub const LOG_TAIL_DEFAULT: u32 = 100;
@@ -10,7 +11,7 @@ pub const LOG_TAIL_DEFAULT: u32 = 100;
 pub const LOG_TAIL_MAX: u32 = 10_000;
 
 /// Query of `GET` [`crate::routes::JOB_LOGS`] and [`crate::routes::JOB_LOGS_FOLLOW`].
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct LogsQuery {
     /// Only from this node.
@@ -29,7 +30,7 @@ pub struct LogsQuery {
 
 /// One line of what `GET` [`crate::routes::JOB_LOGS_FOLLOW`] answers: JSON objects, one a line, for as long as the job
 /// exists. A blank line only says that the connection lives.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(tag = "event", rename_all = "kebab-case")]
 pub enum LogEvent {
     /// A line of an execution's log. Those of one execution come in order, those of several as they arrive.
@@ -58,7 +59,7 @@ pub enum LogEvent {
 }
 
 /// What the edges in reach had, and who was not in reach.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Logs {
     /// By time, oldest first.
     pub lines: Vec<LogLine>,
@@ -67,7 +68,7 @@ pub struct Logs {
 }
 
 /// One line.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct LogLine {
     /// The edge's clock.
     pub at: UnixMs,
@@ -84,7 +85,7 @@ pub struct LogLine {
 }
 
 /// How much a log line matters.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum LogLevel {
     /// A record that `[output.stdout]` wrote; not a message at all.
@@ -125,7 +126,7 @@ impl LogLevel {
 }
 
 /// A node whose log could not be read.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct AbsentNode {
     /// The node.
     pub node: NodeName,

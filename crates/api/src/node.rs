@@ -4,11 +4,12 @@ use serde::{Deserialize, Serialize};
 use sluice_model::{
     BootCounter, Incarnation, Labels, NodeId, NodeName, NodeState, Revision, UnixMs,
 };
+use utoipa::ToSchema;
 
 use crate::Execution;
 
 /// One node.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Node {
     /// Its name.
     pub name: NodeName,
@@ -24,6 +25,7 @@ pub struct Node {
     /// ordered of a key holds over reconnects, restarts and wiped disks, whatever the edge says; taking away a key
     /// that the edge does not say ends the order on it. Jobs are placed by these; `${node.labels.KEY}` in a pipeline is
     /// filled in on the edge, with the edge's own.
+    #[schema(value_type = BTreeMap<String, String>)]
     pub labels: Labels,
     /// Executions that are desired to run there.
     pub executions: u64,
@@ -64,7 +66,7 @@ pub struct Node {
 }
 
 /// The answer of `node describe`: a [`Node`] and what runs there, in one object.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct NodeDetail {
     /// The node.
     #[serde(flatten)]
@@ -76,11 +78,12 @@ pub struct NodeDetail {
 }
 
 /// `POST` [`crate::routes::NODE_LABELS`].
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NodeLabels {
     /// Set these.
     #[serde(default)]
+    #[schema(value_type = BTreeMap<String, String>)]
     pub set: Labels,
     /// Take these away.
     #[serde(default)]

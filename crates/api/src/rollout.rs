@@ -2,9 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 use sluice_model::{JobName, NodeName, RolloutPhase, UnixMs, Version};
+use utoipa::ToSchema;
 
 /// The answer of `rollout status JOB`: one screen.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Rollout {
     /// The job.
     pub job: JobName,
@@ -43,7 +44,7 @@ pub struct Rollout {
 }
 
 /// Nodes that match, counted.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct RolloutNodes {
     /// All of them.
     pub matching: u64,
@@ -58,7 +59,7 @@ pub struct RolloutNodes {
 }
 
 /// Where the candidate failed.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct RolloutFailure {
     /// The node.
     pub node: NodeName,
@@ -69,7 +70,7 @@ pub struct RolloutFailure {
 }
 
 /// Something that happened.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct RolloutEvent {
     /// When.
     pub at: UnixMs,
@@ -78,7 +79,7 @@ pub struct RolloutEvent {
 }
 
 /// A rollout in a job's listing.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct RolloutSummary {
     /// The version that is rolled out.
     pub candidate: Version,
@@ -93,7 +94,7 @@ pub struct RolloutSummary {
 }
 
 /// What an operator orders about a rollout.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum RolloutOrder {
     /// Start nothing more.

@@ -1,5 +1,7 @@
 //! The API's paths, as templates for a router; [`fill`] makes one to ask for.
 
+/// `GET` -> the document of all these, in the OpenAPI format.
+pub const OPENAPI: &str = "/v1/openapi.json";
 /// `GET` -> [`crate::Status`].
 pub const STATUS: &str = "/v1/status";
 /// `GET` -> `[`[`crate::Node`]`]`.

@@ -7,6 +7,7 @@ use sluice_model::{
     Attempt, ExecutionId, FailReason, JobName, NodeName, RunId, RunState, ScheduleName, TaskState,
     UnixMs, Version,
 };
+use utoipa::ToSchema;
 
 /// Jobs of one launch, at most: each is named on a command line.
 pub const RUN_JOBS_MAX: usize = 100;
@@ -21,7 +22,7 @@ pub const IDEMPOTENCY_KEY_BYTES_MAX: usize = 200;
 pub const RUNS_LISTED_MAX: u32 = 1_000;
 
 /// `POST` [`crate::routes::RUNS`], with an `Idempotency-Key` where a repeated launch must be the same run.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RunLaunch {
     /// The batch jobs.
@@ -35,7 +36,7 @@ pub struct RunLaunch {
 }
 
 /// Query of `GET` [`crate::routes::RUNS`]; every part given must match.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RunFilter {
     /// With a task of this job.
@@ -50,7 +51,7 @@ pub struct RunFilter {
 }
 
 /// One launch.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Run {
     /// Its id.
     pub id: RunId,
@@ -81,7 +82,7 @@ pub struct Run {
 }
 
 /// One job of a run on one node.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct RunTask {
     /// The job.
     pub job: JobName,

@@ -1,11 +1,12 @@
 //! One screen of everything.
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::{Execution, Job, Node, Schedule, Unplaced};
 
 /// The answer of `status`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Status {
     /// The orchestrator program's version.
     pub version: String,

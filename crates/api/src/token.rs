@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 use sluice_model::{NodeName, Role, TokenId, UnixMs};
+use utoipa::ToSchema;
 
 /// Life of a token when nothing else is said: an hour is enough to set a machine up.
 pub const TOKEN_TTL_MS_DEFAULT: u64 = 60 * 60 * 1000;
@@ -22,7 +23,7 @@ pub const TOKEN_NAME_BYTES_MAX: usize = 64;
 pub const TOKEN_TTL_MS_MAX: u64 = 30 * 24 * 60 * 60 * 1000;
 
 /// `POST` [`crate::routes::TOKENS`].
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TokenCreate {
     /// Life in milliseconds; 1 to [`TOKEN_TTL_MS_MAX`], with `role` to [`API_TOKEN_TTL_MS_MAX`].
@@ -49,7 +50,7 @@ fn once() -> u64 {
 }
 
 /// A token without its secret. `DELETE` [`crate::routes::TOKEN`] answers it as it was.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Token {
     /// Its public name.
     pub id: TokenId,
@@ -70,7 +71,7 @@ pub struct Token {
 }
 
 /// The only time that the token itself is told.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct TokenCreated {
     /// What `sluice edge --join` takes, or with `role` the bearer token of this API; a secret.
     pub token: String,

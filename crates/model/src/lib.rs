@@ -7,6 +7,7 @@ mod digest;
 mod ids;
 mod names;
 mod output;
+mod openapi;
 pub mod pipeline;
 mod state;
 mod time;

@@ -14,6 +14,9 @@ macro_rules! spelled {
         }
 
         impl $name {
+            /// All of them, in order.
+            pub const SPELLINGS: &[&str] = &[$($text,)*];
+
             /// The fixed spelling, as in JSON, tables and on disk.
             pub fn as_str(self) -> &'static str {
                 match self { $(Self::$variant => $text,)* }

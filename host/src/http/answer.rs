@@ -1,16 +1,21 @@
 //! From requests to arguments and from results to answers; every failure becomes an [`ErrorBody`].
 
+use std::convert::Infallible;
 use std::future::{Ready, ready};
+use std::marker::PhantomData;
+use std::time::Duration;
 
-use axum::body::Bytes;
+use axum::body::{Body as RawBody, Bytes};
 use axum::extract::rejection::BytesRejection;
 use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
-use axum::http::header::{CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
+use axum::http::header::{CONTENT_TYPE, ETAG, RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::request::Parts;
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
+use serde::Serialize;
 use serde::de::DeserializeOwned;
 use sluice_api::{ErrorBody, ErrorCode};
+use tokio::sync::mpsc::Receiver;
 
 /// A failure as an answer.
 pub(super) struct Failure(pub(super) ErrorBody);
@@ -44,8 +49,103 @@ impl<E: Into<ErrorBody>> From<E> for Failure {
     }
 }
 
-/// What a handler returns.
+/// What a handler returns. The document of the API is made of such types: `super::openapi`.
 pub(super) type Reply<T> = Result<axum::Json<T>, Failure>;
+
+/// The document of the API: JSON as it is.
+pub(super) struct Document(pub(super) String);
+
+impl IntoResponse for Document {
+    fn into_response(self) -> Response {
+        ([(CONTENT_TYPE, "application/json")], self.0).into_response()
+    }
+}
+
+/// Something new: 201.
+pub(super) struct Created<T>(pub(super) T);
+
+impl<T: Serialize> IntoResponse for Created<T> {
+    fn into_response(self) -> Response {
+        (StatusCode::CREATED, axum::Json(self.0)).into_response()
+    }
+}
+
+/// Something with its `ETag`.
+pub(super) struct Tagged<T> {
+    pub(super) etag: String,
+    pub(super) it: T,
+}
+
+impl<T: Serialize> IntoResponse for Tagged<T> {
+    fn into_response(self) -> Response {
+        ([(ETAG, self.etag)], axum::Json(self.it)).into_response()
+    }
+}
+
+/// Objects one a line, as they come.
+pub(super) struct Lines<T> {
+    body: RawBody,
+    of: PhantomData<fn() -> T>,
+}
+
+impl<T: Serialize + Send + 'static> Lines<T> {
+    /// Those of a queue, until it ends. A blank line says that the connection lives when nothing came for `silence_max`.
+    pub(super) fn from_queue(queue: Receiver<Vec<T>>, silence_max: Duration) -> Self {
+        let chunks =
+            futures_util::stream::unfold(queue, move |mut queue: Receiver<Vec<T>>| async move {
+                let chunk = match tokio::time::timeout(silence_max, queue.recv()).await {
+                    Ok(Some(piece)) => json_lines(&piece),
+                    Ok(None) => return None,
+                    Err(_) => b"\n".to_vec(),
+                };
+                Some((Ok::<_, Infallible>(chunk), queue))
+            });
+        Self {
+            body: RawBody::from_stream(chunks),
+            of: PhantomData,
+        }
+    }
+}
+
+fn json_lines<T: Serialize>(events: &[T]) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(events.len() * 256);
+    for event in events {
+        serde_json::to_writer(&mut bytes, event).expect("an event has nothing JSON cannot say");
+        bytes.push(b'\n');
+    }
+    bytes
+}
+
+impl<T> IntoResponse for Lines<T> {
+    fn into_response(self) -> Response {
+        ([(CONTENT_TYPE, "application/x-ndjson")], self.body).into_response()
+    }
+}
+
+/// The `Idempotency-Key`, if there is one.
+pub(super) struct IdempotencyKey(pub(super) Option<String>);
+
+impl<S: Send + Sync> FromRequestParts<S> for IdempotencyKey {
+    type Rejection = Failure;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Failure> {
+        let Some(key) = parts.headers.get("idempotency-key") else {
+            return Ok(Self(None));
+        };
+        let bytes_max = sluice_api::IDEMPOTENCY_KEY_BYTES_MAX;
+        let key = key
+            .to_str()
+            .ok()
+            .filter(|key| !key.is_empty() && key.len() <= bytes_max);
+        match key {
+            Some(key) => Ok(Self(Some(key.to_owned()))),
+            None => {
+                let message = format!("an Idempotency-Key has 1 to {bytes_max} visible characters");
+                Err(Failure(ErrorBody::new(ErrorCode::Invalid, message)))
+            }
+        }
+    }
+}
 
 /// A JSON body. Without a content type it is taken for JSON; a browser's form never is.
 pub(super) struct Body<T>(pub(super) T);

@@ -5,10 +5,9 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::Body as RawBody;
 use axum::extract::{DefaultBodyLimit, State};
-use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE, ETAG, HeaderName};
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::HeaderMap;
+use axum::http::header::CONTENT_LENGTH;
 use axum::middleware;
-use axum::response::{IntoResponse as _, Response};
 use futures_util::StreamExt as _;
 use sluice_api::{
     ARTIFACT_BYTES_MAX, ArtifactInfo, AuditEntry, AuditQuery, DeployReply, DeployRequest,
@@ -22,7 +21,10 @@ use sluice_model::{Digest, ExecutionId, JobName, NodeName, Role, RunId, Schedule
 use tokio_util::io::ReaderStream;
 
 use super::ControlApi;
-use super::answer::{Body, Failure, Filter, Reply, Segments, no_method, no_route};
+use super::answer::{
+    Body, Created, Document, Failure, Filter, IdempotencyKey, Lines, Reply, Segments, Tagged,
+    no_method, no_route,
+};
 use super::auth::{AdminTokenHash, Doors, require_token};
 use super::table::{By, Operation, Shared, Table};
 use crate::artifacts::{ArtifactError, Artifacts};
@@ -51,167 +53,247 @@ pub fn router<C: ControlApi>(control: C, artifacts: Artifacts, token: AdminToken
         .layer(middleware::from_fn_with_state(doors, require_token::<C>))
 }
 
-/// Every route there is, with what it needs. A new one needs a row here, and nothing else to be guarded.
+/// Every route there is, with what it needs. A new one needs a row here, and nothing else to be guarded
+/// and described.
 pub(super) fn table<C: ControlApi>(shared: Shared<C>) -> Table<C> {
     use Operation as Op;
     use Role::{Admin, Deployer, Reader};
     Table::new(shared)
-        .row(Op::get("status", routes::STATUS, Reader), status::<C>)
-        .row(Op::get("node.list", routes::NODES, Reader), nodes::<C>)
-        .row(Op::get("node.describe", routes::NODE, Reader), node::<C>)
         .row(
-            Op::delete("node.delete", routes::NODE, Admin),
+            Op::get("openapi", routes::OPENAPI, Reader).says("This document."),
+            openapi::<C>,
+        )
+        .row(
+            Op::get("status", routes::STATUS, Reader).says("Nodes, jobs, and what waits and why."),
+            status::<C>,
+        )
+        .row(
+            Op::get("node.list", routes::NODES, Reader).says("Registered edges, by name."),
+            nodes::<C>,
+        )
+        .row(
+            Op::get("node.describe", routes::NODE, Reader).says("One node and its executions."),
+            node::<C>,
+        )
+        .row(
+            Op::delete("node.delete", routes::NODE, Admin)
+                .says("Forgets a node that is not connected; answers it as it was."),
             delete_node::<C>,
         )
         .row(
-            Op::post("node.revoke", routes::NODE_REVOKE, Admin),
+            Op::post("node.revoke", routes::NODE_REVOKE, Admin)
+                .says("Shuts a node out until it joins again."),
             revoke_node::<C>,
         )
         .row(
-            Op::post("node.cordon", routes::NODE_CORDON, Admin),
+            Op::post("node.cordon", routes::NODE_CORDON, Admin)
+                .says("No new executions for a node."),
             cordon::<C>,
         )
         .row(
-            Op::post("node.uncordon", routes::NODE_UNCORDON, Admin),
+            Op::post("node.uncordon", routes::NODE_UNCORDON, Admin)
+                .says("New executions for a node again; ends a drain."),
             uncordon::<C>,
         )
         .row(
-            Op::post("node.drain", routes::NODE_DRAIN, Admin),
+            Op::post("node.drain", routes::NODE_DRAIN, Admin)
+                .says("No new executions for a node, and all of its own are stopped."),
             drain::<C>,
         )
         .row(
-            Op::post("node.label", routes::NODE_LABELS, Admin),
+            Op::post("node.label", routes::NODE_LABELS, Admin)
+                .says("Sets and takes away labels of a node."),
             label::<C>,
         )
-        .row(Op::get("job.list", routes::JOBS, Reader), jobs::<C>)
-        .row(Op::get("job.describe", routes::JOB, Reader), job::<C>)
         .row(
-            Op::delete("job.delete", routes::JOB, Deployer),
+            Op::get("job.list", routes::JOBS, Reader).says("Deployed pipelines, by name."),
+            jobs::<C>,
+        )
+        .row(
+            Op::get("job.describe", routes::JOB, Reader)
+                .says("One job, its pipeline and its executions."),
+            job::<C>,
+        )
+        .row(
+            Op::delete("job.delete", routes::JOB, Deployer)
+                .conditional()
+                .says("Deletes a job and its state on the edges; answers it as it was."),
             delete_job::<C>,
         )
         .row(
-            Op::post("job.start", routes::JOB_START, Deployer),
+            Op::post("job.start", routes::JOB_START, Deployer)
+                .conditional()
+                .says("Starts a stopped job."),
             start_job::<C>,
         )
         .row(
-            Op::post("job.stop", routes::JOB_STOP, Deployer),
+            Op::post("job.stop", routes::JOB_STOP, Deployer)
+                .conditional()
+                .says("Stops a job and keeps its state."),
             stop_job::<C>,
         )
         .row(
-            Op::post("job.restart", routes::JOB_RESTART, Deployer),
+            Op::post("job.restart", routes::JOB_RESTART, Deployer)
+                .conditional()
+                .says("The next attempt of every execution of a job; starts a stopped one."),
             restart_job::<C>,
         )
         .row(
-            Op::get("job.history", routes::JOB_HISTORY, Reader),
+            Op::get("job.history", routes::JOB_HISTORY, Reader)
+                .says("The last versions of a job, newest first."),
             history::<C>,
         )
         .row(
-            Op::post("job.rollback", routes::JOB_ROLLBACK, Deployer),
+            Op::post("job.rollback", routes::JOB_ROLLBACK, Deployer)
+                .conditional()
+                .says("Makes a new version with the content of an older one."),
             roll_back::<C>,
         )
         .row(
-            Op::get("job.explain", routes::JOB_EXPLAIN, Reader),
+            Op::get("job.explain", routes::JOB_EXPLAIN, Reader)
+                .says("Why each node runs a job or does not."),
             explain::<C>,
         )
         .row(
-            Op::get("rollout.status", routes::JOB_ROLLOUT, Reader),
+            Op::get("rollout.status", routes::JOB_ROLLOUT, Reader)
+                .says("How a job's newest version reaches the nodes."),
             rollout::<C>,
         )
         .row(
-            Op::post("rollout.order", routes::JOB_ROLLOUT_ORDER, Deployer),
+            Op::post("rollout.order", routes::JOB_ROLLOUT_ORDER, Deployer)
+                .conditional()
+                .says("Pauses, resumes, promotes or aborts a rollout."),
             order_rollout::<C>,
         )
-        .row(Op::get("job.logs", routes::JOB_LOGS, Reader), logs::<C>)
         .row(
-            Op::get("job.logs.follow", routes::JOB_LOGS_FOLLOW, Reader).streams(),
+            Op::get("job.logs", routes::JOB_LOGS, Reader)
+                .says("Lines of a job's logs, read from the edges in reach."),
+            logs::<C>,
+        )
+        .row(
+            Op::get("job.logs.follow", routes::JOB_LOGS_FOLLOW, Reader)
+                .streams()
+                .says("Lines of a job's logs as they come."),
             follow_logs::<C>,
         )
         .row(
-            Op::get("execution.at", routes::JOB_NODE_EXECUTION, Reader),
+            Op::get("execution.at", routes::JOB_NODE_EXECUTION, Reader)
+                .says("The execution of a job on a node."),
             execution_at::<C>,
         )
         .row(
-            Op::get("execution.list", routes::EXECUTIONS, Reader),
+            Op::get("execution.list", routes::EXECUTIONS, Reader).says("Jobs on nodes."),
             executions::<C>,
         )
         .row(
-            Op::get("execution.describe", routes::EXECUTION, Reader),
+            Op::get("execution.describe", routes::EXECUTION, Reader).says("One execution."),
             execution::<C>,
         )
-        .row(Op::get("run.list", routes::RUNS, Reader), runs::<C>)
-        .row(Op::post("run.launch", routes::RUNS, Deployer), launch::<C>)
-        .row(Op::get("run.describe", routes::RUN, Reader), run::<C>)
         .row(
-            Op::post("run.cancel", routes::RUN_CANCEL, Deployer),
+            Op::get("run.list", routes::RUNS, Reader).says("Launches, newest first."),
+            runs::<C>,
+        )
+        .row(
+            Op::post("run.launch", routes::RUNS, Deployer).says("Launches batch jobs."),
+            launch::<C>,
+        )
+        .row(
+            Op::get("run.describe", routes::RUN, Reader).says("One launch, task by task."),
+            run::<C>,
+        )
+        .row(
+            Op::post("run.cancel", routes::RUN_CANCEL, Deployer)
+                .says("Calls a launch off: what waits ends, what runs is stopped."),
             cancel_run::<C>,
         )
         .row(
-            Op::get("run.output", routes::RUN_OUTPUT, Reader),
+            Op::get("run.output", routes::RUN_OUTPUT, Reader).says("What the tasks of a run wrote, task by task."),
             run_outputs::<C>,
         )
         .row(
-            Op::get("run.output.task", routes::RUN_TASK_OUTPUT, Reader).streams(),
+            Op::get("run.output.task", routes::RUN_TASK_OUTPUT, Reader).streams().says("The bytes that one task wrote."),
             run_output::<C>,
         )
-        .row(Op::get("run.logs", routes::RUN_LOGS, Reader), run_logs::<C>)
+        .row(Op::get("run.logs", routes::RUN_LOGS, Reader).says("The newest lines of the logs of a run's tasks."), run_logs::<C>)
         .row(
-            Op::get("run.logs.follow", routes::RUN_LOGS_FOLLOW, Reader).streams(),
+            Op::get("run.logs.follow", routes::RUN_LOGS_FOLLOW, Reader).streams().says("The lines of the logs of a run's tasks as they come, until it has ended."),
             follow_run_logs::<C>,
         )
         .row(
-            Op::get("schedule.list", routes::SCHEDULES, Reader),
+            Op::get("schedule.list", routes::SCHEDULES, Reader).says("Schedules, by name."),
             schedules::<C>,
         )
         .row(
-            Op::post("schedule.create", routes::SCHEDULES, Deployer),
+            Op::post("schedule.create", routes::SCHEDULES, Deployer).says("Creates a schedule that launches a job."),
             create_schedule::<C>,
         )
         .row(
-            Op::get("schedule.describe", routes::SCHEDULE, Reader),
+            Op::get("schedule.describe", routes::SCHEDULE, Reader).says("One schedule with its newest ticks."),
             schedule::<C>,
         )
         .row(
-            Op::delete("schedule.delete", routes::SCHEDULE, Deployer),
+            Op::delete("schedule.delete", routes::SCHEDULE, Deployer).says("Forgets a schedule; the runs that it launched stay."),
             delete_schedule::<C>,
         )
         .row(
-            Op::post("schedule.pause", routes::SCHEDULE_PAUSE, Deployer),
+            Op::post("schedule.pause", routes::SCHEDULE_PAUSE, Deployer).says("No tick until it is resumed."),
             pause_schedule::<C>,
         )
         .row(
-            Op::post("schedule.resume", routes::SCHEDULE_RESUME, Deployer),
+            Op::post("schedule.resume", routes::SCHEDULE_RESUME, Deployer).says("Goes on from the next tick."),
             resume_schedule::<C>,
         )
         .row(
-            Op::get("schedule.history", routes::SCHEDULE_HISTORY, Reader),
+            Op::get("schedule.history", routes::SCHEDULE_HISTORY, Reader).says("What became of a schedule's ticks, newest first."),
             ticks::<C>,
         )
         .row(
-            Op::post("job.deploy", routes::DEPLOY, Deployer),
+            Op::post("job.deploy", routes::DEPLOY, Deployer)
+                .conditional()
+                .says("Makes a job, or its next version."),
             deploy::<C>,
         )
-        .row(Op::get("token.list", routes::TOKENS, Admin), tokens::<C>)
         .row(
-            Op::post("token.create", routes::TOKENS, Admin),
+            Op::get("token.list", routes::TOKENS, Admin)
+                .says("Tokens that have not expired, without their secrets."),
+            tokens::<C>,
+        )
+        .row(
+            Op::post("token.create", routes::TOKENS, Admin)
+                .says("Makes a token with which edges join, or one for this API."),
             create_token::<C>,
         )
         .row(
-            Op::delete("token.revoke", routes::TOKEN, Admin),
+            Op::delete("token.revoke", routes::TOKEN, Admin)
+                .says("Makes a token worthless; answers it as it was."),
             revoke_token::<C>,
         )
-        .row(Op::get("audit.list", routes::AUDIT, Admin), audit::<C>)
         .row(
-            Op::get("plugin.list", routes::PLUGINS, Reader),
+            Op::get("audit.list", routes::AUDIT, Admin)
+                .says("Who changed what, and what was refused; newest first."),
+            audit::<C>,
+        )
+        .row(
+            Op::get("plugin.list", routes::PLUGINS, Reader)
+                .says("Components that are stored, by digest."),
             plugins::<C>,
         )
         .row(
-            Op::post("artifact.missing", routes::ARTIFACTS_MISSING, Deployer).reads(),
+            Op::post("artifact.missing", routes::ARTIFACTS_MISSING, Deployer)
+                .reads()
+                .says("Which of these components must be uploaded."),
             missing::<C>,
         )
         .row(
-            Op::put("artifact.upload", routes::ARTIFACT, Deployer).streams(),
+            Op::put("artifact.upload", routes::ARTIFACT, Deployer)
+                .streams()
+                .says("Stores a component under the digest of its bytes."),
             upload::<C>,
         )
+}
+
+async fn openapi<C: ControlApi>(State(shared): State<Shared<C>>) -> Result<Document, Failure> {
+    Ok(Document(shared.document()))
 }
 
 async fn audit<C: ControlApi>(
@@ -290,9 +372,10 @@ async fn jobs<C: ControlApi>(By(control): By<C>) -> Reply<Vec<Job>> {
 async fn job<C: ControlApi>(
     By(control): By<C>,
     Segments(name): Segments<JobName>,
-) -> Result<([(HeaderName, String); 1], axum::Json<JobDetail>), Failure> {
-    let detail = control.job(name).await?;
-    Ok(([(ETAG, detail.job.etag())], axum::Json(detail)))
+) -> Result<Tagged<JobDetail>, Failure> {
+    let it = control.job(name).await?;
+    let etag = it.job.etag();
+    Ok(Tagged { etag, it })
 }
 
 async fn delete_job<C: ControlApi>(
@@ -389,7 +472,7 @@ async fn follow_logs<C: ControlApi>(
     By(control): By<C>,
     Segments(name): Segments<JobName>,
     Filter(query): Filter<LogsQuery>,
-) -> Result<Response, Failure> {
+) -> Result<Lines<LogEvent>, Failure> {
     followed(&control, LogsOf::Job(name), query).await
 }
 
@@ -397,28 +480,10 @@ async fn followed<C: ControlApi>(
     control: &C,
     of: LogsOf,
     query: LogsQuery,
-) -> Result<Response, Failure> {
+) -> Result<Lines<LogEvent>, Failure> {
     check_tail(&query)?;
     let events = control.follow_logs(of, query).await?;
-    let chunks = futures_util::stream::unfold(events, async |mut events| {
-        let chunk = match tokio::time::timeout(FOLLOW_SILENCE_MAX, events.recv()).await {
-            Ok(Some(piece)) => json_lines(&piece),
-            Ok(None) => return None,
-            Err(_) => b"\n".to_vec(),
-        };
-        Some((Ok::<_, std::convert::Infallible>(chunk), events))
-    });
-    let head = [(CONTENT_TYPE, "application/x-ndjson")];
-    Ok((head, RawBody::from_stream(chunks)).into_response())
-}
-
-fn json_lines(events: &[LogEvent]) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(events.len() * 256);
-    for event in events {
-        serde_json::to_writer(&mut bytes, event).expect("an event has nothing JSON cannot say");
-        bytes.push(b'\n');
-    }
-    bytes
+    Ok(Lines::from_queue(events, FOLLOW_SILENCE_MAX))
 }
 
 fn check_tail(query: &LogsQuery) -> Result<(), ErrorBody> {
@@ -460,27 +525,10 @@ async fn deploy<C: ControlApi>(
 
 async fn launch<C: ControlApi>(
     By(control): By<C>,
-    headers: HeaderMap,
+    IdempotencyKey(key): IdempotencyKey,
     Body(launch): Body<RunLaunch>,
-) -> Result<(StatusCode, axum::Json<Run>), Failure> {
-    let key = match headers.get("idempotency-key") {
-        None => None,
-        Some(key) => {
-            let key = key.to_str().ok().filter(|key| {
-                !key.is_empty() && key.len() <= sluice_api::IDEMPOTENCY_KEY_BYTES_MAX
-            });
-            if key.is_none() {
-                let message = format!(
-                    "an Idempotency-Key has 1 to {} visible characters",
-                    sluice_api::IDEMPOTENCY_KEY_BYTES_MAX
-                );
-                return Err(ErrorBody::new(ErrorCode::Invalid, message).into());
-            }
-            key.map(str::to_owned)
-        }
-    };
-    let run = control.launch(launch, key).await?;
-    Ok((StatusCode::CREATED, axum::Json(run)))
+) -> Result<Created<Run>, Failure> {
+    Ok(Created(control.launch(launch, key).await?))
 }
 
 async fn runs<C: ControlApi>(

@@ -5,10 +5,11 @@
 //!                      for each operation of the table
 //! ```
 //!
-//! A handler gets its control from [`By`], bound to whoever asks; there is no other way to one. So a route that is
+//! What an operation takes and answers is read off its handler, and the document of the API is made of both
+//! (`super::openapi`). A handler gets its control from [`By`], bound to whoever asks; there is no other way to one. So a route that is
 //! added to the table is guarded, timed, recorded and tested like every other.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use axum::Router;
@@ -25,6 +26,7 @@ use sluice_model::Role;
 
 use super::ControlApi;
 use super::answer::{Failure, Refused};
+use super::openapi::{self, Contract, Signature};
 use crate::artifacts::Artifacts;
 use crate::core::{Asker, Caller, OnlyIf};
 
@@ -61,7 +63,11 @@ pub(super) struct Operation {
     pub(super) path: &'static str,
     /// Whoever may do less is refused.
     pub(super) role: Role,
+    /// What it does, in one line.
+    pub(super) summary: &'static str,
     pub(super) effect: Effect,
+    /// It may be asked for on the condition that things are as they were seen.
+    pub(super) conditional: bool,
     pub(super) pace: Pace,
 }
 
@@ -73,8 +79,23 @@ impl Operation {
             method: Method::GET,
             path,
             role,
+            summary: "",
             effect: Effect::Reads,
+            conditional: false,
             pace: Pace::Timed,
+        }
+    }
+
+    /// What it does, in one line; every operation says so.
+    pub(super) fn says(self, summary: &'static str) -> Self {
+        Self { summary, ..self }
+    }
+
+    /// It heeds `If-Match` and `If-None-Match`.
+    pub(super) fn conditional(self) -> Self {
+        Self {
+            conditional: true,
+            ..self
         }
     }
 
@@ -126,11 +147,26 @@ impl Operation {
 pub(super) struct Shared<C> {
     control: C,
     pub(super) artifacts: Artifacts,
+    /// The document of the API, once the table is whole.
+    document: Arc<OnceLock<String>>,
 }
 
 impl<C> Shared<C> {
     pub(super) fn new(control: C, artifacts: Artifacts) -> Self {
-        Self { control, artifacts }
+        let document = Arc::default();
+        Self {
+            control,
+            artifacts,
+            document,
+        }
+    }
+
+    /// The document of the API.
+    pub(super) fn document(&self) -> String {
+        let document = self.document.get();
+        document
+            .expect("requests come when the table is whole")
+            .clone()
     }
 }
 
@@ -138,7 +174,7 @@ impl<C> Shared<C> {
 pub(super) struct Table<C> {
     shared: Shared<C>,
     router: Router<Shared<C>>,
-    operations: Vec<Operation>,
+    rows: Vec<(Operation, Contract)>,
 }
 
 impl<C: ControlApi> Table<C> {
@@ -146,29 +182,32 @@ impl<C: ControlApi> Table<C> {
         Self {
             shared,
             router: Router::new(),
-            operations: Vec::new(),
+            rows: Vec::new(),
         }
     }
 
     /// Adds a row.
-    pub(super) fn row<H, T>(mut self, operation: Operation, handler: H) -> Self
+    pub(super) fn row<H, T, D>(mut self, operation: Operation, handler: H) -> Self
     where
-        H: Handler<T, Shared<C>>,
+        H: Handler<T, Shared<C>> + Signature<D>,
         T: 'static,
     {
+        let contract = Contract::of(&handler);
         let filter = MethodFilter::try_from(operation.method.clone())
             .expect("the table names methods that HTTP knows");
         let guard = (self.shared.control.clone(), operation.clone());
         let route =
             on(filter, handler).route_layer(middleware::from_fn_with_state(guard, admit::<C>));
         self.router = self.router.route(operation.path, route);
-        self.operations.push(operation);
+        self.rows.push((operation, contract));
         self
     }
 
     /// The router, and what is in it.
-    pub(super) fn finish(self) -> (Router, Vec<Operation>) {
-        (self.router.with_state(self.shared), self.operations)
+    pub(super) fn finish(self) -> (Router, Vec<(Operation, Contract)>) {
+        let shared = self.shared;
+        let _ = shared.document.set(openapi::document(&self.rows));
+        (self.router.with_state(shared), self.rows)
     }
 }
 

@@ -385,6 +385,7 @@ const EXECUTION: &str = "00000000-0000-4000-8000-000000000001";
 /// Every route and method there is.
 fn every_route() -> Vec<(&'static str, String)> {
     vec![
+        ("GET", routes::OPENAPI.to_owned()),
         ("GET", routes::STATUS.to_owned()),
         ("GET", routes::NODES.to_owned()),
         ("GET", routes::fill(routes::NODE, &["e1"])),
@@ -459,7 +460,8 @@ async fn nothing_answers_without_the_token() {
 fn operations(served: &Served) -> Vec<table::Operation> {
     let artifacts = Artifacts::open(&served._dir.path().join("artifacts")).unwrap();
     let shared = table::Shared::new(served.control.clone(), artifacts);
-    handlers::table(shared).finish().1
+    let rows = handlers::table(shared).finish().1;
+    rows.into_iter().map(|(operation, _)| operation).collect()
 }
 
 /// The path of an operation, with names of things in it.
@@ -470,12 +472,7 @@ fn path_of(operation: &table::Operation) -> String {
         "order" => "pause",
         _ => "x",
     };
-    let names: Vec<&str> = operation
-        .path
-        .split('/')
-        .filter_map(|piece| piece.strip_prefix('{')?.strip_suffix('}'))
-        .map(part)
-        .collect();
+    let names: Vec<&str> = openapi::names_of(operation.path).map(part).collect();
     routes::fill(operation.path, &names)
 }
 
@@ -784,4 +781,78 @@ fn a_token_is_known_by_its_hash_alone() {
     assert!(!stored.matches(two.as_str()));
     assert!(!stored.matches(""));
     assert!(!format!("{one:?}{stored:?}").contains(one.as_str()));
+}
+
+/// The document of the API.
+fn document(served: &Served) -> serde_json::Value {
+    let artifacts = Artifacts::open(&served._dir.path().join("artifacts")).unwrap();
+    let shared = table::Shared::new(served.control.clone(), artifacts);
+    let rows = handlers::table(shared).finish().1;
+    serde_json::from_str(&openapi::document(&rows)).unwrap()
+}
+
+#[tokio::test]
+async fn the_document_is_served_and_the_one_that_is_checked_in_is_the_same() {
+    let served = Served::start().await;
+    let (status, text) = served.ask("GET", routes::OPENAPI, b"").await;
+    assert_eq!(status, 200);
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("openapi.json");
+    if std::env::var_os("SLUICE_BLESS").is_some() {
+        std::fs::write(&path, &text).unwrap();
+    }
+    let checked_in = std::fs::read_to_string(&path).unwrap_or_default();
+    assert!(
+        text == checked_in,
+        "host/openapi.json is not what the program serves: write it with SLUICE_BLESS=1, and look at the difference"
+    );
+}
+
+#[tokio::test]
+async fn the_document_says_of_each_operation_what_it_takes_and_answers() {
+    let served = Served::start().await;
+    let document = document(&served);
+    let schemas = document["components"]["schemas"].as_object().unwrap();
+    let operations = operations(&served);
+    for operation in &operations {
+        let method = operation.method.as_str().to_lowercase();
+        let said = &document["paths"][operation.path][&method];
+        let at = format!("{} in the document: {said}", operation.id);
+        assert_eq!(said["operationId"], operation.id, "{at}");
+        assert_eq!(said["x-role"], operation.role.as_str(), "{at}");
+        let summary = said["summary"].as_str().unwrap();
+        assert!(summary.len() > 10 && summary.ends_with('.'), "{at}");
+        let parameters = said["parameters"].as_array().cloned().unwrap_or_default();
+        let in_path: Vec<&str> = parameters
+            .iter()
+            .filter(|parameter| parameter["in"] == "path")
+            .map(|parameter| parameter["name"].as_str().unwrap())
+            .collect();
+        let names: Vec<&str> = openapi::names_of(operation.path).collect();
+        assert_eq!(in_path, names, "{at}");
+        let answers = said["responses"].as_object().unwrap();
+        let good: Vec<&String> = answers.keys().filter(|key| key.starts_with('2')).collect();
+        assert_eq!(good.len(), 1, "{at}");
+        assert!(answers[good[0]]["content"].is_object(), "{at}");
+        for status in ["401", "429", "500", "503"] {
+            assert!(answers.contains_key(status), "{status}: {at}");
+        }
+    }
+    let ids: std::collections::BTreeSet<&str> = operations.iter().map(|one| one.id).collect();
+    assert_eq!(ids.len(), operations.len(), "ids of operations are unique");
+
+    // Every reference leads somewhere, and every field is explained.
+    let text = document.to_string();
+    for reference in text.split("#/components/schemas/").skip(1) {
+        let name = reference.split('"').next().unwrap();
+        assert!(schemas.contains_key(name), "there is no schema {name}");
+    }
+    for name in ["Node", "JobDetail", "Run", "ErrorBody", "DeployRequest"] {
+        assert!(schemas.contains_key(name), "{name}");
+    }
+    assert_eq!(schemas["DeployRequest"]["additionalProperties"], false);
+    let runs = &document["paths"][routes::RUNS]["get"];
+    assert_eq!(runs["parameters"][0]["required"], false);
+    let listed = &runs["responses"]["200"]["content"]["application/json"]["schema"];
+    assert_eq!(listed["items"]["$ref"], "#/components/schemas/Run");
+    assert!(!text.contains("crate::"));
 }
