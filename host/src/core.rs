@@ -31,6 +31,7 @@ mod failure;
 mod full;
 mod identity;
 mod join;
+mod lists;
 mod nodes;
 mod operator;
 mod outputs;

@@ -13,10 +13,7 @@ use std::sync::Arc;
 
 use sluice_api::{
     AuditEntry, AuditQuery, DeployReply, DeployRequest, ErrorBody, Execution, ExecutionFilter,
-    Explain, Job, JobDetail, JobVersion, LogEvent, Logs, LogsQuery, Node, NodeDetail, NodeOrder,
-    Plugin, RollbackRequest, Rollout, RolloutOrder, Run, RunFilter, RunLaunch, Schedule,
-    ScheduleCreate, ScheduleDetail, ScheduleFilter, ScheduleTick, Status, TaskOutput, TickQuery,
-    Token, TokenCreate, TokenCreated,
+    Explain, Job, JobDetail, JobFilter, JobVersion, LogEvent, Logs, LogsQuery, Node, NodeDetail, NodeFilter, NodeOrder, Page, PageQuery, Plugin, RollbackRequest, Rollout, RolloutOrder, Run, RunFilter, RunLaunch, Schedule, ScheduleCreate, ScheduleDetail, ScheduleFilter, ScheduleTick, Status, TaskOutput, TickQuery, Token, TokenCreate, TokenCreated,
 };
 use sluice_model::{Digest, ExecutionId, JobName, NodeName, RunId, ScheduleName, TokenId};
 use tokio::sync::mpsc;
@@ -66,7 +63,7 @@ pub trait ControlApi: Clone + Send + Sync + 'static {
         outcome: Result<(), ErrorBody>,
     ) -> impl Future<Output = Answer<()>> + Send;
     /// Entries of the audit log, newest first.
-    fn audit(&self, query: AuditQuery) -> impl Future<Output = Answer<Vec<AuditEntry>>> + Send;
+    fn audit(&self, query: AuditQuery) -> impl Future<Output = Answer<Page<AuditEntry>>> + Send;
     /// Launches batch jobs; the same key is the same run.
     fn launch(
         &self,
@@ -75,7 +72,7 @@ pub trait ControlApi: Clone + Send + Sync + 'static {
     ) -> impl Future<Output = Answer<Run>> + Send;
 
     /// Runs, the newest first.
-    fn runs(&self, filter: RunFilter) -> impl Future<Output = Answer<Vec<Run>>> + Send;
+    fn runs(&self, filter: RunFilter) -> impl Future<Output = Answer<Page<Run>>> + Send;
 
     /// One run.
     fn run(&self, id: RunId) -> impl Future<Output = Answer<Run>> + Send;
@@ -110,8 +107,8 @@ pub trait ControlApi: Clone + Send + Sync + 'static {
 
     /// Everything on one screen.
     fn status(&self) -> impl Future<Output = Answer<Status>> + Send;
-    /// Every node, by name.
-    fn nodes(&self) -> impl Future<Output = Answer<Vec<Node>>> + Send;
+    /// Nodes, by name.
+    fn nodes(&self, filter: NodeFilter) -> impl Future<Output = Answer<Page<Node>>> + Send;
     /// One node; `not-found` without it.
     fn node(&self, name: NodeName) -> impl Future<Output = Answer<NodeDetail>> + Send;
     /// Orders something of a node, and answers it as it is then; `not-found` without it.
@@ -124,15 +121,15 @@ pub trait ControlApi: Clone + Send + Sync + 'static {
     fn revoke_node(&self, name: NodeName) -> impl Future<Output = Answer<Node>> + Send;
     /// Forgets a node; `conflict` while it is connected; answers the node as it was.
     fn delete_node(&self, name: NodeName) -> impl Future<Output = Answer<Node>> + Send;
-    /// Every job, by name.
-    fn jobs(&self) -> impl Future<Output = Answer<Vec<Job>>> + Send;
+    /// Jobs, by name.
+    fn jobs(&self, filter: JobFilter) -> impl Future<Output = Answer<Page<Job>>> + Send;
     /// One job; `not-found` without it.
     fn job(&self, name: JobName) -> impl Future<Output = Answer<JobDetail>> + Send;
     /// Executions by job and node; an unknown job or node in the filter is `not-found`.
     fn executions(
         &self,
         filter: ExecutionFilter,
-    ) -> impl Future<Output = Answer<Vec<Execution>>> + Send;
+    ) -> impl Future<Output = Answer<Page<Execution>>> + Send;
     /// One execution; `not-found` without it.
     fn execution(&self, id: ExecutionId) -> impl Future<Output = Answer<Execution>> + Send;
     /// The execution of a job on a node; `not-found` without it, saying which of the two is unknown.
@@ -193,11 +190,11 @@ pub trait ControlApi: Clone + Send + Sync + 'static {
         request: TokenCreate,
     ) -> impl Future<Output = Answer<TokenCreated>> + Send;
     /// Every token that has not expired, without its secret.
-    fn tokens(&self) -> impl Future<Output = Answer<Vec<Token>>> + Send;
+    fn tokens(&self, query: PageQuery) -> impl Future<Output = Answer<Page<Token>>> + Send;
     /// Makes a token worthless; `not-found` without it; answers the token as it was.
     fn revoke_token(&self, id: TokenId) -> impl Future<Output = Answer<Token>> + Send;
-    /// Every component that is stored, by digest.
-    fn plugins(&self) -> impl Future<Output = Answer<Vec<Plugin>>> + Send;
+    /// Components that are stored, by digest.
+    fn plugins(&self, query: PageQuery) -> impl Future<Output = Answer<Page<Plugin>>> + Send;
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use sluice_api::{Execution, ExecutionFilter, Node};
+use sluice_api::{Execution, ExecutionFilter, Node, NodeFilter};
 use sluice_metrics::{Family, Kind, Labels, Value, render};
 use sluice_model::{Epoch, ExecutionState, NodeState, UnixMs};
 use sluice_transport::EarlyData;
@@ -56,18 +56,38 @@ pub(crate) struct Look {
 impl Look {
     /// The text for one scrape; `None` when the control thread cannot be asked.
     pub(crate) async fn scrape(self) -> Option<String> {
-        // Two questions rather than one, so that others have their turn between them.
-        let nodes = self.operators.nodes().await.ok()?;
-        let executions = self
-            .operators
-            .executions(ExecutionFilter::default())
-            .await
-            .ok()?;
+        // Page by page, so that others have their turn between them.
+        let nodes = self.nodes().await?;
+        let executions = self.executions().await?;
         let mut families = self.own();
         families.extend(node_families(&nodes));
         families.extend(execution_families(&executions));
         families.push(left_out(&nodes, &executions));
         Some(render(families))
+    }
+
+    async fn nodes(&self) -> Option<Vec<Node>> {
+        let (mut filter, mut nodes) = (NodeFilter::default(), Vec::new());
+        loop {
+            let page = self.operators.nodes(filter.clone()).await.ok()?;
+            nodes.extend(page.items);
+            filter.cursor = page.next;
+            if filter.cursor.is_none() {
+                return Some(nodes);
+            }
+        }
+    }
+
+    async fn executions(&self) -> Option<Vec<Execution>> {
+        let (mut filter, mut executions) = (ExecutionFilter::default(), Vec::new());
+        loop {
+            let page = self.operators.executions(filter.clone()).await.ok()?;
+            executions.extend(page.items);
+            filter.cursor = page.next;
+            if filter.cursor.is_none() {
+                return Some(executions);
+            }
+        }
     }
 
     fn own(&self) -> Vec<Family> {

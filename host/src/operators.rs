@@ -7,11 +7,7 @@ use std::time::Duration;
 
 use sluice_api::{
     API_TOKEN_TTL_MS_MAX, AbsentNode, AuditEntry, AuditQuery, DeployReply, DeployRequest,
-    ErrorBody, ErrorCode, Execution, ExecutionFilter, Explain, Job, JobDetail, JobVersion,
-    LOG_TAIL_DEFAULT, LogEvent, Logs, LogsQuery, Node, NodeDetail, NodeOrder, OutputState, Plugin,
-    RollbackRequest, Rollout, RolloutOrder, Run, RunFilter, RunLaunch, Schedule, ScheduleCreate,
-    ScheduleDetail, ScheduleFilter, ScheduleTick, Status, TOKEN_NAME_BYTES_MAX, TOKEN_TTL_MS_MAX,
-    TaskOutput, TickQuery, Token, TokenCreate, TokenCreated,
+    ErrorBody, ErrorCode, Execution, ExecutionFilter, Explain, Job, JobDetail, JobFilter, JobVersion, LOG_TAIL_DEFAULT, LogEvent, Logs, LogsQuery, Node, NodeDetail, NodeFilter, NodeOrder, OutputState, Page, PageQuery, Plugin, RollbackRequest, Rollout, RolloutOrder, Run, RunFilter, RunLaunch, Schedule, ScheduleCreate, ScheduleDetail, ScheduleFilter, ScheduleTick, Status, TOKEN_NAME_BYTES_MAX, TOKEN_TTL_MS_MAX, TaskOutput, TickQuery, Token, TokenCreate, TokenCreated,
 };
 use sluice_model::pipeline::{self, PluginRef};
 use sluice_model::{
@@ -93,7 +89,7 @@ impl ControlApi for Operators {
         ask!(self, ApiCall::Record(asker, outcome), Reply::Done => ())
     }
 
-    async fn audit(&self, query: AuditQuery) -> Answer<Vec<AuditEntry>> {
+    async fn audit(&self, query: AuditQuery) -> Answer<Page<AuditEntry>> {
         ask!(self, ApiCall::Audit(query), Reply::Audit(entries) => entries)
     }
 
@@ -101,8 +97,8 @@ impl ControlApi for Operators {
         ask!(self, ApiCall::Status, Reply::Status(status) => *status)
     }
 
-    async fn nodes(&self) -> Answer<Vec<Node>> {
-        ask!(self, ApiCall::Nodes, Reply::Nodes(nodes) => nodes)
+    async fn nodes(&self, filter: NodeFilter) -> Answer<Page<Node>> {
+        ask!(self, ApiCall::Nodes(filter), Reply::Nodes(nodes) => nodes)
     }
 
     async fn node(&self, name: NodeName) -> Answer<NodeDetail> {
@@ -121,15 +117,15 @@ impl ControlApi for Operators {
         ask!(self, ApiCall::DeleteNode(name), Reply::NodeLine(node) => *node)
     }
 
-    async fn jobs(&self) -> Answer<Vec<Job>> {
-        ask!(self, ApiCall::Jobs, Reply::Jobs(jobs) => jobs)
+    async fn jobs(&self, filter: JobFilter) -> Answer<Page<Job>> {
+        ask!(self, ApiCall::Jobs(filter), Reply::Jobs(jobs) => jobs)
     }
 
     async fn job(&self, name: JobName) -> Answer<JobDetail> {
         ask!(self, ApiCall::Job(name), Reply::JobDetail(job) => *job)
     }
 
-    async fn executions(&self, filter: ExecutionFilter) -> Answer<Vec<Execution>> {
+    async fn executions(&self, filter: ExecutionFilter) -> Answer<Page<Execution>> {
         ask!(self, ApiCall::Executions(filter), Reply::Executions(executions) => executions)
     }
 
@@ -221,7 +217,7 @@ impl ControlApi for Operators {
         ask!(self, ApiCall::Launch(launch, key), Reply::Run(run) => *run)
     }
 
-    async fn runs(&self, filter: RunFilter) -> Answer<Vec<Run>> {
+    async fn runs(&self, filter: RunFilter) -> Answer<Page<Run>> {
         ask!(self, ApiCall::Runs(filter), Reply::Runs(runs) => runs)
     }
 
@@ -348,18 +344,18 @@ impl ControlApi for Operators {
         ask!(self, ApiCall::CreateToken(record), Reply::Done => TokenCreated { token, id, expires_at })
     }
 
-    async fn tokens(&self) -> Answer<Vec<Token>> {
-        ask!(self, ApiCall::Tokens, Reply::Tokens(tokens) => tokens)
+    async fn tokens(&self, query: PageQuery) -> Answer<Page<Token>> {
+        ask!(self, ApiCall::Tokens(query), Reply::Tokens(tokens) => tokens)
     }
 
     async fn revoke_token(&self, id: TokenId) -> Answer<Token> {
         ask!(self, ApiCall::RevokeToken(id), Reply::Token(token) => token)
     }
 
-    async fn plugins(&self) -> Answer<Vec<Plugin>> {
+    async fn plugins(&self, query: PageQuery) -> Answer<Page<Plugin>> {
         let mut uses = ask!(self, ApiCall::ComponentUse, Reply::ComponentUse(uses) => uses)?;
         let stored = self.artifacts.list().await?;
-        Ok(stored
+        let plugins = stored
             .into_iter()
             .map(|artifact| Plugin {
                 digest: artifact.digest,
@@ -368,7 +364,8 @@ impl ControlApi for Operators {
                 world: artifact.world,
                 used_by: uses.remove(&artifact.digest).unwrap_or_default(),
             })
-            .collect())
+            .collect();
+        Page::of_list(plugins, &query, |plugin: &Plugin| plugin.digest.to_string())
     }
 }
 

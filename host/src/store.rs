@@ -16,12 +16,14 @@ use sluice_protocol::{ObservedRow, OutcomeKey, Row};
 use sluice_scheduler::RolloutRecord;
 
 pub(crate) mod outputs;
+pub(crate) mod lists;
 pub(crate) mod runs;
 pub(crate) mod schedules;
 mod schema;
 mod sqlite;
 
 pub use outputs::{OutputRecord, OutputStore, OutputWhere};
+pub use lists::{ListStore, Place};
 pub use runs::{
     ActiveCounts, OPEN_TASKS_MAX, RunRecord, RunStore, RunsOf, TaskClaim, TaskEnd, TaskGroup,
     TaskLimits, TaskPhase, TaskRecord,
@@ -144,6 +146,8 @@ pub struct NodeOrders {
     pub draining: bool,
     /// Labels that were set, or taken away.
     pub labels: BTreeMap<String, Option<String>>,
+    /// How often something was ordered; shows that it was.
+    pub count: u64,
 }
 
 /// What a Begin commits.
@@ -313,7 +317,7 @@ pub enum LifeRecord {
 }
 
 /// The durable state. Not one call here reads a clock or draws a random number. Every call may block for the disk.
-pub trait Store: RunStore + OutputStore + ScheduleStore {
+pub trait Store: RunStore + OutputStore + ScheduleStore + ListStore {
     /// Starts collecting changes.
     fn begin(&mut self) -> Result<(), StoreError>;
     /// Makes all collected changes true together, on disk.

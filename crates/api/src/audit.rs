@@ -4,11 +4,10 @@ use serde::{Deserialize, Serialize};
 use sluice_model::{Role, UnixMs};
 use utoipa::ToSchema;
 
+use crate::Cursor;
+
 /// Entries in one answer when the question names no number.
 pub const AUDIT_LIMIT_DEFAULT: u32 = 100;
-
-/// Most entries in one answer.
-pub const AUDIT_LIMIT_MAX: u32 = 1000;
 
 /// Query of `GET` [`crate::routes::AUDIT`].
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -17,9 +16,13 @@ pub struct AuditQuery {
     /// Entries older than this one; absent: from the newest.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub before: Option<u64>,
-    /// How many; 1 to [`AUDIT_LIMIT_MAX`], [`AUDIT_LIMIT_DEFAULT`] when absent.
+    /// How many; 1 to [`crate::PAGE_ITEMS_MAX`], [`AUDIT_LIMIT_DEFAULT`] when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 1, maximum = 1000)]
     pub limit: Option<u32>,
+    /// Where the page before ended; absent: from the newest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cursor: Option<Cursor>,
 }
 
 /// One write that was asked for. What was done is written in the transaction that did it; what was refused, after it.

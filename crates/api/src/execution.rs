@@ -7,6 +7,8 @@ use sluice_model::{
 };
 use utoipa::ToSchema;
 
+use crate::Cursor;
+
 /// One execution. `state` speaks of the desired (version, attempt); what the edge said last is in `observed`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Execution {
@@ -124,4 +126,14 @@ pub struct ExecutionFilter {
     /// Also those that are desired `stop` or `purge`.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub all: bool,
+    /// In this state.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub state: Option<ExecutionState>,
+    /// Most items in a page; 1 to [`crate::PAGE_ITEMS_MAX`], which it is when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 1, maximum = 1000)]
+    pub limit: Option<u32>,
+    /// Where the page before ended; absent: from the start.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cursor: Option<Cursor>,
 }

@@ -8,7 +8,7 @@ use sluice_model::{
 };
 use utoipa::ToSchema;
 
-use crate::{Execution, RolloutSummary};
+use crate::{Cursor, Execution, RolloutSummary};
 
 /// One job.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -62,6 +62,22 @@ impl Job {
 pub fn job_etag(id: JobId, version: Version, stopped: bool) -> String {
     let order = if stopped { "stopped" } else { "started" };
     format!("\"{id}-{version}-{order}\"")
+}
+
+/// Query of `GET` [`crate::routes::JOBS`]; every part given must match.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct JobFilter {
+    /// In this state.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub state: Option<JobState>,
+    /// Most items in a page; 1 to [`crate::PAGE_ITEMS_MAX`], which it is when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 1, maximum = 1000)]
+    pub limit: Option<u32>,
+    /// Where the page before ended; absent: from the start.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cursor: Option<Cursor>,
 }
 
 /// The answer of `job describe`: a [`Job`] and what it is made of, in one object.

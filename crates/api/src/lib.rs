@@ -1,7 +1,7 @@
 //! The HTTP API's JSON types and paths, shared by the orchestrator and the `sluice` program. No IO.
 //!
 //! Field names are stable: programs outside this project read them, from the API and from `sluice --output json`, which
-//! prints the same objects. A list is one array, times are RFC 3339 in UTC, counts are integers. A field may be added,
+//! prints the same objects. A list is one array, in pages (see [`Page`]), times are RFC 3339 in UTC, counts are integers. A field may be added,
 //! none is renamed; readers ignore what they do not know.
 
 mod artifact;
@@ -15,6 +15,7 @@ mod job;
 mod logs;
 mod node;
 mod output;
+mod page;
 mod rollout;
 pub mod routes;
 mod run;
@@ -25,27 +26,27 @@ mod token;
 pub use artifact::{
     ARTIFACT_BYTES_MAX, ArtifactInfo, MISSING_DIGESTS_MAX, MissingArtifacts, MissingReply, Plugin,
 };
-pub use audit::{AUDIT_LIMIT_DEFAULT, AUDIT_LIMIT_MAX, AuditEntry, AuditQuery};
+pub use audit::{AUDIT_LIMIT_DEFAULT, AuditEntry, AuditQuery};
 pub use context::OperatorContext;
 pub use deploy::{DeployOutcome, DeployReply, DeployRequest};
 pub use error::{ErrorBody, ErrorCode};
 pub use execution::{Execution, ExecutionFilter, Observed, ReasonCode};
 pub use explain::{Explain, ExplainNode};
 pub use job::{
-    Job, JobComponent, JobDetail, JobKind, JobVersion, RollbackRequest, Unplaced, VersionSource,
-    job_etag,
+    Job, JobComponent, JobDetail, JobFilter, JobKind, JobVersion, RollbackRequest, Unplaced,
+    VersionSource, job_etag,
 };
 pub use logs::{
     AbsentNode, LOG_TAIL_DEFAULT, LOG_TAIL_MAX, LogEvent, LogLevel, LogLine, Logs, LogsQuery,
 };
-pub use node::{Node, NodeDetail, NodeLabels, NodeOrder};
+pub use node::{Node, NodeDetail, NodeLabels, NodeOrder, NodeFilter, node_etag};
 pub use output::{OutputState, TaskOutput};
+pub use page::{Cursor, PAGE_ITEMS_MAX, Page, PageQuery, page_items};
 pub use rollout::{
     Rollout, RolloutEvent, RolloutFailure, RolloutNodes, RolloutOrder, RolloutSummary,
 };
 pub use run::{
-    IDEMPOTENCY_KEY_BYTES_MAX, RUN_JOBS_MAX, RUN_TASKS_MAX, RUNS_LISTED_MAX, Run, RunFilter,
-    RunLaunch, RunTask,
+    IDEMPOTENCY_KEY_BYTES_MAX, RUN_JOBS_MAX, RUN_TASKS_MAX, Run, RunFilter, RunLaunch, RunTask,
 };
 pub use schedule::{
     CATCH_UP_DEFAULT, OVERLAP_DEFAULT, SCHEDULES_MAX, Schedule, ScheduleCreate, ScheduleDetail,

@@ -6,7 +6,7 @@ use sluice_model::{
 };
 use utoipa::ToSchema;
 
-use crate::Execution;
+use crate::{Cursor, Execution};
 
 /// One node.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -37,6 +37,9 @@ pub struct Node {
     /// What needs a person at once: a second machine says that it is this node; null when nothing does.
     #[serde(default)]
     pub alarm: Option<String>,
+    /// Counts what operators ordered of it: labels, cordon, drain, revoke.
+    #[serde(default)]
+    pub orders: u64,
     /// When it joined.
     pub created_at: UnixMs,
     /// When it was last heard; null when it never connected.
@@ -63,6 +66,37 @@ pub struct Node {
     pub last_ack_at: Option<UnixMs>,
     /// When its certificate ends.
     pub certificate_expires_at: Option<UnixMs>,
+}
+
+impl Node {
+    /// Its `ETag`: another one after everything that operators ordered of it.
+    pub fn etag(&self) -> String {
+        node_etag(self.id, self.orders)
+    }
+}
+
+/// [`Node::etag`] from its parts.
+pub fn node_etag(id: NodeId, orders: u64) -> String {
+    format!("\"{id}-{orders}\"")
+}
+
+/// Query of `GET` [`crate::routes::NODES`]; every part given must match.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NodeFilter {
+    /// In this state.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub state: Option<NodeState>,
+    /// With this label: `KEY=VALUE`, or `KEY` with any value.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub label: Option<String>,
+    /// Most items in a page; 1 to [`crate::PAGE_ITEMS_MAX`], which it is when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 1, maximum = 1000)]
+    pub limit: Option<u32>,
+    /// Where the page before ended; absent: from the start.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cursor: Option<Cursor>,
 }
 
 /// The answer of `node describe`: a [`Node`] and what runs there, in one object.

@@ -1,10 +1,11 @@
-//! The API's paths, as templates for a router; [`fill`] makes one to ask for.
+//! The API's paths, as templates for a router; [`fill`] makes one to ask for. What is written `[...]` is one page of a
+//! list: [`crate::Page`].
 
 /// `GET` -> the document of all these, in the OpenAPI format.
 pub const OPENAPI: &str = "/v1/openapi.json";
 /// `GET` -> [`crate::Status`].
 pub const STATUS: &str = "/v1/status";
-/// `GET` -> `[`[`crate::Node`]`]`.
+/// `GET`, query [`crate::NodeFilter`] -> `[`[`crate::Node`]`]`.
 pub const NODES: &str = "/v1/nodes";
 /// `GET` -> [`crate::NodeDetail`]; `DELETE` -> [`crate::Node`] as it was.
 pub const NODE: &str = "/v1/nodes/{name}";
@@ -18,7 +19,7 @@ pub const NODE_DRAIN: &str = "/v1/nodes/{name}/drain";
 pub const NODE_LABELS: &str = "/v1/nodes/{name}/labels";
 /// `POST` -> [`crate::Node`].
 pub const NODE_REVOKE: &str = "/v1/nodes/{name}/revoke";
-/// `GET` -> `[`[`crate::Job`]`]`.
+/// `GET`, query [`crate::JobFilter`] -> `[`[`crate::Job`]`]`.
 pub const JOBS: &str = "/v1/jobs";
 /// `GET` -> [`crate::JobDetail`]; `DELETE` -> [`crate::Job`] as it was.
 pub const JOB: &str = "/v1/jobs/{name}";
@@ -77,13 +78,13 @@ pub const SCHEDULE_RESUME: &str = "/v1/schedules/{name}/resume";
 pub const SCHEDULE_HISTORY: &str = "/v1/schedules/{name}/history";
 /// `POST` [`crate::DeployRequest`] -> [`crate::DeployReply`].
 pub const DEPLOY: &str = "/v1/deploy";
-/// `GET` -> `[`[`crate::Token`]`]`; `POST` [`crate::TokenCreate`] -> [`crate::TokenCreated`].
+/// `GET`, query [`crate::PageQuery`] -> `[`[`crate::Token`]`]`; `POST` [`crate::TokenCreate`] -> [`crate::TokenCreated`].
 pub const TOKENS: &str = "/v1/tokens";
 /// `DELETE` -> [`crate::Token`] as it was.
 pub const TOKEN: &str = "/v1/tokens/{id}";
 /// `GET`, query [`crate::AuditQuery`] -> `[`[`crate::AuditEntry`]`]`, newest first.
 pub const AUDIT: &str = "/v1/audit";
-/// `GET` -> `[`[`crate::Plugin`]`]`.
+/// `GET`, query [`crate::PageQuery`] -> `[`[`crate::Plugin`]`]`.
 pub const PLUGINS: &str = "/v1/plugins";
 /// `POST` [`crate::MissingArtifacts`] -> [`crate::MissingReply`].
 pub const ARTIFACTS_MISSING: &str = "/v1/artifacts/missing";

@@ -9,6 +9,8 @@ use sluice_model::{
 };
 use utoipa::ToSchema;
 
+use crate::Cursor;
+
 /// Jobs of one launch, at most: each is named on a command line.
 pub const RUN_JOBS_MAX: usize = 100;
 
@@ -17,9 +19,6 @@ pub const RUN_TASKS_MAX: usize = 1_000;
 
 /// Longest `Idempotency-Key`, in bytes.
 pub const IDEMPOTENCY_KEY_BYTES_MAX: usize = 200;
-
-/// Runs in one list, at most, the newest ones; and when the list does not say how many.
-pub const RUNS_LISTED_MAX: u32 = 1_000;
 
 /// `POST` [`crate::routes::RUNS`], with an `Idempotency-Key` where a repeated launch must be the same run.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -45,9 +44,13 @@ pub struct RunFilter {
     /// In this state.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub state: Option<RunState>,
-    /// At most so many of the newest runs are looked at; [`RUNS_LISTED_MAX`] when absent.
+    /// Most items in a page; 1 to [`crate::PAGE_ITEMS_MAX`], which it is when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 1, maximum = 1000)]
     pub limit: Option<u32>,
+    /// Where the page before ended; absent: from the start.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cursor: Option<Cursor>,
 }
 
 /// One launch.

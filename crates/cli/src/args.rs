@@ -9,8 +9,8 @@ use clap_complete::Shell;
 use sluice_edge_runtime::args::{CommandArgs, EdgeArgs};
 use sluice_model::pipeline::{parse_duration, parse_size};
 use sluice_model::{
-    CatchUp, JobName, NodeName, Overlap, Role, RunId, RunState, ScheduleName, StageName, TokenId,
-    check_label_key, check_label_value,
+    CatchUp, ExecutionState, JobName, JobState, NodeName, NodeState, Overlap, Role, RunId, RunState, ScheduleName, StageName,
+    TokenId, check_label_key, check_label_value,
 };
 
 /// Runs WebAssembly stages in data pipelines on fleets of edge machines
@@ -268,8 +268,8 @@ pub(crate) enum RunCommand {
         /// In this state: pending, running, completed, failed, cancelled or timed-out
         #[arg(long)]
         state: Option<RunState>,
-        /// Look at so many of the newest ones
-        #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=1000))]
+        /// Show at most so many
+        #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=100_000))]
         limit: u32,
     },
     /// One run, task by task: where each is, what it waits for, how it ended
@@ -496,7 +496,11 @@ pub(crate) struct DeployArgs {
 pub(crate) enum JobCommand {
     /// Every job
     #[command(after_help = "Examples:\n  sluice job list\n  sluice job list --output json")]
-    List,
+    List {
+        /// Only in this state: running, degraded, deploying, queued, completed, failed or stopped
+        #[arg(long, value_name = "STATE")]
+        state: Option<JobState>,
+    },
     /// One job: its state, its executions, its pipeline
     #[command(after_help = "Examples:\n  sluice job describe field-temps")]
     Describe {
@@ -599,6 +603,9 @@ pub(crate) enum ExecutionCommand {
         /// Only on this node
         #[arg(long, value_name = "NODE")]
         node: Option<NodeName>,
+        /// Only in this state: pending, running, completed, failed, stopped, lost or quarantined
+        #[arg(long, value_name = "STATE")]
+        state: Option<ExecutionState>,
         /// Also those that are stopped or being deleted
         #[arg(long)]
         all: bool,
@@ -614,9 +621,18 @@ pub(crate) enum ExecutionCommand {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum NodeCommand {
-    /// Every node
-    #[command(after_help = "Examples:\n  sluice node list\n  sluice node list --output json")]
-    List,
+    /// Every node, or those with a state or a label
+    #[command(
+        after_help = "Examples:\n  sluice node list\n  sluice node list --state lost --label site=plant-7 --output json"
+    )]
+    List {
+        /// Only in this state: connected, disconnected, lost or held
+        #[arg(long, value_name = "STATE")]
+        state: Option<NodeState>,
+        /// Only with this label; without a value: with any
+        #[arg(long, value_name = "KEY[=VALUE]")]
+        label: Option<String>,
+    },
     /// One node and what runs there
     #[command(after_help = "Examples:\n  sluice node describe e1")]
     Describe {

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use indicatif::ProgressBar;
-use reqwest::header::{CONTENT_LENGTH, IF_MATCH, IF_NONE_MATCH};
+use reqwest::header::{CONTENT_LENGTH, HeaderValue, IF_MATCH, IF_NONE_MATCH, LINK};
 use reqwest::{Method, RequestBuilder, Response};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -25,6 +25,9 @@ const UPLOAD_CHUNK_BYTES: usize = 64 * 1024;
 
 /// Largest answer that is read: 10,000 log lines of 8 KiB from one execution.
 const ANSWER_BYTES_MAX: usize = 96 << 20;
+
+/// Pages of one list that are read, at most: tens of millions of items.
+const PAGES_MAX: usize = 100_000;
 
 /// How something was before it is changed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -121,6 +124,36 @@ impl Client {
     ) -> Result<T, Failure> {
         self.answer(self.request(Method::GET, path).query(query))
             .await
+    }
+
+    /// A whole list, page by page, or its first `items_max`.
+    pub(crate) async fn list<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        query: &impl Serialize,
+        items_max: usize,
+    ) -> Result<Vec<T>, Failure> {
+        let mut items: Vec<T> = Vec::new();
+        let mut request = self.request(Method::GET, path).query(query);
+        for _ in 0..PAGES_MAX {
+            let response = request.send().await;
+            let response = response.map_err(|error| self.unreachable(&error))?;
+            let status = response.status();
+            let next = next_page(response.headers().get(LINK));
+            let bytes = self.body(response).await?;
+            if !status.is_success() {
+                return Err(self.refusal(status, &bytes));
+            }
+            let page: Vec<T> =
+                serde_json::from_slice(&bytes).map_err(|error| self.not_sluice(&error))?;
+            items.extend(page);
+            let Some(next) = next.filter(|_| items.len() < items_max) else {
+                items.truncate(items_max);
+                return Ok(items);
+            };
+            request = self.request(Method::GET, &next);
+        }
+        Err(self.not_sluice(&"the list does not end"))
     }
 
     /// `POST` without a body.
@@ -326,6 +359,13 @@ impl Client {
         )
         .with_help("compare `sluice --version` on both sides: the orchestrator is upgraded first")
     }
+}
+
+/// The path and query of the next page, from the header of the one before.
+fn next_page(link: Option<&HeaderValue>) -> Option<String> {
+    let (target, rest) = link?.to_str().ok()?.strip_prefix('<')?.split_once('>')?;
+    let is_ours = target.starts_with("/v1/") && rest.contains("rel=\"next\"");
+    is_ours.then(|| target.to_owned())
 }
 
 /// An answer that comes line by line.

@@ -52,7 +52,13 @@ pub(crate) async fn execute(args: Args, out: &Out) -> Result<(), Failure> {
         Command::Job(command) => {
             let client = connect().await?;
             match command {
-                JobCommand::List => cluster::jobs(&client, out).await,
+                JobCommand::List { state } => {
+                    let filter = sluice_api::JobFilter {
+                        state,
+                        ..Default::default()
+                    };
+                    cluster::jobs(&client, out, &filter).await
+                }
                 JobCommand::Describe { job } => cluster::job(&client, out, &job).await,
                 JobCommand::Start { job } => cluster::start_job(&client, out, &job).await,
                 JobCommand::Stop { job } => cluster::stop_job(&client, out, &job).await,
@@ -67,9 +73,13 @@ pub(crate) async fn execute(args: Args, out: &Out) -> Result<(), Failure> {
             match command {
                 RunCommand::Launch(args) => run::launch(&client, out, args).await,
                 RunCommand::List { job, state, limit } => {
-                    let limit = Some(limit);
-                    let filter = sluice_api::RunFilter { job, state, limit };
-                    run::list(&client, out, &filter).await
+                    let filter = sluice_api::RunFilter {
+                        job,
+                        state,
+                        limit: Some(limit.min(sluice_api::PAGE_ITEMS_MAX)),
+                        cursor: None,
+                    };
+                    run::list(&client, out, &filter, limit).await
                 }
                 RunCommand::Describe { id } => run::describe(&client, out, id).await,
                 RunCommand::Output(args) => output::output(&client, out, args).await,
@@ -108,15 +118,33 @@ pub(crate) async fn execute(args: Args, out: &Out) -> Result<(), Failure> {
             };
             cluster::rollout(&connect().await?, out, &job, order).await
         }
-        Command::Execution(ExecutionCommand::List { job, node, all }) => {
-            let filter = sluice_api::ExecutionFilter { job, node, all };
+        Command::Execution(ExecutionCommand::List {
+            job,
+            node,
+            state,
+            all,
+        }) => {
+            let filter = sluice_api::ExecutionFilter {
+                job,
+                node,
+                all,
+                state,
+                ..Default::default()
+            };
             cluster::executions(&connect().await?, out, &filter).await
         }
         Command::Execution(ExecutionCommand::Describe { execution }) => {
             let path = cluster::execution_path(&execution)?;
             cluster::execution(&connect().await?, out, &path).await
         }
-        Command::Node(NodeCommand::List) => cluster::nodes(&connect().await?, out).await,
+        Command::Node(NodeCommand::List { state, label }) => {
+            let filter = sluice_api::NodeFilter {
+                state,
+                label,
+                ..Default::default()
+            };
+            cluster::nodes(&connect().await?, out, &filter).await
+        }
         Command::Node(NodeCommand::Describe { node }) => {
             cluster::node(&connect().await?, out, &node).await
         }

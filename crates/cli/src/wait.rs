@@ -105,7 +105,8 @@ async fn look(client: &Client, job: &JobName) -> Result<(JobDetail, Vec<Node>), 
     let detail = client
         .get(&routes::fill(routes::JOB, &[job.as_str()]))
         .await?;
-    let nodes = client.get(routes::NODES).await?;
+    let query = sluice_api::NodeFilter::default();
+    let nodes = client.list(routes::NODES, &query, usize::MAX).await?;
     Ok((detail, nodes))
 }
 

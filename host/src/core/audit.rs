@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use sluice_api::{AuditEntry, AuditQuery, ErrorBody, ErrorCode, job_etag};
+use sluice_api::{AuditEntry, ErrorBody, ErrorCode, job_etag, node_etag};
 use sluice_model::{Role, UnixMs};
 
 use super::operator::{ApiCall, Called, Reply};
@@ -39,9 +39,9 @@ pub struct Asker {
 /// What whoever asks for a write saw before.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum OnlyIf {
-    /// The job is still as one of these `ETag`s says; empty: it is there at all.
+    /// The job or node is still as one of these `ETag`s says; empty: it is there at all.
     Is(Vec<String>),
-    /// There is no such job.
+    /// There is no such job or node.
     Absent,
 }
 
@@ -76,10 +76,13 @@ impl<S: Store> Core<S> {
             ApiCall::By(asker, call) => (Some(asker), *call),
             call => (None, call),
         };
+        // A dry run says what a deploy would do, so it heeds the same conditions.
+        let is_conditional = call.writes() || call.job().is_some();
+        let only_if = asker.as_ref().filter(|_| is_conditional);
+        let only_if = only_if.and_then(|asker| asker.only_if.clone());
         let recorded = asker.filter(|_| call.writes());
-        let only_if = recorded.as_ref().and_then(|asker| asker.only_if.as_ref());
         let stale = match only_if {
-            Some(only_if) => self.check(only_if, &call)?.err(),
+            Some(only_if) => self.check(&only_if, &call)?.err(),
             None => None,
         };
         let called = match stale {
@@ -99,22 +102,29 @@ impl<S: Store> Core<S> {
         Ok(handled)
     }
 
-    /// Whether the job that a call is about is as its asker saw it.
+    /// Whether the job or node that a call is about is as its asker saw it.
     fn check(
         &mut self,
         only_if: &OnlyIf,
         call: &ApiCall,
     ) -> Result<Result<(), ErrorBody>, StoreError> {
-        let Some(name) = call.job() else {
-            if matches!(call, ApiCall::Deploy(..)) {
-                // Its text has problems, and the deploy says which.
-                return Ok(Ok(()));
-            }
-            let message = "only orders about a job take If-Match and If-None-Match";
+        let (what, etag, look) = if let Some(name) = call.job() {
+            let job = self.store.job_by_name(&name)?;
+            let etag = job.map(|job| job_etag(job.id, job.version, job.stopped));
+            let look = format!("`sluice job history {name}`");
+            (format!("job {name}"), etag, look)
+        } else if let Some(name) = call.node() {
+            let node = self.store.node_by_name(name)?;
+            let etag = node.map(|node| node_etag(node.id, node.orders.count));
+            let look = format!("`sluice node describe {name}`");
+            (format!("node {name}"), etag, look)
+        } else if matches!(call, ApiCall::Deploy(..)) {
+            // Its text has problems, and the deploy says which.
+            return Ok(Ok(()));
+        } else {
+            let message = "only orders about a job or a node take If-Match and If-None-Match";
             return Ok(Err(ErrorBody::new(ErrorCode::Invalid, message)));
         };
-        let job = self.store.job_by_name(&name)?;
-        let etag = job.map(|job| job_etag(job.id, job.version, job.stopped));
         let holds = match (only_if, &etag) {
             (OnlyIf::Is(seen), Some(etag)) => seen.is_empty() || seen.contains(etag),
             (OnlyIf::Absent, None) => true,
@@ -124,11 +134,13 @@ impl<S: Store> Core<S> {
             return Ok(Ok(()));
         }
         let message = match etag {
-            Some(etag) => format!("job {name} is not as it was seen: it is {etag} now"),
-            None => format!("job {name} is not as it was seen: there is none now"),
+            Some(etag) => format!("{what} is not as it was seen: it is {etag} now"),
+            None => format!("{what} is not as it was seen: there is none now"),
         };
         Ok(Err(ErrorBody::new(ErrorCode::Stale, message).with_help(
-            format!("somebody changed it meanwhile: look at `sluice job history {name}` and `sluice audit`, then try again"),
+            format!(
+                "somebody changed it meanwhile: look at {look} and `sluice audit`, then try again"
+            ),
         )))
     }
 
@@ -147,14 +159,5 @@ impl<S: Store> Core<S> {
                 role: token.role,
             });
         Ok(Ok(Reply::Caller(caller)))
-    }
-
-    pub(super) fn read_audit(&mut self, query: &AuditQuery) -> Result<Called, StoreError> {
-        let limit = query.limit.unwrap_or(sluice_api::AUDIT_LIMIT_DEFAULT);
-        if !(1..=sluice_api::AUDIT_LIMIT_MAX).contains(&limit) {
-            let message = format!("`limit` is 1 to {}", sluice_api::AUDIT_LIMIT_MAX);
-            return Ok(Err(ErrorBody::new(ErrorCode::Invalid, message)));
-        }
-        Ok(Ok(Reply::Audit(self.store.audit(query.before, limit)?)))
     }
 }

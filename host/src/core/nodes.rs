@@ -27,6 +27,7 @@ impl<S: Store> Core<S> {
             }
         }
         let changed = orders != node.orders;
+        orders.count += u64::from(changed);
         let node = NodeRecord { orders, ..node };
         if changed {
             self.store.set_orders(node.id, &node.orders)?;

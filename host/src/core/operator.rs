@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use sluice_api::{
     AuditEntry, AuditQuery, DeployOutcome, DeployReply, DeployRequest, ErrorBody, ErrorCode,
-    Execution, ExecutionFilter, Explain, Job, JobDetail, JobVersion, Node, NodeDetail, NodeOrder,
+    Execution, ExecutionFilter, Explain, Job, JobDetail, JobFilter, JobVersion, Node, NodeDetail, NodeFilter, NodeOrder, Page, PageQuery,
     Rollout, RolloutOrder, Run, RunFilter, RunLaunch, Schedule, ScheduleCreate, ScheduleDetail,
     ScheduleFilter, ScheduleTick, Status, TaskOutput, TickQuery, Token,
 };
@@ -57,16 +57,16 @@ pub enum ApiCall {
     CreateApiToken(ApiTokenRecord),
     /// Everything on one screen.
     Status,
-    /// Every node.
-    Nodes,
+    /// Nodes.
+    Nodes(NodeFilter),
     /// One node.
     Node(NodeName),
     /// Shuts a node out.
     RevokeNode(NodeName),
     /// Forgets a node.
     DeleteNode(NodeName),
-    /// Every job.
-    Jobs,
+    /// Jobs.
+    Jobs(JobFilter),
     /// One job.
     Job(JobName),
     /// Executions.
@@ -101,8 +101,8 @@ pub enum ApiCall {
     OrderNode(NodeName, NodeOrder),
     /// Keeps a token.
     CreateToken(TokenRecord),
-    /// Every token.
-    Tokens,
+    /// Tokens.
+    Tokens(PageQuery),
     /// Makes a token worthless.
     RevokeToken(TokenId),
     /// Which components job versions name.
@@ -183,9 +183,9 @@ impl ApiCall {
             | Self::Record(..)
             | Self::Audit(_)
             | Self::Status
-            | Self::Nodes
+            | Self::Nodes(_)
             | Self::Node(_)
-            | Self::Jobs
+            | Self::Jobs(_)
             | Self::Job(_)
             | Self::Executions(_)
             | Self::Execution(_)
@@ -194,7 +194,7 @@ impl ApiCall {
             | Self::LogTargets(..)
             | Self::Rollout(_)
             | Self::History(_)
-            | Self::Tokens
+            | Self::Tokens(_)
             | Self::Runs(_)
             | Self::Run(_)
             | Self::Output(_)
@@ -202,6 +202,17 @@ impl ApiCall {
             | Self::Schedule(_)
             | Self::Ticks(..)
             | Self::ComponentUse => false,
+        }
+    }
+
+    /// The node that it orders something of.
+    pub(super) fn node(&self) -> Option<&NodeName> {
+        match self {
+            Self::By(_, call) => call.node(),
+            Self::OrderNode(name, _) | Self::RevokeNode(name) | Self::DeleteNode(name) => {
+                Some(name)
+            }
+            _ => None,
         }
     }
 
@@ -229,27 +240,27 @@ pub enum Reply {
     /// To `Authenticate`.
     Caller(Option<Caller>),
     /// To `Audit`.
-    Audit(Vec<AuditEntry>),
+    Audit(Page<AuditEntry>),
     /// To `Status`.
     Status(Box<Status>),
     /// To `Nodes`.
-    Nodes(Vec<Node>),
+    Nodes(Page<Node>),
     /// To `Node`.
     Node(Box<NodeDetail>),
     /// To `OrderNode` and `RevokeNode`, and to `DeleteNode` as it was.
     NodeLine(Box<Node>),
     /// To `Tokens`.
-    Tokens(Vec<Token>),
+    Tokens(Page<Token>),
     /// To `RevokeToken`: as it was.
     Token(Token),
     /// To `Jobs`.
-    Jobs(Vec<Job>),
+    Jobs(Page<Job>),
     /// To `Job`.
     JobDetail(Box<JobDetail>),
     /// To orders about one job.
     Job(Box<Job>),
     /// To `Executions`.
-    Executions(Vec<Execution>),
+    Executions(Page<Execution>),
     /// To `Execution` and `ExecutionAt`.
     Execution(Box<Execution>),
     /// To `Explain`.
@@ -267,7 +278,7 @@ pub enum Reply {
     /// To `Launch`, `Run` and `CancelRun`.
     Run(Box<Run>),
     /// To `Runs`.
-    Runs(Vec<Run>),
+    Runs(Page<Run>),
     /// To `OutputCall::OfRun`.
     TaskOutputs(Vec<TaskOutput>),
     /// To `OutputCall::Lacking`.
@@ -308,19 +319,19 @@ impl<S: Store> Core<S> {
         let now = step.now.unix;
         Ok(match call {
             ApiCall::Status => Ok(Reply::Status(Box::new(self.show_status(now)?))),
-            ApiCall::Nodes => Ok(Reply::Nodes(self.show_nodes()?)),
+            ApiCall::Nodes(filter) => self.list_nodes(&filter)?,
             ApiCall::Node(name) => match self.store.node_by_name(&name)? {
                 Some(node) => Ok(Reply::Node(Box::new(self.show_node_detail(&node)?))),
                 None => Err(no_node(&name)),
             },
             ApiCall::RevokeNode(name) => self.revoke_node(&name, step)?,
             ApiCall::DeleteNode(name) => self.delete_node(&name, step)?,
-            ApiCall::Jobs => Ok(Reply::Jobs(self.show_jobs(now)?)),
+            ApiCall::Jobs(filter) => self.list_jobs(&filter, now)?,
             ApiCall::Job(name) => match self.store.job_by_name(&name)? {
                 Some(job) => Ok(Reply::JobDetail(Box::new(self.show_job_detail(&job, now)?))),
                 None => Err(no_job(&name)),
             },
-            ApiCall::Executions(filter) => self.executions(&filter)?.map(Reply::Executions),
+            ApiCall::Executions(filter) => self.list_executions(&filter)?,
             ApiCall::Execution(id) => match self.show_one_execution(id)? {
                 Some(execution) => Ok(Reply::Execution(Box::new(execution))),
                 None => Err(
@@ -378,7 +389,7 @@ impl<S: Store> Core<S> {
             }
             ApiCall::Audit(query) => self.read_audit(&query)?,
             ApiCall::CreateApiToken(token) => self.create_api_token(&token)?,
-            ApiCall::Tokens => Ok(Reply::Tokens(self.show_tokens(step)?)),
+            ApiCall::Tokens(query) => self.list_tokens(&query, step)?,
             ApiCall::RevokeToken(id) => self.revoke_token(id)?,
             ApiCall::ComponentUse => Ok(Reply::ComponentUse(self.component_use()?)),
             ApiCall::Launch(launch, key) => self.launch(&launch, key.as_deref(), step)?,
@@ -394,36 +405,6 @@ impl<S: Store> Core<S> {
             ApiCall::ResumeSchedule(name) => self.resume_schedule(&name, now)?,
             ApiCall::DeleteSchedule(name) => self.delete_schedule(&name)?,
         })
-    }
-
-    fn executions(
-        &mut self,
-        filter: &ExecutionFilter,
-    ) -> Result<Result<Vec<Execution>, ErrorBody>, StoreError> {
-        let job = match &filter.job {
-            None => None,
-            Some(name) => match self.store.job_by_name(name)? {
-                Some(job) => Some(job.id),
-                None => return Ok(Err(no_job(name))),
-            },
-        };
-        let node = match &filter.node {
-            None => None,
-            Some(name) => match self.store.node_by_name(name)? {
-                Some(node) => Some(node.id),
-                None => return Ok(Err(no_node(name))),
-            },
-        };
-        let of = match (job, node) {
-            (Some(job), _) => Of::Job(job),
-            (None, Some(node)) => Of::Node(node),
-            (None, None) => Of::All,
-        };
-        let shown = self.show_executions(of, |job, execution| {
-            node.is_none_or(|node| execution.node == node)
-                && (filter.all || (!job.deleted && execution.desired == Desired::Run))
-        })?;
-        Ok(Ok(shown))
     }
 
     fn execution_at(&mut self, job: &JobName, node: &NodeName) -> Result<Called, StoreError> {

@@ -280,7 +280,9 @@ impl World {
             }))
             .unwrap()
         {
-            Reply::Executions(executions) => executions,
+            Reply::Executions(sluice_api::Page {
+                items: executions, ..
+            }) => executions,
             other => panic!("{other:?}"),
         }
     }
@@ -540,7 +542,9 @@ fn an_edge_that_knows_more_is_held_and_nothing_of_it_is_touched() {
     assert!(rows(&outputs).is_empty());
     world.deploy(&pipeline("b", "y"));
     assert!(rows(&world.pass(Duration::from_millis(10))).is_empty());
-    let Reply::Nodes(nodes) = world.call(ApiCall::Nodes).unwrap() else {
+    let Reply::Nodes(sluice_api::Page { items: nodes, .. }) =
+        world.call(ApiCall::Nodes(Default::default())).unwrap()
+    else {
         panic!()
     };
     assert_eq!(nodes[0].state, NodeState::Held);
@@ -562,7 +566,9 @@ fn an_empty_store_holds_every_node_that_it_never_saw() {
         incarnation: edge.incarnation.to_vec(),
     };
     world.say(conn, edge_message::Kind::Begin(begin));
-    let Reply::Nodes(nodes) = world.call(ApiCall::Nodes).unwrap() else {
+    let Reply::Nodes(sluice_api::Page { items: nodes, .. }) =
+        world.call(ApiCall::Nodes(Default::default())).unwrap()
+    else {
         panic!()
     };
     assert_eq!((nodes.len(), nodes[0].state), (1, NodeState::Held));
@@ -733,12 +739,16 @@ fn silence_disconnects_and_our_own_stall_does_not() {
     for _ in 0..130 {
         world.pass(Duration::from_millis(500));
     }
-    let Reply::Nodes(nodes) = world.call(ApiCall::Nodes).unwrap() else {
+    let Reply::Nodes(sluice_api::Page { items: nodes, .. }) =
+        world.call(ApiCall::Nodes(Default::default())).unwrap()
+    else {
         panic!()
     };
     assert_eq!(nodes[0].state, NodeState::Lost);
     world.begin(&mut edge);
-    let Reply::Nodes(nodes) = world.call(ApiCall::Nodes).unwrap() else {
+    let Reply::Nodes(sluice_api::Page { items: nodes, .. }) =
+        world.call(ApiCall::Nodes(Default::default())).unwrap()
+    else {
         panic!()
     };
     assert_eq!(nodes[0].state, NodeState::Connected);

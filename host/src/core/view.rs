@@ -53,7 +53,6 @@ pub(super) fn unplaced(job: &JobRecord, count: Option<u64>, views: &[Viewed]) ->
 /// Whose executions are listed.
 #[derive(Clone, Copy)]
 pub(super) enum Of {
-    All,
     Job(JobId),
     Node(NodeId),
 }
@@ -153,7 +152,7 @@ impl<S: Store> Core<S> {
     }
 
     /// Views that say of an older version why it is there.
-    fn explained_views(
+    pub(super) fn explained_views(
         &mut self,
         job: &JobRecord,
         records: Vec<ExecutionRecord>,
@@ -309,16 +308,6 @@ impl<S: Store> Core<S> {
         Ok(self.show_job(record, &views, now)?.0)
     }
 
-    pub(super) fn show_jobs(&mut self, now: UnixMs) -> Result<Vec<Job>, StoreError> {
-        let nodes = self.all_nodes()?;
-        let mut jobs = Vec::new();
-        for record in self.store.jobs(false)? {
-            let views = self.views_of_job(&record, &nodes)?;
-            jobs.push(self.show_job(&record, &views, now)?.0);
-        }
-        Ok(jobs)
-    }
-
     pub(super) fn show_job_detail(
         &mut self,
         record: &JobRecord,
@@ -350,7 +339,7 @@ impl<S: Store> Core<S> {
         })
     }
 
-    /// Executions by job and node name, of those that `keep`: on one node, or of one job, or all.
+    /// Executions by job and node name, of those that `keep`: on one node, or of one job.
     pub(super) fn show_executions(
         &mut self,
         of: Of,
@@ -359,7 +348,7 @@ impl<S: Store> Core<S> {
         let nodes = self.all_nodes()?;
         let jobs = match of {
             Of::Job(id) => self.store.job(id)?.into_iter().collect(),
-            Of::All | Of::Node(_) => self.store.jobs(true)?,
+            Of::Node(_) => self.store.jobs(true)?,
         };
         let mut by_job: BTreeMap<JobId, Vec<ExecutionRecord>> = BTreeMap::new();
         if let Of::Node(node) = of {
@@ -371,7 +360,7 @@ impl<S: Store> Core<S> {
         for job in jobs {
             let mut records = match of {
                 Of::Node(_) => by_job.remove(&job.id).unwrap_or_default(),
-                Of::All | Of::Job(_) => self.store.executions_of_job(job.id)?,
+                Of::Job(_) => self.store.executions_of_job(job.id)?,
             };
             records.retain(|record| keep(&job, record));
             for viewed in self.explained_views(&job, records, &nodes)? {
@@ -409,6 +398,7 @@ impl<S: Store> Core<S> {
             state: self.node_state(record),
             cordoned: record.orders.cordoned,
             draining: record.orders.draining,
+            orders: record.orders.count,
             labels: record.labels_in_force(),
             executions: record.executions,
             held_reason: record.held.clone(),

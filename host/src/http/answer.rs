@@ -10,11 +10,11 @@ use axum::extract::rejection::BytesRejection;
 use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
 use axum::http::header::{CONTENT_TYPE, ETAG, RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::request::Parts;
-use axum::http::{HeaderValue, StatusCode};
+use axum::http::{HeaderValue, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use sluice_api::{ErrorBody, ErrorCode};
+use sluice_api::{Cursor, ErrorBody, ErrorCode, Page};
 use tokio::sync::mpsc::Receiver;
 
 /// A failure as an answer.
@@ -58,6 +58,48 @@ pub(super) struct Document(pub(super) String);
 impl IntoResponse for Document {
     fn into_response(self) -> Response {
         ([(CONTENT_TYPE, "application/json")], self.0).into_response()
+    }
+}
+
+/// One page of a list: an array, and in the header `Link` what to ask for next, if there is more.
+pub(super) struct List<T>(pub(super) Page<T>);
+
+/// What a handler returns that lists something.
+pub(super) type Listing<T> = Result<List<T>, Failure>;
+
+/// Where the next page begins, for who knows what was asked.
+#[derive(Clone)]
+pub(super) struct NextPage(Cursor);
+
+impl NextPage {
+    /// The header that names the next page of a list that `uri` asked for.
+    pub(super) fn link(&self, uri: &Uri) -> HeaderValue {
+        let query = uri.query().unwrap_or_default().split('&');
+        let kept = query.filter(|pair| !pair.is_empty() && !pair.starts_with("cursor="));
+        let mut link = format!("<{}?", uri.path());
+        for pair in kept {
+            for byte in pair.bytes() {
+                if byte.is_ascii_graphic() {
+                    link.push(char::from(byte));
+                } else {
+                    link.push_str(&format!("%{byte:02X}"));
+                }
+            }
+            link.push('&');
+        }
+        link.push_str(&format!("cursor={}>; rel=\"next\"", self.0));
+        HeaderValue::from_str(&link)
+            .expect("a path of ours and a query so encoded have visible characters only")
+    }
+}
+
+impl<T: Serialize> IntoResponse for List<T> {
+    fn into_response(self) -> Response {
+        let mut response = axum::Json(self.0.items).into_response();
+        if let Some(cursor) = self.0.next {
+            response.extensions_mut().insert(NextPage(cursor));
+        }
+        response
     }
 }
 
@@ -163,6 +205,11 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Body<T> {
             ));
         }
         let bytes = Bytes::from_request(request, state).await.map_err(unread)?;
+        // Serde would take an array of its fields for an object.
+        if bytes.trim_ascii_start().first() == Some(&b'[') {
+            let message = "the body is an array, and this route takes an object";
+            return Err(Failure(ErrorBody::new(ErrorCode::Invalid, message)));
+        }
         serde_json::from_slice(&bytes).map(Self).map_err(|error| {
             let message = format!("the body is not the JSON that this route takes: {error}");
             let code = if error.is_data() {

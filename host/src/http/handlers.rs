@@ -11,19 +11,15 @@ use axum::middleware;
 use futures_util::StreamExt as _;
 use sluice_api::{
     ARTIFACT_BYTES_MAX, ArtifactInfo, AuditEntry, AuditQuery, DeployReply, DeployRequest,
-    ErrorBody, ErrorCode, Execution, ExecutionFilter, Explain, Job, JobDetail, JobVersion,
-    LogEvent, Logs, LogsQuery, MISSING_DIGESTS_MAX, MissingArtifacts, MissingReply, Node,
-    NodeDetail, NodeLabels, NodeOrder, Plugin, RollbackRequest, Rollout, RolloutOrder, Run,
-    RunFilter, RunLaunch, Schedule, ScheduleCreate, ScheduleDetail, ScheduleFilter, ScheduleTick,
-    Status, TaskOutput, TickQuery, Token, TokenCreate, TokenCreated, routes,
+    ErrorBody, ErrorCode, Execution, ExecutionFilter, Explain, Job, JobDetail, JobFilter, JobVersion, LogEvent, Logs, LogsQuery, MISSING_DIGESTS_MAX, MissingArtifacts, MissingReply, Node, NodeDetail, NodeFilter, NodeLabels, NodeOrder, PageQuery, Plugin, RollbackRequest, Rollout, RolloutOrder, Run, RunFilter, RunLaunch, Schedule, ScheduleCreate, ScheduleDetail, ScheduleFilter, ScheduleTick, Status, TaskOutput, TickQuery, Token, TokenCreate, TokenCreated, routes,
 };
 use sluice_model::{Digest, ExecutionId, JobName, NodeName, Role, RunId, ScheduleName, TokenId};
 use tokio_util::io::ReaderStream;
 
 use super::ControlApi;
 use super::answer::{
-    Body, Created, Document, Failure, Filter, IdempotencyKey, Lines, Reply, Segments, Tagged,
-    no_method, no_route,
+    Body, Created, Document, Failure, Filter, IdempotencyKey, Lines, List, Listing, Reply,
+    Segments, Tagged, no_method, no_route,
 };
 use super::auth::{AdminTokenHash, Doors, require_token};
 use super::table::{By, Operation, Shared, Table};
@@ -77,31 +73,37 @@ pub(super) fn table<C: ControlApi>(shared: Shared<C>) -> Table<C> {
         )
         .row(
             Op::delete("node.delete", routes::NODE, Admin)
+                .conditional()
                 .says("Forgets a node that is not connected; answers it as it was."),
             delete_node::<C>,
         )
         .row(
             Op::post("node.revoke", routes::NODE_REVOKE, Admin)
+                .conditional()
                 .says("Shuts a node out until it joins again."),
             revoke_node::<C>,
         )
         .row(
             Op::post("node.cordon", routes::NODE_CORDON, Admin)
+                .conditional()
                 .says("No new executions for a node."),
             cordon::<C>,
         )
         .row(
             Op::post("node.uncordon", routes::NODE_UNCORDON, Admin)
+                .conditional()
                 .says("New executions for a node again; ends a drain."),
             uncordon::<C>,
         )
         .row(
             Op::post("node.drain", routes::NODE_DRAIN, Admin)
+                .conditional()
                 .says("No new executions for a node, and all of its own are stopped."),
             drain::<C>,
         )
         .row(
             Op::post("node.label", routes::NODE_LABELS, Admin)
+                .conditional()
                 .says("Sets and takes away labels of a node."),
             label::<C>,
         )
@@ -299,23 +301,28 @@ async fn openapi<C: ControlApi>(State(shared): State<Shared<C>>) -> Result<Docum
 async fn audit<C: ControlApi>(
     By(control): By<C>,
     Filter(query): Filter<AuditQuery>,
-) -> Reply<Vec<AuditEntry>> {
-    Ok(axum::Json(control.audit(query).await?))
+) -> Listing<AuditEntry> {
+    Ok(List(control.audit(query).await?))
 }
 
 async fn status<C: ControlApi>(By(control): By<C>) -> Reply<Status> {
     Ok(axum::Json(control.status().await?))
 }
 
-async fn nodes<C: ControlApi>(By(control): By<C>) -> Reply<Vec<Node>> {
-    Ok(axum::Json(control.nodes().await?))
+async fn nodes<C: ControlApi>(
+    By(control): By<C>,
+    Filter(query): Filter<NodeFilter>,
+) -> Listing<Node> {
+    Ok(List(control.nodes(query).await?))
 }
 
 async fn node<C: ControlApi>(
     By(control): By<C>,
     Segments(name): Segments<NodeName>,
-) -> Reply<NodeDetail> {
-    Ok(axum::Json(control.node(name).await?))
+) -> Result<Tagged<NodeDetail>, Failure> {
+    let it = control.node(name).await?;
+    let etag = it.node.etag();
+    Ok(Tagged { etag, it })
 }
 
 async fn cordon<C: ControlApi>(
@@ -365,8 +372,8 @@ async fn delete_node<C: ControlApi>(
     Ok(axum::Json(control.delete_node(name).await?))
 }
 
-async fn jobs<C: ControlApi>(By(control): By<C>) -> Reply<Vec<Job>> {
-    Ok(axum::Json(control.jobs().await?))
+async fn jobs<C: ControlApi>(By(control): By<C>, Filter(query): Filter<JobFilter>) -> Listing<Job> {
+    Ok(List(control.jobs(query).await?))
 }
 
 async fn job<C: ControlApi>(
@@ -504,9 +511,9 @@ async fn execution_at<C: ControlApi>(
 
 async fn executions<C: ControlApi>(
     By(control): By<C>,
-    Filter(filter): Filter<ExecutionFilter>,
-) -> Reply<Vec<Execution>> {
-    Ok(axum::Json(control.executions(filter).await?))
+    Filter(query): Filter<ExecutionFilter>,
+) -> Listing<Execution> {
+    Ok(List(control.executions(query).await?))
 }
 
 async fn execution<C: ControlApi>(
@@ -531,11 +538,8 @@ async fn launch<C: ControlApi>(
     Ok(Created(control.launch(launch, key).await?))
 }
 
-async fn runs<C: ControlApi>(
-    By(control): By<C>,
-    Filter(filter): Filter<RunFilter>,
-) -> Reply<Vec<Run>> {
-    Ok(axum::Json(control.runs(filter).await?))
+async fn runs<C: ControlApi>(By(control): By<C>, Filter(query): Filter<RunFilter>) -> Listing<Run> {
+    Ok(List(control.runs(query).await?))
 }
 
 async fn run<C: ControlApi>(By(control): By<C>, Segments(id): Segments<RunId>) -> Reply<Run> {
@@ -631,8 +635,11 @@ async fn create_token<C: ControlApi>(
     Ok(axum::Json(control.create_token(request).await?))
 }
 
-async fn tokens<C: ControlApi>(By(control): By<C>) -> Reply<Vec<Token>> {
-    Ok(axum::Json(control.tokens().await?))
+async fn tokens<C: ControlApi>(
+    By(control): By<C>,
+    Filter(query): Filter<PageQuery>,
+) -> Listing<Token> {
+    Ok(List(control.tokens(query).await?))
 }
 
 async fn revoke_token<C: ControlApi>(
@@ -642,8 +649,11 @@ async fn revoke_token<C: ControlApi>(
     Ok(axum::Json(control.revoke_token(id).await?))
 }
 
-async fn plugins<C: ControlApi>(By(control): By<C>) -> Reply<Vec<Plugin>> {
-    Ok(axum::Json(control.plugins().await?))
+async fn plugins<C: ControlApi>(
+    By(control): By<C>,
+    Filter(query): Filter<PageQuery>,
+) -> Listing<Plugin> {
+    Ok(List(control.plugins(query).await?))
 }
 
 async fn missing<C: ControlApi>(

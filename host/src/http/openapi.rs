@@ -23,7 +23,9 @@ use utoipa::openapi::path::{
     HttpMethod, OperationBuilder, Parameter, ParameterBuilder, ParameterIn,
 };
 use utoipa::openapi::request_body::{RequestBody, RequestBodyBuilder};
-use utoipa::openapi::schema::{AdditionalProperties, ObjectBuilder, OneOfBuilder, Schema, Type};
+use utoipa::openapi::schema::{
+    AdditionalProperties, ArrayBuilder, ObjectBuilder, OneOfBuilder, Schema, Type,
+};
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme};
 use utoipa::openapi::{
     ComponentsBuilder, Content, InfoBuilder, OpenApiBuilder, PathItem, PathsBuilder, Ref, RefOr,
@@ -32,7 +34,7 @@ use utoipa::openapi::{
 use utoipa::{PartialSchema as _, ToSchema};
 
 use super::answer::{
-    Body, Created, Document, Failure, Filter, IdempotencyKey, Lines, Segments, Tagged,
+    Body, Created, Document, Failure, Filter, IdempotencyKey, Lines, List, Segments, Tagged,
 };
 use super::table::{By, Effect, Operation, Shared};
 
@@ -259,6 +261,22 @@ impl<T: ToSchema> Success for Json<T> {
     fn describe(contract: &mut Contract) -> (u16, Response) {
         let schema = contract.schema::<T>();
         (200, answer("Done.", "application/json", schema).build())
+    }
+}
+
+impl<T: ToSchema> Success for List<T> {
+    fn describe(contract: &mut Contract) -> (u16, Response) {
+        let schema = contract.schema::<T>();
+        let list = ArrayBuilder::new().items(schema);
+        let link = HeaderBuilder::new()
+            .schema(ObjectBuilder::new().schema_type(Type::String))
+            .description(Some(
+                "`<PATH?QUERY>; rel=\"next\"`: where the next page is. Absent on the last one.",
+            ))
+            .build();
+        let what = "One page. It may have fewer items than were asked for and not be the last.";
+        let response = answer(what, "application/json", list.into()).header("Link", link);
+        (200, response.build())
     }
 }
 

@@ -15,7 +15,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::extract::{FromRequestParts, Request, State};
 use axum::handler::Handler;
-use axum::http::header::{IF_MATCH, IF_NONE_MATCH};
+use axum::http::header::{IF_MATCH, IF_NONE_MATCH, LINK};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, Method};
 use axum::middleware::{self, Next};
@@ -25,7 +25,7 @@ use sluice_api::{ErrorBody, ErrorCode};
 use sluice_model::Role;
 
 use super::ControlApi;
-use super::answer::{Failure, Refused};
+use super::answer::{Failure, NextPage, Refused};
 use super::openapi::{self, Contract, Signature};
 use crate::artifacts::Artifacts;
 use crate::core::{Asker, Caller, OnlyIf};
@@ -242,14 +242,15 @@ async fn admit<C: ControlApi>(
         Effect::Writes => only_if(request.headers()),
         Effect::Reads | Effect::WritesOutside => None,
     };
+    let uri = request.uri().clone();
     let asker = Arc::new(Asker {
         caller,
         operation: operation.id,
-        target: request.uri().path().to_owned(),
+        target: uri.path().to_owned(),
         only_if,
     });
     request.extensions_mut().insert(Arc::clone(&asker));
-    let response = if role < operation.role {
+    let mut response = if role < operation.role {
         forbidden(role, &operation).into_response()
     } else {
         match operation.pace {
@@ -257,6 +258,10 @@ async fn admit<C: ControlApi>(
             Pace::Streams => next.run(request).await,
         }
     };
+    if let Some(next) = response.extensions().get::<NextPage>() {
+        let link = next.link(&uri);
+        response.headers_mut().insert(LINK, link);
+    }
     let outcome = match response.extensions().get::<Refused>() {
         Some(Refused(body)) => Err(body.clone()),
         None => Ok(()),

@@ -61,6 +61,8 @@ CREATE TABLE node (
     draining INTEGER NOT NULL DEFAULT 0,
     -- Keys that operators set (text) or took away (null); they win over `labels`, what the edge says itself.
     operator_labels TEXT NOT NULL DEFAULT '{}',
+    -- How often operators ordered something of it.
+    order_count INTEGER NOT NULL DEFAULT 0,
     lost_at INTEGER,
     -- Executions of all jobs that are desired to run there.
     executions INTEGER NOT NULL DEFAULT 0

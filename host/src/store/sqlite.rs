@@ -23,6 +23,7 @@ use super::{
 };
 
 mod outputs;
+mod lists;
 mod rows;
 mod runs;
 mod schedules;
@@ -478,7 +479,7 @@ impl Store for SqliteStore {
     fn revoke_node(&mut self, id: NodeId, now: UnixMs) -> Result<(), StoreError> {
         self.execute(
             "revoke a node",
-            "UPDATE node SET revoked_at = coalesce(revoked_at, ?2) WHERE id = ?1",
+            "UPDATE node SET revoked_at = coalesce(revoked_at, ?2), order_count = order_count + 1 WHERE id = ?1",
             params![blob(id.to_bytes()), now.0],
         )?;
         Ok(())
@@ -591,12 +592,14 @@ impl Store for SqliteStore {
     fn set_orders(&mut self, id: NodeId, orders: &NodeOrders) -> Result<(), StoreError> {
         self.execute(
             "keep what was ordered of a node",
-            "UPDATE node SET cordoned = ?2, draining = ?3, operator_labels = ?4 WHERE id = ?1",
+            "UPDATE node SET cordoned = ?2, draining = ?3, operator_labels = ?4, order_count = ?5
+             WHERE id = ?1",
             params![
                 blob(id.to_bytes()),
                 orders.cordoned,
                 orders.draining,
-                to_json(&orders.labels)
+                to_json(&orders.labels),
+                int(orders.count)
             ],
         )?;
         Ok(())

@@ -527,7 +527,9 @@ impl World {
             return;
         }
         let executions: &[Execution] = match reply {
-            Reply::Executions(executions) => executions,
+            Reply::Executions(sluice_api::Page {
+                items: executions, ..
+            }) => executions,
             Reply::Status(status) => &status.waiting,
             other => panic!("asked for everything, got {other:?}"),
         };

@@ -1,9 +1,10 @@
 //! Commands that ask the orchestrator one thing and show the answer.
 
 use sluice_api::{
-    API_TOKEN_TTL_MS_DEFAULT, AUDIT_LIMIT_MAX, AuditEntry, AuditQuery, Execution, ExecutionFilter,
-    Explain, Job, JobDetail, JobVersion, Node, NodeDetail, Plugin, Rollout, RolloutOrder, Status,
-    TOKEN_TTL_MS_DEFAULT, Token, TokenCreate, TokenCreated, routes,
+    API_TOKEN_TTL_MS_DEFAULT, AuditEntry, AuditQuery, Execution, ExecutionFilter, Explain, Job,
+    JobDetail, JobFilter, JobVersion, Node, NodeDetail, NodeFilter, PAGE_ITEMS_MAX, PageQuery,
+    Plugin, Rollout, RolloutOrder, Status, TOKEN_TTL_MS_DEFAULT, Token, TokenCreate, TokenCreated,
+    routes,
 };
 use sluice_model::{ExecutionId, JobName, NodeName, TokenId};
 
@@ -18,9 +19,14 @@ pub(super) async fn status(client: &Client, out: &Out) -> Result<(), Failure> {
     out.show(&status, |style| render::status(style, &status))
 }
 
-pub(super) async fn nodes(client: &Client, out: &Out) -> Result<(), Failure> {
-    let nodes: Vec<Node> = client.get(routes::NODES).await?;
-    list(out, &nodes, "no node has joined yet", render::nodes)
+pub(super) async fn nodes(client: &Client, out: &Out, filter: &NodeFilter) -> Result<(), Failure> {
+    let nodes: Vec<Node> = client.list(routes::NODES, filter, usize::MAX).await?;
+    let none = if *filter == NodeFilter::default() {
+        "no node has joined yet"
+    } else {
+        "no such node"
+    };
+    list(out, &nodes, none, render::nodes)
 }
 
 pub(super) async fn node(client: &Client, out: &Out, name: &NodeName) -> Result<(), Failure> {
@@ -62,9 +68,13 @@ pub(super) async fn delete_node(
     })
 }
 
-pub(super) async fn jobs(client: &Client, out: &Out) -> Result<(), Failure> {
-    let jobs: Vec<Job> = client.get(routes::JOBS).await?;
-    list(out, &jobs, "no job is deployed", render::jobs)
+pub(super) async fn jobs(client: &Client, out: &Out, filter: &JobFilter) -> Result<(), Failure> {
+    let jobs: Vec<Job> = client.list(routes::JOBS, filter, usize::MAX).await?;
+    let none = match filter.state {
+        None => "no job is deployed",
+        Some(_) => "no such job",
+    };
+    list(out, &jobs, none, render::jobs)
 }
 
 pub(super) async fn job(client: &Client, out: &Out, name: &JobName) -> Result<(), Failure> {
@@ -132,7 +142,10 @@ pub(super) async fn executions(
     out: &Out,
     filter: &ExecutionFilter,
 ) -> Result<(), Failure> {
-    let executions: Vec<Execution> = client.get_with(routes::EXECUTIONS, filter).await?;
+    let mut executions: Vec<Execution> =
+        client.list(routes::EXECUTIONS, filter, usize::MAX).await?;
+    // Each page is in order, and so are pages, but by ids.
+    executions.sort_by(|a, b| (&a.job, &a.node, a.slot).cmp(&(&b.job, &b.node, b.slot)));
     list(out, &executions, "no execution", render::executions)
 }
 
@@ -169,7 +182,8 @@ pub(super) async fn explain(client: &Client, out: &Out, name: &JobName) -> Resul
 }
 
 pub(super) async fn plugins(client: &Client, out: &Out) -> Result<(), Failure> {
-    let plugins: Vec<Plugin> = client.get(routes::PLUGINS).await?;
+    let query = PageQuery::default();
+    let plugins: Vec<Plugin> = client.list(routes::PLUGINS, &query, usize::MAX).await?;
     list(
         out,
         &plugins,
@@ -202,28 +216,19 @@ pub(super) async fn create_token(
 }
 
 pub(super) async fn tokens(client: &Client, out: &Out) -> Result<(), Failure> {
-    let tokens: Vec<Token> = client.get(routes::TOKENS).await?;
+    let query = PageQuery::default();
+    let tokens: Vec<Token> = client.list(routes::TOKENS, &query, usize::MAX).await?;
     list(out, &tokens, "no token can be used", render::tokens)
 }
 
 /// The newest `limit` entries of the audit log, page by page.
 pub(super) async fn audit(client: &Client, out: &Out, limit: u32) -> Result<(), Failure> {
-    let mut entries: Vec<AuditEntry> = Vec::new();
-    loop {
-        let had = u32::try_from(entries.len()).unwrap_or(u32::MAX);
-        let query = AuditQuery {
-            before: entries.last().map(|entry| entry.id),
-            limit: Some(limit.saturating_sub(had).min(AUDIT_LIMIT_MAX)),
-        };
-        if query.limit == Some(0) {
-            break;
-        }
-        let page: Vec<AuditEntry> = client.get_with(routes::AUDIT, &query).await?;
-        if page.is_empty() {
-            break;
-        }
-        entries.extend(page);
-    }
+    let query = AuditQuery {
+        limit: Some(limit.min(PAGE_ITEMS_MAX)),
+        ..AuditQuery::default()
+    };
+    let items_max = usize::try_from(limit).unwrap_or(usize::MAX);
+    let entries: Vec<AuditEntry> = client.list(routes::AUDIT, &query, items_max).await?;
     list(out, &entries, "nothing was changed yet", render::audit)
 }
 

@@ -118,8 +118,14 @@ fn lines(run: &Run) -> Vec<String> {
     open.map(render::run_task_line).collect()
 }
 
-pub(super) async fn list(client: &Client, out: &Out, filter: &RunFilter) -> Result<(), Failure> {
-    let runs: Vec<Run> = client.get_with(routes::RUNS, filter).await?;
+pub(super) async fn list(
+    client: &Client,
+    out: &Out,
+    filter: &RunFilter,
+    items_max: u32,
+) -> Result<(), Failure> {
+    let items_max = usize::try_from(items_max).unwrap_or(usize::MAX);
+    let runs: Vec<Run> = client.list(routes::RUNS, filter, items_max).await?;
     if runs.is_empty() && out.format == Format::Table {
         out.say("no run");
         return Ok(());

@@ -25,6 +25,7 @@ pub(crate) fn node(name: &str, state: NodeState) -> Node {
         state,
         cordoned: false,
         draining: false,
+        orders: 0,
         labels: BTreeMap::from([("site".to_owned(), "plant-7".to_owned())]),
         executions: 1,
         held_reason: (state == NodeState::Held)

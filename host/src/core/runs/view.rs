@@ -2,12 +2,12 @@
 
 use std::collections::BTreeSet;
 
-use sluice_api::{RUNS_LISTED_MAX, Run, RunFilter, RunTask};
+use sluice_api::{Run, RunTask};
 use sluice_model::{JobId, JobState, RunState, TaskState, UnixMs};
 use sluice_scheduler::{JobCounts, Unfit, run_state};
 
 use super::super::Core;
-use super::super::operator::{Called, Reply, no_job};
+use super::super::operator::{Called, Reply};
 use super::no_run;
 use super::place::{Lacks, Look};
 use crate::store::{JobRecord, RunRecord, RunsOf, Store, StoreError, TaskPhase, TaskRecord};
@@ -32,32 +32,6 @@ impl<S: Store> Core<S> {
             Some(run) => Ok(Reply::Run(Box::new(self.show_run(&run, now)?))),
             None => Err(no_run(id)),
         })
-    }
-
-    pub(in crate::core) fn list_runs(
-        &mut self,
-        filter: &RunFilter,
-        now: UnixMs,
-    ) -> Result<Called, StoreError> {
-        let of = match &filter.job {
-            None => RunsOf::All,
-            Some(name) => match self.store.job_by_name(name)? {
-                Some(job) => RunsOf::Job(job.id),
-                None => return Ok(Err(no_job(name))),
-            },
-        };
-        let limit = filter.limit.unwrap_or(RUNS_LISTED_MAX).min(RUNS_LISTED_MAX);
-        let mut shown = Vec::new();
-        for run in self
-            .store
-            .runs(of, usize::try_from(limit).unwrap_or(usize::MAX))?
-        {
-            let run = self.show_run(&run, now)?;
-            if filter.state.is_none_or(|state| run.state == state) {
-                shown.push(run);
-            }
-        }
-        Ok(Ok(Reply::Runs(shown)))
     }
 
     pub(in crate::core) fn show_run(

@@ -25,7 +25,7 @@ fn asker(operation: &'static str) -> Arc<Asker> {
 fn log(world: &mut World) -> Vec<AuditEntry> {
     let query = AuditQuery::default();
     match world.call(ApiCall::Audit(query)).unwrap() {
-        Reply::Audit(entries) => entries,
+        Reply::Audit(sluice_api::Page { items: entries, .. }) => entries,
         other => panic!("{other:?}"),
     }
 }
@@ -34,7 +34,7 @@ fn log(world: &mut World) -> Vec<AuditEntry> {
 fn a_write_is_recorded_with_it_and_a_look_is_not() {
     let mut world = World::new();
     let by = |call: ApiCall| ApiCall::By(asker("job.stop"), Box::new(call));
-    world.call(by(ApiCall::Jobs)).unwrap();
+    world.call(by(ApiCall::Jobs(Default::default()))).unwrap();
     world
         .call(by(ApiCall::StopJob("nothing".parse().unwrap())))
         .unwrap_err();
@@ -62,9 +62,10 @@ fn a_write_is_recorded_with_it_and_a_look_is_not() {
     let older = AuditQuery {
         before: Some(entries[0].id),
         limit: Some(5),
+        cursor: None,
     };
     assert!(
-        matches!(world.call(ApiCall::Audit(older)), Ok(Reply::Audit(older)) if older == entries[1..])
+        matches!(world.call(ApiCall::Audit(older)), Ok(Reply::Audit(sluice_api::Page { items: older, .. })) if older == entries[1..])
     );
 }
 
@@ -134,4 +135,59 @@ fn an_order_about_a_job_that_changed_since_it_was_seen_is_stale() {
         order(&mut world, audit, OnlyIf::Absent),
         Err(ErrorCode::Invalid)
     );
+}
+
+#[test]
+fn orders_about_a_node_and_dry_runs_heed_what_was_seen() {
+    let mut world = World::new();
+    world.edge("e1", 1);
+    let name = || "e1".parse::<sluice_model::NodeName>().unwrap();
+    let order = |world: &mut World, call: ApiCall, only_if: OnlyIf| {
+        let asker = Asker {
+            only_if: Some(only_if),
+            ..Asker::clone(&asker("node.cordon"))
+        };
+        let called = world.call(ApiCall::By(Arc::new(asker), Box::new(call)));
+        called.map(|_| ()).map_err(|error| error.code)
+    };
+    let etag = |world: &mut World| match world.call(ApiCall::Node(name())) {
+        Ok(Reply::Node(detail)) => vec![detail.node.etag()],
+        other => panic!("{other:?}"),
+    };
+    let stale = Err(ErrorCode::Stale);
+    let cordon = || ApiCall::OrderNode(name(), sluice_api::NodeOrder::Cordon);
+    let seen = etag(&mut world);
+    assert_eq!(
+        order(&mut world, cordon(), OnlyIf::Is(seen.clone())),
+        Ok(())
+    );
+    assert_eq!(order(&mut world, cordon(), OnlyIf::Is(seen)), stale);
+    let seen = etag(&mut world);
+    // Ordered again: nothing changes, so what was seen is still so.
+    assert_eq!(
+        order(&mut world, cordon(), OnlyIf::Is(seen.clone())),
+        Ok(())
+    );
+    let revoke = || ApiCall::RevokeNode(name());
+    assert_eq!(
+        order(&mut world, revoke(), OnlyIf::Is(seen.clone())),
+        Ok(())
+    );
+    assert_eq!(order(&mut world, revoke(), OnlyIf::Is(seen)), stale);
+    assert_eq!(order(&mut world, revoke(), OnlyIf::Absent), stale);
+
+    let text = pipeline("a", "x");
+    world.deploy(&text);
+    let dry_run = || {
+        let request = sluice_api::DeployRequest {
+            pipeline: text.clone(),
+            plugins: Default::default(),
+            dry_run: true,
+        };
+        ApiCall::Deploy(request, Default::default())
+    };
+    assert_eq!(order(&mut world, dry_run(), OnlyIf::Absent), stale);
+    let other = OnlyIf::Is(vec!["\"another\"".to_owned()]);
+    assert_eq!(order(&mut world, dry_run(), other), stale);
+    assert_eq!(order(&mut world, dry_run(), OnlyIf::Is(Vec::new())), Ok(()));
 }

@@ -227,8 +227,8 @@ fn case_43_nobody_is_lost_for_the_time_in_which_nobody_could_come_back() {
     let mut edge = world.edge("e1", 1);
     let (conn, _) = world.begin(&mut edge);
     world.handle(Input::Closed { conn });
-    let shown = |world: &mut World| match world.call(ApiCall::Nodes).unwrap() {
-        Reply::Nodes(nodes) => nodes[0].state,
+    let shown = |world: &mut World| match world.call(ApiCall::Nodes(Default::default())).unwrap() {
+        Reply::Nodes(sluice_api::Page { items: nodes, .. }) => nodes[0].state,
         other => panic!("{other:?}"),
     };
     fill(&mut world);

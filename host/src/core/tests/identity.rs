@@ -385,8 +385,9 @@ fn a_node_was_last_seen_when_it_was_last_heard_of() {
 #[test]
 fn tokens_are_listed_without_their_secret_and_can_be_made_worthless() {
     let mut world = World::new();
-    let tokens = |world: &mut World| match world.call(ApiCall::Tokens).unwrap() {
-        Reply::Tokens(tokens) => tokens,
+    let tokens = |world: &mut World| match world.call(ApiCall::Tokens(Default::default())).unwrap()
+    {
+        Reply::Tokens(sluice_api::Page { items: tokens, .. }) => tokens,
         other => panic!("{other:?}"),
     };
     let once = world.token(Some(1), Some("e1"), false);

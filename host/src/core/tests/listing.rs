@@ -66,7 +66,7 @@ fn a_listing_reads_what_it_shows_and_no_more() {
         ..ExecutionFilter::default()
     };
     let (all, cost_of_all) = reads(&mut world, ApiCall::Executions(ExecutionFilter::default()));
-    let Reply::Executions(all) = all else {
+    let Reply::Executions(sluice_api::Page { items: all, .. }) = all else {
         panic!("{all:?}");
     };
     assert_eq!(all.len(), 36);
@@ -77,7 +77,7 @@ fn a_listing_reads_what_it_shows_and_no_more() {
     assert!(names.is_sorted());
     for filter in [of_node, of_job] {
         let (reply, cost) = reads(&mut world, ApiCall::Executions(filter.clone()));
-        let Reply::Executions(shown) = reply else {
+        let Reply::Executions(sluice_api::Page { items: shown, .. }) = reply else {
             panic!("{reply:?}");
         };
         assert!(shown.len() == 6 && shown.iter().all(|it| all.contains(it)));
@@ -87,10 +87,190 @@ fn a_listing_reads_what_it_shows_and_no_more() {
         );
     }
     let (_, status) = reads(&mut world, ApiCall::Status);
-    let (_, jobs) = reads(&mut world, ApiCall::Jobs);
-    let (_, nodes) = reads(&mut world, ApiCall::Nodes);
+    let (_, jobs) = reads(&mut world, ApiCall::Jobs(Default::default()));
+    let (_, nodes) = reads(&mut world, ApiCall::Nodes(Default::default()));
     assert!(
         status <= jobs + nodes,
         "every execution is looked at once: {status}, {jobs}, {nodes}"
     );
+}
+
+/// Every page of a list, with the most that one of them read.
+fn pages<T>(
+    world: &mut World,
+    mut page: impl FnMut(Option<sluice_api::Cursor>) -> ApiCall,
+    items: impl Fn(Reply) -> sluice_api::Page<T>,
+) -> (Vec<Vec<T>>, usize) {
+    let (mut pages, mut cursor, mut most) = (Vec::new(), None, 0);
+    loop {
+        let (reply, cost) = reads(world, page(cursor));
+        let got = items(reply);
+        most = most.max(cost);
+        pages.push(got.items);
+        cursor = got.next;
+        if cursor.is_none() {
+            return (pages, most);
+        }
+        assert!(pages.len() < 1000, "the list does not end");
+    }
+}
+
+fn execution_page(reply: Reply) -> sluice_api::Page<sluice_api::Execution> {
+    match reply {
+        Reply::Executions(page) => page,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn pages_have_every_item_once_and_cost_what_they_show() {
+    let (mut costs, mut largest) = (Vec::new(), (0, 0));
+    for side in [4, 9] {
+        let mut world = square(side);
+        let whole = ApiCall::Executions(ExecutionFilter::default());
+        let (all, cost_of_all) = reads(&mut world, whole);
+        let all = execution_page(all);
+        assert_eq!(all.next, None);
+        let (parts, cost) = pages(
+            &mut world,
+            |cursor| {
+                ApiCall::Executions(ExecutionFilter {
+                    limit: Some(5),
+                    cursor,
+                    ..ExecutionFilter::default()
+                })
+            },
+            execution_page,
+        );
+        assert!(parts.iter().rev().skip(1).all(|part| part.len() == 5));
+        let mut seen: Vec<_> = parts.concat();
+        seen.sort_by(|a, b| (&a.job, &a.node).cmp(&(&b.job, &b.node)));
+        assert_eq!(seen, all.items);
+        let (nodes, cost_of_nodes) = pages(
+            &mut world,
+            |cursor| {
+                ApiCall::Nodes(sluice_api::NodeFilter {
+                    limit: Some(3),
+                    cursor,
+                    ..Default::default()
+                })
+            },
+            |reply| match reply {
+                Reply::Nodes(page) => page,
+                other => panic!("{other:?}"),
+            },
+        );
+        let names: Vec<_> = nodes.concat().into_iter().map(|node| node.name).collect();
+        assert!(names.is_sorted() && names.len() == usize::from(side));
+        costs.push(cost_of_nodes);
+        largest = (cost, cost_of_all);
+    }
+    assert_eq!(costs[0], costs[1], "independent of how many there are");
+    let (cost, cost_of_all) = largest;
+    assert!(cost * 3 < cost_of_all, "{cost} of {cost_of_all}");
+}
+
+#[test]
+fn a_list_goes_on_where_it_was_whatever_came_and_went() {
+    let mut world = square(6);
+    let page = |world: &mut World, cursor| {
+        let filter = ExecutionFilter {
+            node: Some("e2".parse().unwrap()),
+            limit: Some(2),
+            cursor,
+            ..ExecutionFilter::default()
+        };
+        execution_page(world.call(ApiCall::Executions(filter)).unwrap())
+    };
+    let first = page(&mut world, None);
+    assert_eq!(first.items.len(), 2);
+    // What was shown is deleted, and something new is deployed.
+    for gone in &first.items {
+        world.call(ApiCall::DeleteJob(gone.job.clone())).unwrap();
+    }
+    world.deploy(&pipeline("job-new", "x"));
+    let (mut seen, mut cursor) = (first.items.clone(), first.next);
+    while cursor.is_some() {
+        let next = page(&mut world, cursor);
+        seen.extend(next.items);
+        cursor = next.next;
+    }
+    let mut names: Vec<_> = seen.iter().map(|it| it.job.as_str()).collect();
+    names.sort_unstable();
+    names.retain(|name| *name != "job-new");
+    assert_eq!(names, ["job0", "job1", "job2", "job3", "job4", "job5"]);
+}
+
+#[test]
+fn filters_of_lists_are_heeded_and_wrong_ones_refused() {
+    let mut world = square(3);
+    let states = |world: &mut World, state| {
+        let filter = ExecutionFilter {
+            state: Some(state),
+            ..ExecutionFilter::default()
+        };
+        execution_page(world.call(ApiCall::Executions(filter)).unwrap())
+            .items
+            .len()
+    };
+    assert_eq!(states(&mut world, sluice_model::ExecutionState::Pending), 9);
+    assert_eq!(states(&mut world, sluice_model::ExecutionState::Running), 0);
+
+    let labels = sluice_api::NodeLabels {
+        set: [("site".to_owned(), "plant-7".to_owned())].into(),
+        remove: Vec::new(),
+    };
+    let order = sluice_api::NodeOrder::Label(labels);
+    world
+        .call(ApiCall::OrderNode("e1".parse().unwrap(), order))
+        .unwrap();
+    let labelled = |world: &mut World, label: &str| {
+        let filter = sluice_api::NodeFilter {
+            label: Some(label.to_owned()),
+            ..Default::default()
+        };
+        match world.call(ApiCall::Nodes(filter)) {
+            Ok(Reply::Nodes(page)) => Ok(page.items.len()),
+            Ok(other) => panic!("{other:?}"),
+            Err(error) => Err(error.code),
+        }
+    };
+    assert_eq!(labelled(&mut world, "site"), Ok(1));
+    assert_eq!(labelled(&mut world, "site=plant-7"), Ok(1));
+    assert_eq!(labelled(&mut world, "site=plant-8"), Ok(0));
+    assert_eq!(labelled(&mut world, "=x"), Err(ErrorCode::Invalid));
+
+    // A cursor of another list, or of nobody's, and a mark that no store can hold.
+    let cursors = [
+        sluice_api::Cursor::of(&["x"]),
+        sluice_api::Cursor::of(&["x", "y", "z"]),
+        sluice_api::Cursor::of(&["", "", ""]),
+    ];
+    for cursor in cursors {
+        let filter = ExecutionFilter {
+            cursor: Some(cursor),
+            ..ExecutionFilter::default()
+        };
+        let refused = world.call(ApiCall::Executions(filter)).unwrap_err();
+        assert_eq!(refused.code, ErrorCode::Invalid);
+    }
+    let ids = [
+        sluice_model::JobId::from_random([9; 16]).to_string(),
+        sluice_model::NodeId::from_random([9; 16]).to_string(),
+    ];
+    let far = sluice_api::Cursor::of(&[&ids[0], &ids[1], &u64::MAX.to_string()]);
+    let filter = ExecutionFilter {
+        cursor: Some(far),
+        ..ExecutionFilter::default()
+    };
+    world.call(ApiCall::Executions(filter)).unwrap();
+    let far = sluice_api::Cursor::of(&[&u64::MAX.to_string()]);
+    let filter = sluice_api::RunFilter {
+        cursor: Some(far),
+        ..Default::default()
+    };
+    assert!(matches!(
+        world.call(ApiCall::Runs(filter)),
+        Ok(Reply::Runs(_))
+    ));
 }

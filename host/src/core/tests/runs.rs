@@ -39,7 +39,7 @@ impl World {
 
     fn runs(&mut self) -> Vec<Run> {
         match self.call(ApiCall::Runs(Default::default())).unwrap() {
-            Reply::Runs(runs) => runs,
+            Reply::Runs(sluice_api::Page { items: runs, .. }) => runs,
             other => panic!("{other:?}"),
         }
     }

@@ -74,7 +74,7 @@ pub(super) fn maybe_time(row: &SqlRow<'_>, index: usize) -> rusqlite::Result<Opt
 pub(super) const NODE_COLUMNS: &str = "id, name, labels, key, certificate_expires_at, incarnation, boot_counter, boot_nonce, \
      desired_rev, desired_digest, received_rev, last_ack_at, observed_rev, observed_digest, held, created_at, \
      last_seen_at, program, versions, capabilities, cordoned, draining, operator_labels, lost_at, executions, \
-     revoked_at";
+     revoked_at, order_count";
 
 pub(super) fn read_node(row: &SqlRow<'_>) -> rusqlite::Result<NodeRecord> {
     let boot = match row.get_ref(5)?.as_blob_or_null()? {
@@ -112,6 +112,7 @@ pub(super) fn read_node(row: &SqlRow<'_>) -> rusqlite::Result<NodeRecord> {
             cordoned: row.get(20)?,
             draining: row.get(21)?,
             labels: json(row, 22)?,
+            count: counter(row, 26)?,
         },
         lost_at: maybe_time(row, 23)?,
         executions: counter(row, 24)?,
