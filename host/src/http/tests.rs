@@ -677,7 +677,7 @@ async fn wrong_requests_say_what_is_wrong_and_reach_nothing() {
             400,
             "EOF while parsing",
         ),
-        ("POST", "/v1/deploy", "[]", 422, "line 1 column"),
+        ("POST", "/v1/deploy", "[]", 422, "is an array"),
         ("POST", "/v1/deploy", "{}", 422, "missing field `pipeline`"),
         (
             "POST",
