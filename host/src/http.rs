@@ -13,7 +13,10 @@ use std::sync::Arc;
 
 use sluice_api::{
     AuditEntry, AuditQuery, DeployReply, DeployRequest, ErrorBody, Execution, ExecutionFilter,
-    Explain, Job, JobDetail, JobFilter, JobVersion, LogEvent, Logs, LogsQuery, Node, NodeDetail, NodeFilter, NodeOrder, Page, PageQuery, Plugin, RollbackRequest, Rollout, RolloutOrder, Run, RunFilter, RunLaunch, Schedule, ScheduleCreate, ScheduleDetail, ScheduleFilter, ScheduleTick, Status, TaskOutput, TickQuery, Token, TokenCreate, TokenCreated,
+    Explain, Job, JobDetail, JobFilter, JobVersion, LogEvent, Logs, LogsQuery, Node, NodeDetail,
+    NodeFilter, NodeOrder, Page, PageQuery, Plugin, RollbackRequest, Rollout, RolloutOrder, Run,
+    RunFilter, RunLaunch, Schedule, ScheduleCreate, ScheduleDetail, ScheduleFilter, ScheduleTick,
+    Status, TaskOutput, TickQuery, Token, TokenCreate, TokenCreated,
 };
 use sluice_model::{Digest, ExecutionId, JobName, NodeName, RunId, ScheduleName, TokenId};
 use tokio::sync::mpsc;

@@ -7,7 +7,12 @@ use std::time::Duration;
 
 use sluice_api::{
     API_TOKEN_TTL_MS_MAX, AbsentNode, AuditEntry, AuditQuery, DeployReply, DeployRequest,
-    ErrorBody, ErrorCode, Execution, ExecutionFilter, Explain, Job, JobDetail, JobFilter, JobVersion, LOG_TAIL_DEFAULT, LogEvent, Logs, LogsQuery, Node, NodeDetail, NodeFilter, NodeOrder, OutputState, Page, PageQuery, Plugin, RollbackRequest, Rollout, RolloutOrder, Run, RunFilter, RunLaunch, Schedule, ScheduleCreate, ScheduleDetail, ScheduleFilter, ScheduleTick, Status, TOKEN_NAME_BYTES_MAX, TOKEN_TTL_MS_MAX, TaskOutput, TickQuery, Token, TokenCreate, TokenCreated,
+    ErrorBody, ErrorCode, Execution, ExecutionFilter, Explain, Job, JobDetail, JobFilter,
+    JobVersion, LOG_TAIL_DEFAULT, LogEvent, Logs, LogsQuery, Node, NodeDetail, NodeFilter,
+    NodeOrder, OutputState, Page, PageQuery, Plugin, RollbackRequest, Rollout, RolloutOrder, Run,
+    RunFilter, RunLaunch, Schedule, ScheduleCreate, ScheduleDetail, ScheduleFilter, ScheduleTick,
+    Status, TOKEN_NAME_BYTES_MAX, TOKEN_TTL_MS_MAX, TaskOutput, TickQuery, Token, TokenCreate,
+    TokenCreated,
 };
 use sluice_model::pipeline::{self, PluginRef};
 use sluice_model::{

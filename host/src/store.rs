@@ -15,15 +15,15 @@ use sluice_model::{
 use sluice_protocol::{ObservedRow, OutcomeKey, Row};
 use sluice_scheduler::RolloutRecord;
 
-pub(crate) mod outputs;
 pub(crate) mod lists;
+pub(crate) mod outputs;
 pub(crate) mod runs;
 pub(crate) mod schedules;
 mod schema;
 mod sqlite;
 
-pub use outputs::{OutputRecord, OutputStore, OutputWhere};
 pub use lists::{ListStore, Place};
+pub use outputs::{OutputRecord, OutputStore, OutputWhere};
 pub use runs::{
     ActiveCounts, OPEN_TASKS_MAX, RunRecord, RunStore, RunsOf, TaskClaim, TaskEnd, TaskGroup,
     TaskLimits, TaskPhase, TaskRecord,

@@ -39,7 +39,7 @@ pub use job::{
 pub use logs::{
     AbsentNode, LOG_TAIL_DEFAULT, LOG_TAIL_MAX, LogEvent, LogLevel, LogLine, Logs, LogsQuery,
 };
-pub use node::{Node, NodeDetail, NodeLabels, NodeOrder, NodeFilter, node_etag};
+pub use node::{Node, NodeDetail, NodeFilter, NodeLabels, NodeOrder, node_etag};
 pub use output::{OutputState, TaskOutput};
 pub use page::{Cursor, PAGE_ITEMS_MAX, Page, PageQuery, page_items};
 pub use rollout::{

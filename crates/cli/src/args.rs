@@ -9,8 +9,8 @@ use clap_complete::Shell;
 use sluice_edge_runtime::args::{CommandArgs, EdgeArgs};
 use sluice_model::pipeline::{parse_duration, parse_size};
 use sluice_model::{
-    CatchUp, ExecutionState, JobName, JobState, NodeName, NodeState, Overlap, Role, RunId, RunState, ScheduleName, StageName,
-    TokenId, check_label_key, check_label_value,
+    CatchUp, ExecutionState, JobName, JobState, NodeName, NodeState, Overlap, Role, RunId,
+    RunState, ScheduleName, StageName, TokenId, check_label_key, check_label_value,
 };
 
 /// Runs WebAssembly stages in data pipelines on fleets of edge machines

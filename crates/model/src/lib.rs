@@ -6,8 +6,8 @@
 mod digest;
 mod ids;
 mod names;
-mod output;
 mod openapi;
+mod output;
 pub mod pipeline;
 mod state;
 mod time;

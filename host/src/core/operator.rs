@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use sluice_api::{
     AuditEntry, AuditQuery, DeployOutcome, DeployReply, DeployRequest, ErrorBody, ErrorCode,
-    Execution, ExecutionFilter, Explain, Job, JobDetail, JobFilter, JobVersion, Node, NodeDetail, NodeFilter, NodeOrder, Page, PageQuery,
-    Rollout, RolloutOrder, Run, RunFilter, RunLaunch, Schedule, ScheduleCreate, ScheduleDetail,
-    ScheduleFilter, ScheduleTick, Status, TaskOutput, TickQuery, Token,
+    Execution, ExecutionFilter, Explain, Job, JobDetail, JobFilter, JobVersion, Node, NodeDetail,
+    NodeFilter, NodeOrder, Page, PageQuery, Rollout, RolloutOrder, Run, RunFilter, RunLaunch,
+    Schedule, ScheduleCreate, ScheduleDetail, ScheduleFilter, ScheduleTick, Status, TaskOutput,
+    TickQuery, Token,
 };
 use sluice_model::pipeline::{
     self, ENDLESS_REPORT, ENDLESS_REPORT_HELP, Kind, Params, Pipeline, PluginRef,

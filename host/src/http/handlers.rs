@@ -11,7 +11,12 @@ use axum::middleware;
 use futures_util::StreamExt as _;
 use sluice_api::{
     ARTIFACT_BYTES_MAX, ArtifactInfo, AuditEntry, AuditQuery, DeployReply, DeployRequest,
-    ErrorBody, ErrorCode, Execution, ExecutionFilter, Explain, Job, JobDetail, JobFilter, JobVersion, LogEvent, Logs, LogsQuery, MISSING_DIGESTS_MAX, MissingArtifacts, MissingReply, Node, NodeDetail, NodeFilter, NodeLabels, NodeOrder, PageQuery, Plugin, RollbackRequest, Rollout, RolloutOrder, Run, RunFilter, RunLaunch, Schedule, ScheduleCreate, ScheduleDetail, ScheduleFilter, ScheduleTick, Status, TaskOutput, TickQuery, Token, TokenCreate, TokenCreated, routes,
+    ErrorBody, ErrorCode, Execution, ExecutionFilter, Explain, Job, JobDetail, JobFilter,
+    JobVersion, LogEvent, Logs, LogsQuery, MISSING_DIGESTS_MAX, MissingArtifacts, MissingReply,
+    Node, NodeDetail, NodeFilter, NodeLabels, NodeOrder, PageQuery, Plugin, RollbackRequest,
+    Rollout, RolloutOrder, Run, RunFilter, RunLaunch, Schedule, ScheduleCreate, ScheduleDetail,
+    ScheduleFilter, ScheduleTick, Status, TaskOutput, TickQuery, Token, TokenCreate, TokenCreated,
+    routes,
 };
 use sluice_model::{Digest, ExecutionId, JobName, NodeName, Role, RunId, ScheduleName, TokenId};
 use tokio_util::io::ReaderStream;
@@ -209,16 +214,25 @@ pub(super) fn table<C: ControlApi>(shared: Shared<C>) -> Table<C> {
             cancel_run::<C>,
         )
         .row(
-            Op::get("run.output", routes::RUN_OUTPUT, Reader).says("What the tasks of a run wrote, task by task."),
+            Op::get("run.output", routes::RUN_OUTPUT, Reader)
+                .says("What the tasks of a run wrote, task by task."),
             run_outputs::<C>,
         )
         .row(
-            Op::get("run.output.task", routes::RUN_TASK_OUTPUT, Reader).streams().says("The bytes that one task wrote."),
+            Op::get("run.output.task", routes::RUN_TASK_OUTPUT, Reader)
+                .streams()
+                .says("The bytes that one task wrote."),
             run_output::<C>,
         )
-        .row(Op::get("run.logs", routes::RUN_LOGS, Reader).says("The newest lines of the logs of a run's tasks."), run_logs::<C>)
         .row(
-            Op::get("run.logs.follow", routes::RUN_LOGS_FOLLOW, Reader).streams().says("The lines of the logs of a run's tasks as they come, until it has ended."),
+            Op::get("run.logs", routes::RUN_LOGS, Reader)
+                .says("The newest lines of the logs of a run's tasks."),
+            run_logs::<C>,
+        )
+        .row(
+            Op::get("run.logs.follow", routes::RUN_LOGS_FOLLOW, Reader)
+                .streams()
+                .says("The lines of the logs of a run's tasks as they come, until it has ended."),
             follow_run_logs::<C>,
         )
         .row(
@@ -226,27 +240,33 @@ pub(super) fn table<C: ControlApi>(shared: Shared<C>) -> Table<C> {
             schedules::<C>,
         )
         .row(
-            Op::post("schedule.create", routes::SCHEDULES, Deployer).says("Creates a schedule that launches a job."),
+            Op::post("schedule.create", routes::SCHEDULES, Deployer)
+                .says("Creates a schedule that launches a job."),
             create_schedule::<C>,
         )
         .row(
-            Op::get("schedule.describe", routes::SCHEDULE, Reader).says("One schedule with its newest ticks."),
+            Op::get("schedule.describe", routes::SCHEDULE, Reader)
+                .says("One schedule with its newest ticks."),
             schedule::<C>,
         )
         .row(
-            Op::delete("schedule.delete", routes::SCHEDULE, Deployer).says("Forgets a schedule; the runs that it launched stay."),
+            Op::delete("schedule.delete", routes::SCHEDULE, Deployer)
+                .says("Forgets a schedule; the runs that it launched stay."),
             delete_schedule::<C>,
         )
         .row(
-            Op::post("schedule.pause", routes::SCHEDULE_PAUSE, Deployer).says("No tick until it is resumed."),
+            Op::post("schedule.pause", routes::SCHEDULE_PAUSE, Deployer)
+                .says("No tick until it is resumed."),
             pause_schedule::<C>,
         )
         .row(
-            Op::post("schedule.resume", routes::SCHEDULE_RESUME, Deployer).says("Goes on from the next tick."),
+            Op::post("schedule.resume", routes::SCHEDULE_RESUME, Deployer)
+                .says("Goes on from the next tick."),
             resume_schedule::<C>,
         )
         .row(
-            Op::get("schedule.history", routes::SCHEDULE_HISTORY, Reader).says("What became of a schedule's ticks, newest first."),
+            Op::get("schedule.history", routes::SCHEDULE_HISTORY, Reader)
+                .says("What became of a schedule's ticks, newest first."),
             ticks::<C>,
         )
         .row(
@@ -471,7 +491,7 @@ async fn follow_run_logs<C: ControlApi>(
     By(control): By<C>,
     Segments(id): Segments<RunId>,
     Filter(query): Filter<LogsQuery>,
-) -> Result<Response, Failure> {
+) -> Result<Lines<LogEvent>, Failure> {
     followed(&control, LogsOf::Run(id), query).await
 }
 

@@ -22,8 +22,8 @@ use super::{
     NodeOrders, NodeRecord, Store, StoreError, TokenRecord, VersionOrigin, VersionRecord,
 };
 
-mod outputs;
 mod lists;
+mod outputs;
 mod rows;
 mod runs;
 mod schedules;
