@@ -2,9 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 use sluice_model::{Attempt, Digest, ExecutionId, JobName, NodeName, TaskState, UnixMs};
+use utoipa::ToSchema;
 
 /// The output of one task of a run, without its bytes: `GET` [`crate::routes::RUN_TASK_OUTPUT`] gives those.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct TaskOutput {
     /// The job.
     pub job: JobName,
@@ -35,7 +36,7 @@ pub struct TaskOutput {
 }
 
 /// Whether an output's bytes can be had.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum OutputState {
     /// Its task has not ended.

@@ -7,6 +7,7 @@ use sluice_model::{
     CatchUp, JobName, NodeName, Overlap, RunId, RunState, ScheduleId, ScheduleName, TickOutcome,
     UnixMs,
 };
+use utoipa::ToSchema;
 
 /// Schedules of one orchestrator, at most: each is looked at by one thread.
 pub const SCHEDULES_MAX: usize = 1_000;
@@ -32,7 +33,7 @@ fn catch_up_default() -> CatchUp {
 }
 
 /// `POST` [`crate::routes::SCHEDULES`]: `cron` or `every`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ScheduleCreate {
     /// Its name.
@@ -66,7 +67,7 @@ pub struct ScheduleCreate {
 }
 
 /// Query of `GET` [`crate::routes::SCHEDULES`].
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ScheduleFilter {
     /// Those that launch this job; it may be deleted.
@@ -75,7 +76,7 @@ pub struct ScheduleFilter {
 }
 
 /// Query of `GET` [`crate::routes::SCHEDULE_HISTORY`].
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TickQuery {
     /// So many of the newest; [`TICKS_SHOWN`] when absent, at most [`TICKS_KEPT`].
@@ -84,7 +85,7 @@ pub struct TickQuery {
 }
 
 /// One schedule.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Schedule {
     /// Its name.
     pub name: ScheduleName,
@@ -127,7 +128,7 @@ pub struct Schedule {
 }
 
 /// The run that a schedule launched last.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ScheduledRun {
     /// It.
     pub id: RunId,
@@ -140,7 +141,7 @@ pub struct ScheduledRun {
 }
 
 /// One tick of a schedule, or several that nothing became of.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ScheduleTick {
     /// Its time, as the cron expression or interval says; of several ticks the newest one's.
     pub scheduled_for: UnixMs,
@@ -159,7 +160,7 @@ pub struct ScheduleTick {
 }
 
 /// The answer of `schedule describe`: a [`Schedule`] and its newest ticks, in one object.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ScheduleDetail {
     /// The schedule.
     #[serde(flatten)]

@@ -5,10 +5,10 @@ use utoipa::openapi::schema::{KnownFormat, Object, ObjectBuilder, Schema, Schema
 use utoipa::{PartialSchema, ToSchema, openapi::RefOr};
 
 use crate::{
-    Attempt, BootCounter, Desired, Digest, ExecutionId, ExecutionState, FailReason, Incarnation,
-    JobId, JobName, JobState, NodeId, NodeName, NodeState, ObservedPhase, OnLost, PendingReason,
-    Revision, Role, RolloutPhase, RunId, RunState, Slot, StageName, TaskState, TokenId, UnixMs,
-    Version,
+    Attempt, BootCounter, CatchUp, Desired, Digest, ExecutionId, ExecutionState, FailReason,
+    Incarnation, JobId, JobName, JobState, NodeId, NodeName, NodeState, ObservedPhase, OnLost,
+    Overlap, PendingReason, Revision, Role, RolloutPhase, RunId, RunState, ScheduleId,
+    ScheduleName, Slot, StageName, TaskState, TickOutcome, TokenId, UnixMs, Version,
 };
 
 /// Names are DNS labels.
@@ -61,9 +61,11 @@ schemas! {
     ExecutionId: id("An execution's id.");
     TokenId: id("A token's public name.");
     RunId: id("A run's id.");
+    ScheduleId: id("A schedule's id.");
     Incarnation: id("One life of an edge's store.");
     NodeName: name("A node's name.");
     JobName: name("A job's name.");
+    ScheduleName: name("A schedule's name.");
     StageName: name("A stage's name.");
     Revision: counter("Counts the changes of one node's set.");
     Version: counter("Counts a job's versions, from 1.");
@@ -83,6 +85,9 @@ macro_rules! spellings {
 }
 
 spellings! {
+    Overlap: "What becomes of a tick while the run of an earlier one is under way.";
+    TickOutcome: "What became of a tick.";
+    CatchUp: "What becomes of the ticks that nobody was there for.";
     Role: "What a token may do; each role may do what those before it may.";
     Desired: "What an assignment orders.";
     ObservedPhase: "What an edge's runtime reports of an execution.";

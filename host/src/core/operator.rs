@@ -14,8 +14,8 @@ use sluice_model::pipeline::{
     self, ENDLESS_REPORT, ENDLESS_REPORT_HELP, Kind, Params, Pipeline, PluginRef,
 };
 use sluice_model::{
-    Desired, Digest, ExecutionId, JobId, JobName, NodeId, NodeName, RunId, ScheduleName, TokenId,
-    UnixMs, Version, World,
+    Digest, ExecutionId, JobId, JobName, NodeId, NodeName, RunId, ScheduleName, TokenId, UnixMs,
+    Version, World,
 };
 use sluice_protocol::{Spec, SpecComponent};
 use sluice_scheduler::mismatch;

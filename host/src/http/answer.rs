@@ -8,14 +8,17 @@ use std::time::Duration;
 use axum::body::{Body as RawBody, Bytes};
 use axum::extract::rejection::BytesRejection;
 use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
-use axum::http::header::{CONTENT_TYPE, ETAG, RETRY_AFTER, WWW_AUTHENTICATE};
+use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE, ETAG, RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::request::Parts;
 use axum::http::{HeaderValue, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use sluice_api::{Cursor, ErrorBody, ErrorCode, Page};
+use sluice_model::Digest;
+use tokio::fs::File;
 use tokio::sync::mpsc::Receiver;
+use tokio_util::io::ReaderStream;
 
 /// A failure as an answer.
 pub(super) struct Failure(pub(super) ErrorBody);
@@ -121,6 +124,34 @@ pub(super) struct Tagged<T> {
 impl<T: Serialize> IntoResponse for Tagged<T> {
     fn into_response(self) -> Response {
         ([(ETAG, self.etag)], axum::Json(self.it)).into_response()
+    }
+}
+
+/// Bytes that are read at once for a download.
+const DOWNLOAD_CHUNK_BYTES: usize = 64 << 10;
+
+/// A file's bytes, with their digest as `ETag`.
+pub(super) struct Download {
+    pub(super) bytes: u64,
+    pub(super) digest: Digest,
+    /// None when there is not one byte.
+    pub(super) file: Option<File>,
+}
+
+impl IntoResponse for Download {
+    fn into_response(self) -> Response {
+        let head = [
+            (CONTENT_TYPE, "application/octet-stream".to_owned()),
+            (CONTENT_LENGTH, self.bytes.to_string()),
+            (ETAG, format!("\"{}\"", self.digest)),
+        ];
+        let body = match self.file {
+            Some(file) => {
+                RawBody::from_stream(ReaderStream::with_capacity(file, DOWNLOAD_CHUNK_BYTES))
+            }
+            None => RawBody::empty(),
+        };
+        (head, body).into_response()
     }
 }
 

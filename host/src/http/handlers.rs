@@ -19,15 +19,14 @@ use sluice_api::{
     routes,
 };
 use sluice_model::{Digest, ExecutionId, JobName, NodeName, Role, RunId, ScheduleName, TokenId};
-use tokio_util::io::ReaderStream;
 
-use super::ControlApi;
 use super::answer::{
-    Body, Created, Document, Failure, Filter, IdempotencyKey, Lines, List, Listing, Reply,
-    Segments, Tagged, no_method, no_route,
+    Body, Created, Document, Download, Failure, Filter, IdempotencyKey, Lines, List, Listing,
+    Reply, Segments, Tagged, no_method, no_route,
 };
 use super::auth::{AdminTokenHash, Doors, require_token};
 use super::table::{By, Operation, Shared, Table};
+use super::{ControlApi, OutputBytes};
 use crate::artifacts::{ArtifactError, Artifacts};
 use crate::core::LogsOf;
 
@@ -36,9 +35,6 @@ pub(super) const BODY_BYTES_MAX: usize = 2 << 20;
 
 /// A reader that follows logs gets a blank line when nothing came for this long: silence would end the connection.
 const FOLLOW_SILENCE_MAX: Duration = Duration::from_secs(15);
-
-/// Bytes of an output that are read at once.
-const OUTPUT_CHUNK_BYTES: usize = 64 * 1024;
 
 /// Longest silence within an upload.
 const UPLOAD_SILENCE_MAX: Duration = Duration::from_secs(30);
@@ -576,18 +572,17 @@ async fn run_outputs<C: ControlApi>(
 async fn run_output<C: ControlApi>(
     By(control): By<C>,
     Segments((id, job, node)): Segments<(RunId, JobName, NodeName)>,
-) -> Result<Response, Failure> {
-    let output = control.run_output(id, job, node).await?;
-    let head = [
-        (CONTENT_TYPE, "application/octet-stream".to_owned()),
-        (CONTENT_LENGTH, output.bytes.to_string()),
-        (ETAG, format!("\"{}\"", output.digest)),
-    ];
-    let body = match output.file {
-        Some(file) => RawBody::from_stream(ReaderStream::with_capacity(file, OUTPUT_CHUNK_BYTES)),
-        None => RawBody::empty(),
-    };
-    Ok((head, body).into_response())
+) -> Result<Download, Failure> {
+    let OutputBytes {
+        bytes,
+        digest,
+        file,
+    } = control.run_output(id, job, node).await?;
+    Ok(Download {
+        bytes,
+        digest,
+        file,
+    })
 }
 
 async fn cancel_run<C: ControlApi>(
@@ -600,9 +595,8 @@ async fn cancel_run<C: ControlApi>(
 async fn create_schedule<C: ControlApi>(
     By(control): By<C>,
     Body(create): Body<ScheduleCreate>,
-) -> Result<(StatusCode, axum::Json<Schedule>), Failure> {
-    let schedule = control.create_schedule(create).await?;
-    Ok((StatusCode::CREATED, axum::Json(schedule)))
+) -> Result<Created<Schedule>, Failure> {
+    Ok(Created(control.create_schedule(create).await?))
 }
 
 async fn schedules<C: ControlApi>(

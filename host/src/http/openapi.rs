@@ -24,7 +24,8 @@ use utoipa::openapi::path::{
 };
 use utoipa::openapi::request_body::{RequestBody, RequestBodyBuilder};
 use utoipa::openapi::schema::{
-    AdditionalProperties, ArrayBuilder, ObjectBuilder, OneOfBuilder, Schema, Type,
+    AdditionalProperties, ArrayBuilder, KnownFormat, ObjectBuilder, OneOfBuilder, Schema,
+    SchemaFormat, Type,
 };
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme};
 use utoipa::openapi::{
@@ -34,7 +35,8 @@ use utoipa::openapi::{
 use utoipa::{PartialSchema as _, ToSchema};
 
 use super::answer::{
-    Body, Created, Document, Failure, Filter, IdempotencyKey, Lines, List, Segments, Tagged,
+    Body, Created, Document, Download, Failure, Filter, IdempotencyKey, Lines, List, Segments,
+    Tagged,
 };
 use super::table::{By, Effect, Operation, Shared};
 
@@ -228,9 +230,18 @@ parts!(
     sluice_model::JobName,
     sluice_model::NodeName,
     sluice_model::RunId,
+    sluice_model::ScheduleName,
     sluice_model::TokenId,
     sluice_api::RolloutOrder,
 );
+
+impl<A: Parts, B: Parts, C: Parts> Parts for (A, B, C) {
+    fn describe(contract: &mut Contract) {
+        A::describe(contract);
+        B::describe(contract);
+        C::describe(contract);
+    }
+}
 
 impl<A: Parts, B: Parts> Parts for (A, B) {
     fn describe(contract: &mut Contract) {
@@ -316,6 +327,20 @@ impl<T: ToSchema> Success for Lines<T> {
         let schema = contract.schema::<T>();
         let what = "Objects of this form, one a line, as they come.";
         (200, answer(what, "application/x-ndjson", schema).build())
+    }
+}
+
+impl Success for Download {
+    fn describe(_: &mut Contract) -> (u16, Response) {
+        let bytes = ObjectBuilder::new()
+            .schema_type(Type::String)
+            .format(Some(SchemaFormat::KnownFormat(KnownFormat::Binary)));
+        let etag = HeaderBuilder::new()
+            .schema(ObjectBuilder::new().schema_type(Type::String))
+            .description(Some("The digest of the bytes."))
+            .build();
+        let response = answer("The bytes.", "application/octet-stream", bytes.into());
+        (200, response.header("ETag", etag).build())
     }
 }
 

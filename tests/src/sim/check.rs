@@ -523,7 +523,7 @@ impl World {
     /// I5.
     pub(super) fn check_look(&mut self, reply: &Reply) {
         if let Reply::Runs(runs) = reply {
-            Self::check_runs_told(runs);
+            Self::check_runs_told(&runs.items);
             return;
         }
         let executions: &[Execution] = match reply {

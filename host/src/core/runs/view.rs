@@ -10,7 +10,7 @@ use super::super::Core;
 use super::super::operator::{Called, Reply};
 use super::no_run;
 use super::place::{Lacks, Look};
-use crate::store::{JobRecord, RunRecord, RunsOf, Store, StoreError, TaskPhase, TaskRecord};
+use crate::store::{JobRecord, RunRecord, Store, StoreError, TaskPhase, TaskRecord};
 
 /// Different reasons to wait that one line tells.
 const REASONS_MAX: usize = 3;

@@ -86,6 +86,7 @@ impl Machine {
             dead_letters: 0,
             running_version: None,
             at: UnixMs(1),
+            output: None,
         };
         let body = report.encode();
         let hash = RowHash::of(&body);
