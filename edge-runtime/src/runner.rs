@@ -41,7 +41,6 @@ pub use sluice_connectors::{AllowedCommands, AllowedPaths};
 pub use counters::Counters;
 pub(crate) use counters::{ERROR_KINDS, Metered, Tally};
 pub use dead_letters::{DeadLetterLine, dead_letters_tail};
-pub use kept::OUTPUT_BYTES_MAX;
 pub(crate) use kept::path as output_path;
 pub use local::run_local;
 pub use log::{LogLevel, LogLine, log_tail};

@@ -438,7 +438,7 @@ impl<S: Store> Core<S> {
             Ok(()) => step.out,
             Err(StoreError::Full) => {
                 self.store.rollback();
-                self.schedules.look();
+                self.forget();
                 self.handle_no_room(&concerned, &mut step);
                 step.out
             }
@@ -541,6 +541,7 @@ impl<S: Store> Core<S> {
                 });
                 warn!(event = "store.failed", %error, "one step was undone");
                 count(&self.tally.store_failures);
+                self.forget();
                 if let Some(conn) = conn {
                     self.drop_session(conn, step.now);
                     step.out.push(Output::Close {
@@ -641,7 +642,7 @@ impl<S: Store> Core<S> {
         }
         self.evaluate_due_rollouts(step)?;
         self.tend_runs(swept, step)?;
-        self.tend_schedules(swept, step)?;
+        self.tend_schedules(swept, step.now.unix)?;
         Ok(Handled::Keep)
     }
 
@@ -715,7 +716,7 @@ impl<S: Store> Core<S> {
     /// After a failed commit: memory follows the disk, so every session starts anew and every question is refused.
     fn start_over(&mut self, asked: &[RequestId], error: &StoreError, now: Now) -> Vec<Output> {
         let mut out = Vec::new();
-        self.schedules.look();
+        self.forget();
         for absent in self.absent.values_mut() {
             absent.lost = false;
         }

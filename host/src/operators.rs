@@ -180,9 +180,11 @@ impl ControlApi for Operators {
 
     async fn run_output(&self, id: RunId, job: JobName, node: NodeName) -> Answer<OutputBytes> {
         let outputs = self.run_outputs(id).await?;
+        // One that never ran keeps the node of its last try; what is here goes before it.
         let found = outputs
             .into_iter()
-            .find(|output| output.job == job && output.node.as_ref() == Some(&node));
+            .filter(|output| output.job == job && output.node.as_ref() == Some(&node))
+            .min_by_key(|output| output.state != OutputState::Held);
         let Some(output) = found else {
             let message = format!("run {id} has no task of {job} on {node}");
             return Err(ErrorBody::new(ErrorCode::NotFound, message)

@@ -7,10 +7,16 @@ use std::time::Duration;
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum, ValueHint};
 use clap_complete::Shell;
 use sluice_edge_runtime::args::{CommandArgs, EdgeArgs};
-use sluice_model::pipeline::{parse_duration, parse_size};
 use sluice_model::{
     CatchUp, ExecutionState, JobName, JobState, NodeName, NodeState, Overlap, Role, RunId,
-    RunState, ScheduleName, StageName, TokenId, check_label_key, check_label_value,
+    RunState, ScheduleName, StageName, TokenId,
+};
+
+mod values;
+
+pub(crate) use values::LabelChange;
+use values::{
+    catch_up, duration_text, job_and_node, overlap, param, pool, positive_duration, role, size,
 };
 
 /// Runs WebAssembly stages in data pipelines on fleets of edge machines
@@ -701,33 +707,6 @@ pub(crate) enum NodeCommand {
     },
 }
 
-/// `K=V` or `K-`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum LabelChange {
-    /// Set it.
-    Set(String, String),
-    /// Take it away.
-    Remove(String),
-}
-
-impl std::str::FromStr for LabelChange {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let key_problem = |error| format!("a label's key {error}");
-        if let Some((key, value)) = text.split_once('=') {
-            check_label_key(key).map_err(key_problem)?;
-            check_label_value(value).map_err(|error| format!("a label's value {error}"))?;
-            Ok(Self::Set(key.to_owned(), value.to_owned()))
-        } else if let Some(key) = text.strip_suffix('-') {
-            check_label_key(key).map_err(key_problem)?;
-            Ok(Self::Remove(key.to_owned()))
-        } else {
-            Err("write K=V to set a label, K- to take it away".to_owned())
-        }
-    }
-}
-
 #[derive(Debug, ClapArgs)]
 pub(crate) struct LogsArgs {
     /// The job
@@ -793,65 +772,6 @@ pub(crate) enum PipelineCommand {
         #[command(flatten)]
         commands: CommandArgs,
     },
-}
-
-fn role(text: &str) -> Result<Role, String> {
-    text.parse()
-        .map_err(|_| "one of reader, deployer, admin".to_owned())
-}
-
-fn job_and_node(text: &str) -> Result<(JobName, NodeName), String> {
-    let (job, node) = text
-        .split_once('/')
-        .ok_or_else(|| "write JOB/NODE".to_owned())?;
-    let job = job.parse().map_err(|rule| format!("a job's name {rule}"))?;
-    let node = node
-        .parse()
-        .map_err(|rule| format!("a node's name {rule}"))?;
-    Ok((job, node))
-}
-
-fn overlap(text: &str) -> Result<Overlap, String> {
-    text.parse()
-        .map_err(|_| "one of allow, skip, queue, cancel-previous".to_owned())
-}
-
-fn catch_up(text: &str) -> Result<CatchUp, String> {
-    text.parse().map_err(|_| "one of one, all, skip".to_owned())
-}
-
-/// A duration, checked and sent as it was written.
-fn duration_text(text: &str) -> Result<String, String> {
-    positive_duration(text).map(|_| text.to_owned())
-}
-
-fn param(text: &str) -> Result<(String, String), String> {
-    match text.split_once('=') {
-        Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
-        _ => Err("write NAME=VALUE".to_owned()),
-    }
-}
-
-fn pool(text: &str) -> Result<(String, u32), String> {
-    let wrong = || "write NAME=SIZE, such as gpu=2".to_owned();
-    let (name, size) = text.split_once('=').ok_or_else(wrong)?;
-    let name: StageName = name
-        .parse()
-        .map_err(|rule| format!("a pool's name {rule}"))?;
-    let size = size.parse().ok().filter(|size| *size > 0);
-    Ok((name.to_string(), size.ok_or_else(wrong)?))
-}
-
-fn size(text: &str) -> Result<u64, String> {
-    parse_size(text).map_err(|error| error.to_string())
-}
-
-fn positive_duration(text: &str) -> Result<Duration, String> {
-    match parse_duration(text) {
-        Ok(Duration::ZERO) => Err("must be more than 0".to_owned()),
-        Ok(duration) => Ok(duration),
-        Err(error) => Err(error.to_string()),
-    }
 }
 
 #[cfg(test)]

@@ -22,7 +22,7 @@ pub use names::{
     CommandName, JobName, Labels, NameError, NodeName, ScheduleName, StageName, check_label_key,
     check_label_value,
 };
-pub use output::OutputFacts;
+pub use output::{OUTPUT_BYTES_MAX, OutputFacts};
 pub use state::{
     CatchUp, Desired, ExecutionState, FailReason, JobState, NextAction, NodeState, ObservedPhase,
     OnLost, Overlap, PendingReason, Role, RolloutPhase, RunState, TaskState, TickOutcome,

@@ -4,6 +4,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::Digest;
 
+/// Most bytes of one task's output: a report, or what a filter left of a large log. A node keeps those of some tries.
+pub const OUTPUT_BYTES_MAX: u64 = 16 * 1024 * 1024;
+
 /// The size and content of a task's output, known when its execution has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OutputFacts {

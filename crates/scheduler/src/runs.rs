@@ -253,6 +253,10 @@ pub fn judge(task: &ActiveTask) -> Verdict {
     if let Some(live) = &task.live
         && live.phase == ObservedPhase::Quarantined
     {
+        // Said before it heard of being stopped.
+        if let Some(stopping) = task.stopping.filter(|it| *it != Stopping::Drained) {
+            return stopped(stopping);
+        }
         if task.idempotent && task.attempt <= u64::from(task.retries) {
             return again(retry_delay(task.attempt), live.reason.clone());
         }

@@ -13,9 +13,6 @@ use sluice_model::OutputFacts;
 use super::checkpoint::{Checkpoint, CheckpointError};
 use crate::artifacts::hash_file;
 
-/// Most bytes of one task's output: a report, or what a filter left of a large log. A node keeps those of some tries.
-pub const OUTPUT_BYTES_MAX: u64 = 16 * 1024 * 1024;
-
 const FILE: &str = "output";
 
 /// Where an execution's output is.

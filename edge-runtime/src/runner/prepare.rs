@@ -61,7 +61,7 @@ pub fn prepare(
         Some(console) => StdoutTarget::Stream(Arc::clone(&console.stdout)),
         None if plan.pipeline.batch.is_some() => StdoutTarget::Kept {
             path: kept::path(&plan.state_dir),
-            bytes_max: kept::OUTPUT_BYTES_MAX,
+            bytes_max: sluice_model::OUTPUT_BYTES_MAX,
             log: Arc::new(log.clone()),
         },
         None => StdoutTarget::Log(Arc::new(log.clone())),

@@ -112,8 +112,9 @@ async fn live(
         log,
         log_writer,
     } = prepared;
-    let resumes = input.resumes();
     let keeps_output = matches!(stdout, StdoutTarget::Kept { .. });
+    // Where a stage reports, everything starts over: no harm only where what was written is taken back.
+    let resumes = input.resumes() && (!reports || keeps_output);
     let log_done = CancellationToken::new();
     let logging = tokio::spawn(log_writer.run(log_done.clone()));
 

@@ -84,6 +84,14 @@ impl<S: Store> Core<S> {
         }
     }
 
+    /// Something was undone: what memory takes for done is looked up again.
+    pub(super) fn forget(&mut self) {
+        self.runs_open = true;
+        self.runs_due = true;
+        self.placing = super::runs::place::Placing::default();
+        self.schedules.look();
+    }
+
     /// Tells those whose reports found no room to wait: no ack comes, and that is no silence.
     fn tell_no_room(&mut self, step: &mut Step) {
         for &conn in self.live.values() {

@@ -9,7 +9,8 @@ use std::sync::atomic::Ordering;
 use sluice_api::{ErrorBody, OutputState, TaskOutput};
 use sluice_model::pipeline::Output as OutputKind;
 use sluice_model::{
-    Desired, ExecutionId, JobId, NodeId, NodeName, OutputFacts, RunId, Slot, TaskState, UnixMs,
+    Desired, ExecutionId, JobId, NodeId, NodeName, OUTPUT_BYTES_MAX, OutputFacts, RunId, Slot,
+    TaskState, UnixMs,
 };
 use sluice_protocol::ObservedRow;
 use tracing::{info, warn};
@@ -124,7 +125,13 @@ impl<S: Store> Core<S> {
             run: task.run,
             node: execution.node,
             facts,
-            held: OutputWhere::Lacking,
+            held: if facts.bytes > OUTPUT_BYTES_MAX {
+                OutputWhere::Gone {
+                    reason: "its edge says that it is larger than an output may be".to_owned(),
+                }
+            } else {
+                OutputWhere::Lacking
+            },
             at: step.now.unix,
         })?;
         count(&self.tally.outputs_noted);
@@ -133,9 +140,6 @@ impl<S: Store> Core<S> {
 
     fn lacking_outputs(&mut self) -> Result<Vec<OutputTarget>, StoreError> {
         let lacking = self.store.lacking_outputs(OFFERED_MAX)?;
-        self.tally
-            .outputs_lacking
-            .store(!lacking.is_empty(), Ordering::Relaxed);
         let targets = lacking.into_iter().filter_map(|output| {
             let conn = self.live.get(&output.node).copied()?;
             Some(OutputTarget {
@@ -145,7 +149,12 @@ impl<S: Store> Core<S> {
                 facts: output.facts,
             })
         });
-        Ok(targets.collect())
+        let targets: Vec<OutputTarget> = targets.collect();
+        // Those of nodes that are away are looked for when one comes back.
+        self.tally
+            .outputs_lacking
+            .store(!targets.is_empty(), Ordering::Relaxed);
+        Ok(targets)
     }
 
     /// An output came, or will not: what waited for it with being purged need not any more.
@@ -272,7 +281,7 @@ impl<S: Store> Core<S> {
         let writes = pipeline.is_none_or(|it| matches!(it.output, OutputKind::Stdout(_)));
         Ok(if writes {
             format!(
-                "{node} has told of none: it wrote nothing, or {node} has not reported how it ended"
+                "{node} has told of none: it wrote nothing, could not read it back (its log says so), or has not reported how it ended"
             )
         } else {
             "its pipeline has no [output.stdout]".to_owned()

@@ -200,7 +200,10 @@ impl<S: Store> Core<S> {
         };
         let name = &job.name;
         let mut spec = self.spec_of(job.spec)?;
-        let pipeline = self.pipeline_of(job.spec)?;
+        let Some(pipeline) = self.readable_pipeline(job.spec)? else {
+            let message = format!("this program cannot read the pipeline of {name} any more");
+            return refused(ErrorCode::Conflict, message, "deploy it again".to_owned());
+        };
         let (Kind::Batch { count }, Some(batch)) = (pipeline.kind, &pipeline.batch) else {
             let message = format!("{name} is no batch job: it runs as long as it is deployed");
             let help = "write `kind = \"batch\"` in its pipeline and deploy it".to_owned();
@@ -467,7 +470,8 @@ impl<S: Store> Core<S> {
             }
         }
         self.runs_open = self.store.open_tasks()? > 0;
-        self.runs_due |= self.runs_open;
+        // What is being looked at goes on by itself: to begin anew with every round of it would never end.
+        self.runs_due |= self.runs_open && !self.placing.is_under_way();
         Ok(())
     }
 

@@ -46,6 +46,8 @@ pub(super) struct Watched {
     has_queue: bool,
     /// It was looked up whether they do.
     was_looked_at: bool,
+    /// Time passed since they were looked at.
+    queue_due: bool,
 }
 
 impl Watched {
@@ -188,7 +190,11 @@ impl<S: Store> Core<S> {
     pub(super) fn evaluate_schedules(&mut self, step: &mut Step) -> Result<(), StoreError> {
         let now = step.now.unix;
         // What is decided is written: on a full disk it waits.
-        if self.full || self.schedules.next.is_some_and(|next| next > now) {
+        if self.full {
+            return Ok(());
+        }
+        self.launch_queued(step)?;
+        if self.schedules.next.is_some_and(|next| next > now) {
             return Ok(());
         }
         let (mut evaluated, mut launched) = (0, 0);
@@ -344,6 +350,18 @@ impl<S: Store> Core<S> {
             name: record.name.clone(),
             nominal,
         };
+        // A clock that was ahead can have launched it, so long ago that the tick is forgotten; the run is not.
+        if let Some(run) = self.store.run_of_tick(record.id, nominal)? {
+            let tick = TickRecord {
+                run: Some(run),
+                ..decided(nominal, TickOutcome::Launched, None, now)
+            };
+            match ticked {
+                Ticked::Now => self.store.put_tick(record.id, &tick)?,
+                Ticked::Before => self.store.decide_queued(record.id, &tick)?,
+            };
+            return Ok(false);
+        }
         let request = Digest::of(&serde_json::to_vec(&launch).expect("a launch is always JSON"));
         let mut tick = decided(nominal, TickOutcome::Launched, None, now);
         let prepared: Option<(RunRecord, Vec<TaskRecord>)> =
@@ -400,20 +418,25 @@ impl<S: Store> Core<S> {
         );
     }
 
-    /// Time passed: ticks that wait are launched when nothing of their schedule is under way, and a clock that was set
-    /// back far is followed.
-    pub(super) fn tend_schedules(
-        &mut self,
-        swept: bool,
-        step: &mut Step,
-    ) -> Result<(), StoreError> {
+    /// Time passed: ticks that wait are due to be looked at, and a clock that was set back is followed.
+    pub(super) fn tend_schedules(&mut self, swept: bool, now: UnixMs) -> Result<(), StoreError> {
         if swept {
-            self.follow_clock(step.now.unix)?;
+            self.follow_clock(now)?;
         }
-        if self.schedules.was_looked_at && !self.schedules.has_queue {
+        self.schedules.queue_due = self.schedules.has_queue || !self.schedules.was_looked_at;
+        Ok(())
+    }
+
+    /// Launches the ticks that wait and behind whose schedule nothing is under way.
+    fn launch_queued(&mut self, step: &mut Step) -> Result<(), StoreError> {
+        if !std::mem::take(&mut self.schedules.queue_due) {
             return Ok(());
         }
-        let waiting = self.store.schedules_with_queue()?;
+        let mut waiting = Vec::new();
+        self.guarded(step, None, None, |core, _| {
+            waiting = core.store.schedules_with_queue()?;
+            Ok(Handled::Keep)
+        })?;
         self.schedules.has_queue = !waiting.is_empty();
         self.schedules.was_looked_at = true;
         let mut launched = 0;
@@ -422,14 +445,18 @@ impl<S: Store> Core<S> {
                 step.out.push(Output::Again);
                 break;
             }
-            if !self.store.open_runs(record.id)?.is_empty() {
-                continue;
-            }
-            let oldest = self.store.queued_ticks(record.id)?.into_iter().next();
-            if let Some(nominal) = oldest {
-                let done = self.launch_tick(&record, nominal, &[], Ticked::Before, step)?;
-                launched += usize::from(done);
-            }
+            // Each alone: one that cannot be launched holds up no other.
+            self.guarded(step, None, None, |core, step| {
+                if !core.store.open_runs(record.id)?.is_empty() {
+                    return Ok(Handled::Keep);
+                }
+                let oldest = core.store.queued_ticks(record.id)?.into_iter().next();
+                if let Some(nominal) = oldest {
+                    let done = core.launch_tick(&record, nominal, &[], Ticked::Before, step)?;
+                    launched += usize::from(done);
+                }
+                Ok(Handled::Keep)
+            })?;
         }
         Ok(())
     }

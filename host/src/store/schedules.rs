@@ -131,6 +131,12 @@ pub trait ScheduleStore {
         schedule: ScheduleId,
         tick: &TickRecord,
     ) -> Result<bool, StoreError>;
+    /// The run that a tick launched, though the tick be forgotten.
+    fn run_of_tick(
+        &mut self,
+        schedule: ScheduleId,
+        nominal: UnixMs,
+    ) -> Result<Option<RunId>, StoreError>;
     /// A schedule's runs that have not ended, the oldest first.
     fn open_runs(&mut self, schedule: ScheduleId) -> Result<Vec<RunId>, StoreError>;
     /// The nominal times of a schedule's ticks that wait, the oldest first.

@@ -256,7 +256,8 @@ impl SqliteStore {
             "forget specs that nothing names",
             "DELETE FROM spec WHERE digest NOT IN (SELECT spec FROM job_version)
                 AND digest NOT IN (SELECT spec FROM execution) AND digest NOT IN (SELECT spec FROM job)
-                AND digest NOT IN (SELECT spec FROM task WHERE phase <> 'ended')
+                AND digest NOT IN (SELECT spec FROM task WHERE phase = 'waiting' UNION ALL
+                    SELECT spec FROM task WHERE phase = 'later' UNION ALL SELECT spec FROM task WHERE phase = 'active')
                 AND digest NOT IN (SELECT good_spec FROM rollout WHERE good_spec IS NOT NULL)",
             [],
         )?;

@@ -415,7 +415,11 @@ fn what_only_the_good_version_wants_is_started_while_the_new_one_is_tried() {
     ] {
         let mut joined = world(good, new, node(1, "b"));
         let changes = plan(&joined);
-        assert_eq!(changes.changes, std::slice::from_ref(&created), "{good:?} -> {new:?}");
+        assert_eq!(
+            changes.changes,
+            std::slice::from_ref(&created),
+            "{good:?} -> {new:?}"
+        );
         apply(&mut joined, &changes);
         let turn = joined.job.turn.as_mut().expect("it is open");
         turn.stays = joined.executions.iter().map(|it| it.id).collect();

@@ -187,6 +187,19 @@ fn a_stop_ends_when_the_edge_has_stopped_or_is_away() {
 }
 
 #[test]
+fn a_crash_loop_that_was_called_off_is_not_begun_anew() {
+    let mut task = active();
+    (task.idempotent, task.retries) = (true, 3);
+    task.live = said(ObservedPhase::Quarantined, None);
+    assert!(matches!(judge(&task), Verdict::Again { .. }));
+    task.stopping = Some(Stopping::Cancelled);
+    assert_eq!(
+        state(&task),
+        Some((TaskState::Cancelled, Some(FailReason::Cancelled)))
+    );
+}
+
+#[test]
 fn what_is_forgotten_never_stays_active() {
     for on_lost in [OnLost::Wait, OnLost::Fail, OnLost::Replace] {
         for idempotent in [false, true] {

@@ -308,7 +308,9 @@ impl RunStore for SqliteStore {
     fn nodes_taken(&mut self, run: RunId, job: JobId) -> Result<BTreeSet<NodeId>, StoreError> {
         let nodes = self.all(
             "look for the nodes of a run",
-            "SELECT node FROM task WHERE run = ?1 AND job = ?2 AND phase IN ('active', 'ended') AND node IS NOT NULL",
+            // A run's tasks are bounded; those that a job ever had are not.
+            "SELECT node FROM task INDEXED BY task_run
+             WHERE run = ?1 AND job = ?2 AND phase IN ('active', 'ended') AND node IS NOT NULL",
             params![blob(run.to_bytes()), blob(job.to_bytes())],
             |row| bytes(row, 0, "a node id", NodeId::from_slice),
         )?;
@@ -380,7 +382,7 @@ impl RunStore for SqliteStore {
             "UPDATE task SET phase = 'active', attempt = attempt + 1, fence = fence + 1, claimed_by = ?2,
                 claimed_until = ?3, node = ?4, node_name = ?5, execution = ?6, exposed = ?7, wiped = 0, stopping = NULL,
                 deadline = ?8, started_at = coalesce(started_at, ?9), reason = ''
-             WHERE seq = ?1 AND phase = 'waiting' AND not_before <= ?9
+             WHERE seq = ?1 AND phase = 'waiting'
                 AND (SELECT count(*) FROM task INDEXED BY task_active WHERE phase = 'active') < ?10
                 AND (SELECT count(*) FROM task INDEXED BY task_active WHERE phase = 'active' AND node = ?4) < ?11
                 AND (concurrency IS NULL

@@ -232,6 +232,19 @@ impl ScheduleStore for SqliteStore {
         Ok(done == 1)
     }
 
+    fn run_of_tick(
+        &mut self,
+        schedule: ScheduleId,
+        nominal: UnixMs,
+    ) -> Result<Option<RunId>, StoreError> {
+        self.one(
+            "look for a tick's run",
+            "SELECT id FROM run WHERE schedule = ?1 AND nominal = ?2",
+            params![blob(schedule.to_bytes()), nominal.0],
+            |row| bytes(row, 0, "a run id", RunId::from_slice),
+        )
+    }
+
     fn open_runs(&mut self, schedule: ScheduleId) -> Result<Vec<RunId>, StoreError> {
         let id = blob(schedule.to_bytes());
         // Seen once to have ended, a run is not looked at again.

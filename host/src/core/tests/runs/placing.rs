@@ -601,3 +601,24 @@ fn a_long_queue_is_not_read_to_place_one_task() {
         "{many} steps for a long queue, {few} for a short one"
     );
 }
+
+#[test]
+fn looking_at_many_that_cannot_go_comes_to_an_end() {
+    let mut world = calm(TaskLimits::default());
+    for job in 0..260 {
+        let name = format!("j{job}");
+        world.deploy(&batch(&name, "[select]\nsite = \"nowhere\"\n"));
+        world.launch(&[&name]);
+    }
+    world.pass(Duration::from_secs(1));
+    // Each round asks for the next one at once, until everything was evaluated and looked at.
+    let mut rounds = 0;
+    loop {
+        let outputs = world.core.handle(vec![Input::Tick], world.now);
+        if !outputs.iter().any(|it| matches!(it, Output::Again)) {
+            break;
+        }
+        rounds += 1;
+        assert!(rounds < 100, "it goes on for ever");
+    }
+}
