@@ -84,7 +84,7 @@ struct Followed {
     tail: u32,
     /// A task reads it.
     reading: bool,
-    /// What the reader was told of its absence.
+    /// What the reader was told of its absence, until lines come again.
     absent: Option<String>,
     /// Not asked before.
     pause_until: Instant,
@@ -96,6 +96,8 @@ struct Ended {
     from: Option<u64>,
     why: String,
     refused: bool,
+    /// Something came, so that an absence before is over.
+    answered: bool,
 }
 
 impl Follow {
@@ -219,17 +221,16 @@ impl Follow {
                 Some(_) if full => "more executions than 256 are not followed at once",
                 Some(conn) => {
                     it.reading = true;
-                    if it.absent.take().is_some() {
-                        let node = it.node.clone();
-                        events.push(LogEvent::Back { node });
-                    }
                     let request = self.request(&target, it);
-                    let (open, to) = (self.open.clone(), to.clone());
-                    tasks.spawn(async move { read(open, conn, target, request, to).await });
+                    let (open, to, back) = (self.open.clone(), to.clone(), it.absent.is_some());
+                    tasks.spawn(async move { read(open, conn, target, request, back, to).await });
                     continue;
                 }
             };
-            events.extend(it.tell_absent(why.to_owned()));
+            // Who was told how its lines ended hears no second time that none come.
+            if it.absent.is_none() {
+                events.extend(it.tell_absent(why.to_owned()));
+            }
             if full {
                 followed.remove(&target.execution);
             }
@@ -266,18 +267,23 @@ fn note_end(followed: &mut BTreeMap<ExecutionId, Followed>, ended: Ended) -> Opt
     let it = followed.get_mut(&ended.execution)?;
     it.reading = false;
     it.from = ended.from;
+    if ended.answered {
+        it.absent = None;
+    }
     if ended.refused {
         it.pause_until = Instant::now() + REFUSED_PAUSE;
     }
     it.tell_absent(ended.why)
 }
 
-/// Reads one execution's log until its stream ends.
+/// Reads one execution's log until its stream ends. `back`: the reader was told that nothing comes, and hears when
+/// something does.
 async fn read(
     open: OpenSessions,
     conn: ConnId,
     target: LogTarget,
     request: LogRequest,
+    back: bool,
     to: mpsc::Sender<Vec<LogEvent>>,
 ) -> Ended {
     let mut ended = Ended {
@@ -285,6 +291,7 @@ async fn read(
         from: request.from,
         why: String::new(),
         refused: false,
+        answered: false,
     };
     let mut replies = match open.follow(conn, request).await {
         Ok(replies) => replies,
@@ -307,7 +314,12 @@ async fn read(
             return Ended { why, ..ended };
         }
         let next = reply.next;
-        let events = events_of(&target, reply);
+        let mut events = events_of(&target, reply);
+        if back && !ended.answered {
+            let node = target.node.clone();
+            events.insert(0, LogEvent::Back { node });
+        }
+        ended.answered = true;
         if !events.is_empty() && to.send(events).await.is_err() {
             return ended;
         }
@@ -369,6 +381,7 @@ mod tests {
             from,
             why: "the session is over".to_owned(),
             refused: false,
+            answered: false,
         };
         let told = note_end(&mut all, ended(Some(12)));
         let node: NodeName = "e1".parse().unwrap();
@@ -378,20 +391,31 @@ mod tests {
         let it = &all[&execution];
         assert_eq!((it.from, it.reading), (Some(12), false));
         assert!(it.pause_until <= Instant::now(), "asked again at once");
+        // Lines came in between: the next absence is news.
+        let answered = Ended {
+            answered: true,
+            ..ended(Some(20))
+        };
+        assert!(note_end(&mut all, answered).is_some());
     }
 
     #[tokio::test]
     async fn an_edge_that_refuses_is_left_alone_for_a_while() {
         let execution = ExecutionId::from_random([7; 16]);
         let mut all = BTreeMap::from([(execution, followed())]);
-        let refused = Ended {
+        let refused = || Ended {
             execution,
             from: None,
             why: "6 are followed already".to_owned(),
             refused: true,
+            answered: false,
         };
-        assert!(note_end(&mut all, refused).is_some());
+        assert!(note_end(&mut all, refused()).is_some());
         assert!(all[&execution].pause_until > Instant::now());
+        // However often it is asked and refuses, its reader hears of it once.
+        for _ in 0..3 {
+            assert_eq!(note_end(&mut all, refused()), None);
+        }
     }
 
     #[test]

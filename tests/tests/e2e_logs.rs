@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use sluice_api::{LogEvent, LogLevel, LogLine};
 use sluice_tests::e2e::pipelines::{PipelineText, plugin};
@@ -82,6 +83,17 @@ impl Follower {
             wait::check(said.contains(text), || said.clone())
         });
     }
+}
+
+/// What `sluice logs ticks` prints with these options, too.
+fn logged(cluster: &Cluster, more: &[&str]) -> Vec<LogLine> {
+    let args = ["logs", "ticks", "--tail", "10000", "--output", "json"];
+    cluster.sluice(&[&args, more].concat()).json()
+}
+
+fn now_ms() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+    i64::try_from(since.as_millis()).unwrap()
 }
 
 fn assert_every_number_once(numbers: &[u64]) {
@@ -186,19 +198,22 @@ fn stages_ages_and_nodes_choose_lines_and_one_too_many_is_refused() {
     cluster.wait_job_running("ticks", 1);
     let of_stage = Follower::start(&cluster, "of-stage", &["ticks", "--stage", "talker"]);
     let lines = wait::until("lines of the stage", || {
-        let events = of_stage.events();
-        if events.is_empty() {
-            Err(String::new())
-        } else {
-            Ok(events)
-        }
+        let lines = of_stage.lines("e1");
+        wait::check(lines.len() >= 5, || format!("{lines:?}")).map(|()| lines)
     });
-    for event in lines {
-        let LogEvent::Line(line) = event else {
-            continue;
-        };
-        assert_eq!(line.stage.unwrap().as_str(), "talker");
-    }
+    let talks = |line: &LogLine| {
+        line.stage
+            .as_ref()
+            .is_some_and(|it| it.as_str() == "talker")
+    };
+    assert!(lines.iter().all(talks), "{lines:?}");
+    let (all, of_stage) = (
+        logged(&cluster, &[]),
+        logged(&cluster, &["--stage", "talker"]),
+    );
+    assert!(all.iter().any(|line| !talks(line)), "{all:?}");
+    assert!(of_stage.len() >= 5 && of_stage.iter().all(talks));
+    assert!(logged(&cluster, &["--stage", "nobody"]).is_empty());
     // A trap is told with where it happened.
     let poison = PipelineText::steady("traps").template("100ms", 0, "poison ${seq}");
     cluster.deploy(
@@ -217,9 +232,26 @@ fn stages_ages_and_nodes_choose_lines_and_one_too_many_is_refused() {
     });
     drop(trap);
 
-    let ran = cluster.sluice(&["logs", "ticks", "--since", "1h", "--output", "json"]);
-    let recent: Vec<serde_json::Value> = ran.json();
-    assert!(!recent.is_empty());
+    // An age leaves out what is older, and nothing else.
+    wait::until("lines that are older than two seconds", || {
+        let (first, now) = (logged(&cluster, &[])[0].at.0, now_ms());
+        wait::check(first < now - 2_000, || format!("{first}, it is {now}"))
+    });
+    let begun = now_ms();
+    let (recent, all) = (
+        logged(&cluster, &["--since", "1s"]),
+        logged(&cluster, &["--since", "1h"]),
+    );
+    assert!(!recent.is_empty() && all.len() > recent.len());
+    assert!(all[0].at.0 < begun - 1_000 && recent[0].at.0 >= begun - 1_000);
+    let followed = Follower::start(
+        &cluster,
+        "recent",
+        &["ticks", "--since", "1s", "--tail", "10000"],
+    );
+    followed.wait_records("e1", 5);
+    assert!(followed.lines("e1")[0].at.0 >= begun - 1_000);
+    drop(followed);
     cluster
         .sluice(&["logs", "none", "--follow"])
         .fails(3, &["none"]);
@@ -237,4 +269,8 @@ fn stages_ages_and_nodes_choose_lines_and_one_too_many_is_refused() {
     refused.wait_said("nothing from e1: 6 logs of this node are followed already");
     drop(more);
     refused.wait_records("e1", 1);
+    // It was asked again meanwhile, and refused: its reader hears of that once, and that it is back once.
+    let said = std::fs::read_to_string(&refused.stderr).unwrap();
+    let told = said.matches("nothing from e1").count();
+    assert_eq!((told, said.matches("e1 is back").count()), (1, 1), "{said}");
 }
