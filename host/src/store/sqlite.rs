@@ -165,6 +165,7 @@ impl SqliteStore {
             changed: false,
         };
         store.check_rows()?;
+        store.check_specs()?;
         Ok(store)
     }
 
@@ -195,6 +196,34 @@ impl SqliteStore {
             }
         }
         Ok(())
+    }
+
+    /// Compares every spec with its digest: an edge would refuse a text that is not what its row names.
+    fn check_specs(&mut self) -> Result<(), StoreError> {
+        let action = "check the specs";
+        let damaged = {
+            let mut statement = self
+                .connection
+                .prepare_cached("SELECT digest, bytes FROM spec")
+                .map_err(failed(action))?;
+            let mut rows = statement.query([]).map_err(failed(action))?;
+            let mut damaged = 0_u64;
+            while let Some(row) = rows.next().map_err(failed(action))? {
+                let digest: Vec<u8> = row.get(0).map_err(failed(action))?;
+                let bytes: Vec<u8> = row.get(1).map_err(failed(action))?;
+                damaged += u64::from(Digest::of(&bytes).as_bytes()[..] != digest[..]);
+            }
+            damaged
+        };
+        if damaged == 0 {
+            return Ok(());
+        }
+        Err(StoreError::Unusable {
+            problem: format!(
+                "{damaged} of the kept pipelines are not what was written: the orchestrator's store is damaged; restore \
+                 the state directory from a backup, or start with an empty one and let the edges be adopted"
+            ),
+        })
     }
 
     fn fault(&mut self, point: &'static str) -> Result<(), StoreError> {
