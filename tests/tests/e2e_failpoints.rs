@@ -53,7 +53,45 @@ fn wait_purged(cluster: &Cluster, point: &str, id: ExecutionId) {
 
 #[test]
 fn the_programs_of_this_build_hear_of_persist_points() {
+    let mut cluster = Cluster::start(&["e1"]);
+    // One that no program has, and one for a time that never comes: both live on.
+    for point in ["no such step/before", "commit an assignment/before/1000000"] {
+        cluster.doom_orchestrator(point);
+        cluster.wait_node("e1", NodeState::Connected);
+        cluster.doom_edge("e1", point);
+        cluster.wait_node("e1", NodeState::Connected);
+        assert_eq!(cluster.orchestrator().ended(), None);
+        assert_eq!(cluster.edge("e1").ended(), None);
+    }
+    // The second time and not the first.
+    cluster.doom_orchestrator("keep a job/before/2");
+    cluster.deploy(&PipelineText::steady("first"));
+    assert_ne!(
+        cluster
+            .try_deploy(&PipelineText::steady("second").text())
+            .code,
+        0
+    );
+    cluster.revive_orchestrator("keep a job/before/2");
     assert_eq!(failpoint::VARIABLE, "SLUICE_FAILPOINT");
+    cluster.doom_edge("e1", "put_desired/before");
+    cluster.deploy(&PipelineText::steady("second"));
+    cluster.wait_doom("e1", "put_desired/before");
+    // The small program hears of them, too.
+    let mut command = std::process::Command::new(sluice_tests::e2e::edge_program());
+    command
+        .arg("--state-dir")
+        .arg(cluster.edge_state("e1"))
+        .args(["--log", "json"])
+        .env(failpoint::VARIABLE, "put_desired/before");
+    let ran = cluster.run(&mut command);
+    assert!(
+        ran.stderr
+            .ends_with("failpoint put_desired/before: aborting\n"),
+        "{ran:?}"
+    );
+    cluster.start_edge("e1");
+    cluster.wait_job_running("second", 1);
 }
 
 #[test]
