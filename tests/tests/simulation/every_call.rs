@@ -2,8 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use sluice_host::store::{RunStore as _, RunsOf};
-use sluice_model::TaskState;
+use sluice_host::store::{RunStore as _, RunsOf, Store as _};
+use sluice_model::{RolloutPhase, TaskState};
 use sluice_tests::sim::{Batch, Content, Fault, Order, Placing, World, play};
 
 /// Calls tried of each side in a normal run; `SLUICE_SIM_EVERY_CALL=1` tries them all.
@@ -54,12 +54,27 @@ fn roll_out(world: &mut World) {
             },
         );
         world.settle();
-        let good = match content {
-            Content::Misconfigured(_) => Content::Steady(0),
-            good => good,
-        };
+        let undone = matches!(content, Content::Misconfigured(_));
+        let good = if undone { Content::Steady(0) } else { content };
         for edge in 0..2 {
             assert_eq!(world.running(edge, "job"), Some(good));
+        }
+        let id = world.operators.jobs["job"].id;
+        let (rollout, rows) = world
+            .orchestrator
+            .look(|store| Ok((store.rollout(id)?, store.executions_of_job(id)?)))
+            .unwrap();
+        let rollout = rollout.unwrap();
+        let first = rows.iter().filter(|row| row.version.0 == 1).count();
+        if undone {
+            // Only the canary ever had it: the other one kept its very first version.
+            assert_eq!(rollout.phase, RolloutPhase::RolledBack, "{rollout:?}");
+            assert_eq!(rollout.failures.len(), 1, "{rollout:?}");
+            assert_eq!((first, rows.len()), (1, 2), "{rows:?}");
+        } else {
+            assert_eq!(rollout.phase, RolloutPhase::Done, "{rollout:?}");
+            let newest = rows.iter().all(|row| row.version == rollout.candidate);
+            assert!(newest, "{rows:?}");
         }
     }
 }
