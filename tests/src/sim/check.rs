@@ -73,6 +73,8 @@ pub struct Checks {
     pub nodes: BTreeMap<usize, NodeId>,
     /// The last Hello of each edge.
     pub hellos: BTreeMap<usize, Bytes>,
+    /// The last Begin of each edge.
+    pub begins: BTreeMap<usize, Bytes>,
     /// The last peer of each edge.
     pub peers: BTreeMap<usize, Peer>,
     /// Executions that the runner failed by chance.

@@ -113,6 +113,8 @@ pub struct Edge {
     pub disk: Disk,
     /// The disk's faults.
     pub faults: Faults,
+    /// What a disk that loses commits will be after the process.
+    forgets: Option<Connection>,
     /// Its process.
     pub process: Option<Process>,
     /// Counts process starts, over all disks.
@@ -135,6 +137,7 @@ impl Edge {
             capabilities: Vec::new(),
             disk: Disk::empty(1, &mut random)?,
             faults: Faults::default(),
+            forgets: None,
             process: None,
             boot: 0,
             starting: false,
@@ -205,8 +208,14 @@ impl Edge {
                 disk.execute_batch("ROLLBACK")
                     .expect("SQLite rolls back in memory");
             }
-            self.disk.store = Some(disk);
+            self.disk.store = Some(self.forgets.take().unwrap_or(disk));
         }
+    }
+
+    /// What the next process commits will be lost when it ends.
+    pub(super) fn will_forget(&mut self) {
+        let disk = self.disk.store.as_ref().expect("no process has the store");
+        self.forgets = Some(copy_of(disk).expect("SQLite copies in memory"));
     }
 
     /// A process's clocks.

@@ -217,7 +217,10 @@ impl World {
         match (asker, reply) {
             (Asker::Order(name), reply) => self.handle_order_reply(&name, reply),
             (Asker::Script, reply) => self.answer = Some(reply),
-            (Asker::Look, Ok(reply)) => self.check_look(&reply),
+            (Asker::Look, Ok(reply)) => {
+                let reply = self.mute(reply);
+                self.check_look(&reply);
+            }
             (Asker::Join { edge, life }, Ok(Reply::Joined(joined))) => {
                 let expires_at = UnixMs(i64::MAX / 2);
                 self.feed_host(Input::CertificateIssued {
@@ -414,6 +417,7 @@ impl World {
         if self.orchestrator.core.is_none() {
             return;
         }
+        self.order_in_secret();
         for call in [
             ApiCall::Status,
             ApiCall::Runs(sluice_api::RunFilter::default()),

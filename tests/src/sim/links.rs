@@ -105,6 +105,9 @@ impl World {
     /// Puts a frame on its way.
     pub(super) fn send(&mut self, id: u64, way: Way, frame: Bytes) {
         let now_ms = self.now_ms;
+        if self.loses(way, &frame) {
+            return;
+        }
         let mangled = self.config.mangled && is_rows_or_received(way, &frame);
         let jitter = match self.mood {
             Mood::Calm => 0,
@@ -175,6 +178,9 @@ impl World {
                 };
                 if matches!(kind, edge_message::Kind::Hello(_)) {
                     self.checks.hellos.insert(edge, frame.clone());
+                }
+                if super::planted::is_begin(&kind) {
+                    self.checks.begins.insert(edge, frame.clone());
                 }
                 let name = self.edges[edge].name.clone();
                 self.timeline.note(

@@ -63,6 +63,10 @@ pub struct Orchestrator {
     pub core: Option<Core<SqliteStore>>,
     /// The disk, while no process runs.
     pub disk: Option<SqliteStore>,
+    /// What is really on a disk that lies.
+    pub(super) really: Option<SqliteStore>,
+    /// What a disk that loses commits will be after the process.
+    pub(super) forgets: Option<SqliteStore>,
     /// The disk's faults.
     pub faults: Faults,
     /// Counts process starts.
@@ -98,6 +102,8 @@ impl Orchestrator {
         Ok(Self {
             core: None,
             disk: Some(SqliteStore::in_memory()?),
+            really: None,
+            forgets: None,
             faults: Faults::default(),
             boot: 0,
             clock_start_ms: 0,
@@ -150,7 +156,7 @@ impl Orchestrator {
             let mut store = core.into_store();
             store.set_fault_hook(None);
             sluice_host::store::Store::rollback(&mut store);
-            self.disk = Some(store);
+            self.disk = Some(self.forgets.take().unwrap_or(store));
         }
         self.inbox.clear();
         self.wake_at = None;
@@ -180,10 +186,13 @@ impl Orchestrator {
         look: impl FnOnce(&mut SqliteStore) -> Result<T, StoreError>,
     ) -> Result<T, String> {
         self.faults.inspect(true);
-        let store = match (&mut self.core, &mut self.disk) {
-            (Some(core), _) => core.store_mut(),
-            (None, Some(disk)) => disk,
-            (None, None) => return Err("the orchestrator has neither process nor disk".to_owned()),
+        let store = match (&mut self.really, &mut self.core, &mut self.disk) {
+            (Some(really), ..) => really,
+            (None, Some(core), _) => core.store_mut(),
+            (None, None, Some(disk)) => disk,
+            (None, None, None) => {
+                return Err("the orchestrator has neither process nor disk".to_owned());
+            }
         };
         let seen = look(store).map_err(|error| error.to_string());
         self.faults.inspect(false);

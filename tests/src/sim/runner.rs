@@ -13,6 +13,7 @@ use sluice_protocol::Spec;
 use super::edge::{Stage, Work};
 use super::operators::Content;
 use super::orchestrator::Asker;
+use super::planted::Planted;
 use super::world::{Event, Mood, World};
 
 /// How long a fetch may take before it counts as failed.
@@ -295,6 +296,7 @@ impl World {
     }
 
     pub(super) fn work(&mut self, edge: usize, boot: u64, ticket: Ticket, step: Step) {
+        let deaf = self.planted == Some(Planted::DeafInstances);
         let Some(process) = self.process(edge, boot) else {
             return;
         };
@@ -332,7 +334,11 @@ impl World {
             Step::Counted => Input::Counters(vec![(execution, counters)]),
             Step::Ended(ending) => {
                 let assignment = work.assignment.clone();
-                process.work.remove(&ticket);
+                if deaf && ending == Ending::Stopped {
+                    work.stage = Stage::Running;
+                } else {
+                    process.work.remove(&ticket);
+                }
                 self.note_task_ends(&assignment, &ending);
                 Input::Ended {
                     ticket,

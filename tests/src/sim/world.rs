@@ -19,6 +19,7 @@ use super::edge::Edge;
 use super::network::{Network, Way};
 use super::operators::Operators;
 use super::orchestrator::Orchestrator;
+use super::planted::Planted;
 use super::random::Random;
 use super::runs::RunsSeen;
 use super::timeline::Timeline;
@@ -161,6 +162,8 @@ pub struct World {
     pub operators: Operators,
     /// What was seen so far, for the invariants.
     pub checks: Checks,
+    /// What lies, in a world that is to be caught.
+    pub planted: Option<Planted>,
     /// What was launched, and what was seen of it.
     pub runs: RunsSeen,
     /// The answer to a scenario's question.
@@ -194,6 +197,7 @@ impl World {
             edges: Vec::new(),
             operators: Operators::default(),
             checks: Checks::default(),
+            planted: None,
             runs: RunsSeen::default(),
             answer: None,
             now_ms: 0,

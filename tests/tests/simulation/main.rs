@@ -9,6 +9,7 @@ mod content;
 mod every_call;
 mod faults;
 mod placement;
+mod planted;
 mod reported;
 mod rollout;
 mod seeds;
