@@ -18,6 +18,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::core::{
     ApiCall, CloseWhy, ConnId, Core, Input, Now, Output, Peer, Reply, RequestId, Tally,
 };
+use crate::events::Teller;
 use crate::store::Store;
 
 /// Inputs that may wait: a fleet's heartbeats for a second.
@@ -93,13 +94,14 @@ impl Control {
     pub(crate) fn spawn<S: Store + Send + 'static>(
         core: Core<S>,
         clock: Clock,
+        events: Teller,
     ) -> std::io::Result<(Self, oneshot::Receiver<Option<String>>)> {
         let (messages, inbox) = mpsc::channel(INPUTS_MAX);
         let (ended, on_end) = oneshot::channel();
         std::thread::Builder::new()
             .name("control".to_owned())
             .spawn(move || {
-                let broken = Loop::new(core, clock, inbox).run();
+                let broken = Loop::new(core, clock, inbox, events).run();
                 // Nobody listens any more when the orchestrator was dropped.
                 let _ = ended.send(broken);
             })?;
@@ -181,6 +183,7 @@ struct Loop<S> {
     tally: Arc<Tally>,
     clock: Clock,
     inbox: mpsc::Receiver<Message>,
+    events: Teller,
     connections: BTreeMap<ConnId, mpsc::Sender<Outgoing>>,
     waiting: BTreeMap<RequestId, oneshot::Sender<Result<Reply, ErrorBody>>>,
     next_conn: u64,
@@ -188,12 +191,13 @@ struct Loop<S> {
 }
 
 impl<S: Store> Loop<S> {
-    fn new(core: Core<S>, clock: Clock, inbox: mpsc::Receiver<Message>) -> Self {
+    fn new(core: Core<S>, clock: Clock, inbox: mpsc::Receiver<Message>, events: Teller) -> Self {
         Self {
             tally: core.tally(),
             core,
             clock,
             inbox,
+            events,
             connections: BTreeMap::new(),
             waiting: BTreeMap::new(),
             next_conn: 1,
@@ -221,6 +225,7 @@ impl<S: Store> Loop<S> {
             let begun = Instant::now();
             let outputs = self.core.handle(inputs, now);
             self.tally.rounds.add(begun.elapsed());
+            self.events.settle();
             for output in outputs {
                 self.pass_on(output, &mut carried);
             }
@@ -295,6 +300,7 @@ impl<S: Store> Loop<S> {
                     let _ = waiting.send(reply);
                 }
             }
+            Output::Changed { changes, at } => self.events.tell(changes, at),
             Output::Again => carried.push(Input::Tick),
         }
     }

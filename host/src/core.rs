@@ -22,7 +22,7 @@ use sluice_protocol::JoinRequest;
 use sluice_scheduler::Watch;
 use tracing::{info, warn};
 
-use crate::store::{NodeRecord, Store, StoreError, TaskLimits};
+use crate::store::{Changes, NodeRecord, Store, StoreError, TaskLimits};
 
 mod audit;
 mod evaluate;
@@ -30,6 +30,7 @@ mod explain;
 mod failure;
 mod full;
 mod identity;
+mod input;
 mod join;
 mod lists;
 mod nodes;
@@ -210,6 +211,13 @@ pub enum Output {
         request: RequestId,
         /// The answer.
         reply: Result<Reply, ErrorBody>,
+    },
+    /// This changed, for whoever watches.
+    Changed {
+        /// What.
+        changes: Changes,
+        /// When.
+        at: UnixMs,
     },
     /// There is more to do: call again soon with [`Input::Tick`].
     Again,
@@ -404,6 +412,11 @@ impl<S: Store> Core<S> {
         self.epoch
     }
 
+    /// This life's random name.
+    pub fn life(&self) -> LifeNonce {
+        self.life
+    }
+
     /// Why this process must end: the disk failed in a way after which nothing that was written can be trusted until
     /// the file is opened anew. A full disk is not that.
     pub fn broken(&self) -> Option<&str> {
@@ -508,7 +521,13 @@ impl<S: Store> Core<S> {
             let conn = self.live.get(&node).copied();
             self.guarded(step, conn, None, |core, step| core.pump(node, step))?;
         }
-        self.store.commit()
+        self.store.commit()?;
+        let changes = self.store.take_changes();
+        if !changes.is_empty() {
+            let at = step.now.unix;
+            step.out.push(Output::Changed { changes, at });
+        }
+        Ok(())
     }
 
     /// Runs one step within a savepoint. A failing store undoes the step, closes the connection it came from and
@@ -735,6 +754,11 @@ impl<S: Store> Core<S> {
                 reply: Err(store_error(error)),
             });
         }
+        // Who is connected lives in memory.
+        out.push(Output::Changed {
+            changes: Changes::everything(),
+            at: now.unix,
+        });
         out
     }
 
@@ -758,31 +782,6 @@ fn all_absent(nodes: Vec<NodeRecord>, since: MonotonicMs) -> BTreeMap<NodeId, Ab
         (node.id, Absent { since, lost })
     };
     nodes.into_iter().map(absent).collect()
-}
-
-impl Input {
-    fn conn(&self) -> Option<ConnId> {
-        match self {
-            Self::Opened { conn, .. } | Self::Frame { conn, .. } => Some(*conn),
-            _ => None,
-        }
-    }
-
-    fn opened(&self) -> Option<ConnId> {
-        match self {
-            Self::Opened { conn, .. } => Some(*conn),
-            _ => None,
-        }
-    }
-
-    fn request(&self) -> Option<RequestId> {
-        match self {
-            Self::Join { request, .. } | Self::Pull { request, .. } | Self::Api { request, .. } => {
-                Some(*request)
-            }
-            _ => None,
-        }
-    }
 }
 
 #[cfg(test)]

@@ -11,17 +11,19 @@
 use std::future::Future;
 use std::sync::Arc;
 
+use futures_util::stream::BoxStream;
 use sluice_api::{
-    AuditEntry, AuditQuery, DeployReply, DeployRequest, ErrorBody, Execution, ExecutionFilter,
-    Explain, Job, JobDetail, JobFilter, JobVersion, LogEvent, Logs, LogsQuery, Node, NodeDetail,
-    NodeFilter, NodeOrder, Page, PageQuery, Plugin, RollbackRequest, Rollout, RolloutOrder, Run,
-    RunFilter, RunLaunch, Schedule, ScheduleCreate, ScheduleDetail, ScheduleFilter, ScheduleTick,
-    Status, TaskOutput, TickQuery, Token, TokenCreate, TokenCreated,
+    AuditEntry, AuditQuery, DeployReply, DeployRequest, ErrorBody, EventFilter, Execution,
+    ExecutionFilter, Explain, Job, JobDetail, JobFilter, JobVersion, LogEvent, Logs, LogsQuery,
+    Node, NodeDetail, NodeFilter, NodeOrder, Page, PageQuery, Plugin, RollbackRequest, Rollout,
+    RolloutOrder, Run, RunFilter, RunLaunch, Schedule, ScheduleCreate, ScheduleDetail,
+    ScheduleFilter, ScheduleTick, Status, TaskOutput, TickQuery, Token, TokenCreate, TokenCreated,
 };
 use sluice_model::{Digest, ExecutionId, JobName, NodeName, RunId, ScheduleName, TokenId};
 use tokio::sync::mpsc;
 
 use crate::core::{Asker, Caller, LogsOf};
+use crate::events::Told;
 
 mod answer;
 mod auth;
@@ -169,6 +171,13 @@ pub trait ControlApi: Clone + Send + Sync + 'static {
         of: LogsOf,
         query: LogsQuery,
     ) -> impl Future<Output = Answer<mpsc::Receiver<Vec<LogEvent>>>> + Send;
+    /// What changes from now on, or changed after the event with the id `after`; without an end, and `rate-limited` when
+    /// too many watch already. A reader that does not take it costs nothing, and is told that it missed something.
+    fn watch(
+        &self,
+        filter: EventFilter,
+        after: Option<String>,
+    ) -> impl Future<Output = Answer<BoxStream<'static, Told>>> + Send;
     /// Makes, changes or starts a job.
     fn deploy(&self, request: DeployRequest) -> impl Future<Output = Answer<DeployReply>> + Send;
     /// Starts a stopped job; one that is not stopped stays as it is.

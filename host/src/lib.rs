@@ -13,6 +13,7 @@ pub mod artifacts;
 mod control;
 pub mod core;
 pub mod doctor;
+mod events;
 mod follow;
 pub mod http;
 mod metrics;
@@ -24,5 +25,6 @@ mod sessions;
 pub mod store;
 
 pub use control::{Control, ControlError};
+pub use events::Told;
 pub use orchestrator::{Orchestrator, OrchestratorConfig, OrchestratorHandle, StartError};
 pub use outputs::OutputsConfig;

@@ -5,14 +5,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::stream::BoxStream;
 use sluice_api::{
     API_TOKEN_TTL_MS_MAX, AbsentNode, AuditEntry, AuditQuery, DeployReply, DeployRequest,
-    ErrorBody, ErrorCode, Execution, ExecutionFilter, Explain, Job, JobDetail, JobFilter,
-    JobVersion, LOG_TAIL_DEFAULT, LogEvent, Logs, LogsQuery, Node, NodeDetail, NodeFilter,
-    NodeOrder, OutputState, Page, PageQuery, Plugin, RollbackRequest, Rollout, RolloutOrder, Run,
-    RunFilter, RunLaunch, Schedule, ScheduleCreate, ScheduleDetail, ScheduleFilter, ScheduleTick,
-    Status, TOKEN_NAME_BYTES_MAX, TOKEN_TTL_MS_MAX, TaskOutput, TickQuery, Token, TokenCreate,
-    TokenCreated,
+    ErrorBody, ErrorCode, EventFilter, Execution, ExecutionFilter, Explain, Job, JobDetail,
+    JobFilter, JobVersion, LOG_TAIL_DEFAULT, LogEvent, Logs, LogsQuery, Node, NodeDetail,
+    NodeFilter, NodeOrder, OutputState, Page, PageQuery, Plugin, RollbackRequest, Rollout,
+    RolloutOrder, Run, RunFilter, RunLaunch, Schedule, ScheduleCreate, ScheduleDetail,
+    ScheduleFilter, ScheduleTick, Status, TOKEN_NAME_BYTES_MAX, TOKEN_TTL_MS_MAX, TaskOutput,
+    TickQuery, Token, TokenCreate, TokenCreated,
 };
 use sluice_model::pipeline::{self, PluginRef};
 use sluice_model::{
@@ -29,6 +30,7 @@ use tokio_util::task::TaskTracker;
 use crate::artifacts::Artifacts;
 use crate::control::{Ask, Clock, Control};
 use crate::core::{ApiCall, Asker, Caller, ComponentFacts, LogTarget, LogsOf, OutputCall, Reply};
+use crate::events::{Events, Told};
 use crate::follow::{Follow, Readers, line_of};
 use crate::http::{Answer, ControlApi, OutputBytes, draw_api_token};
 use crate::outputs::Outputs;
@@ -51,6 +53,7 @@ pub(crate) struct Operators {
     pub(crate) addresses: Arc<[Address]>,
     pub(crate) clock: Clock,
     pub(crate) readers: Readers,
+    pub(crate) events: Events,
     /// What outlives a request ends when the first is cancelled, and is waited for in the second.
     pub(crate) stop: CancellationToken,
     pub(crate) tasks: TaskTracker,
@@ -171,6 +174,14 @@ impl ControlApi for Operators {
         let (events, work) = follow.begin(targets);
         self.tasks.spawn(work);
         Ok(events)
+    }
+
+    async fn watch(
+        &self,
+        filter: EventFilter,
+        after: Option<String>,
+    ) -> Answer<BoxStream<'static, Told>> {
+        self.events.watch(filter, after).await
     }
 
     async fn run_outputs(&self, id: RunId) -> Answer<Vec<TaskOutput>> {

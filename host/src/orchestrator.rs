@@ -33,6 +33,7 @@ use tracing::{info, warn};
 use crate::artifacts::{ArtifactError, Artifacts};
 use crate::control::{Clock, Control};
 use crate::core::{Core, CoreConfig};
+use crate::events;
 use crate::follow::Readers;
 use crate::http::{self, AdminToken, AdminTokenHash, ApiListener};
 use crate::metrics::{Handshakes, Look};
@@ -215,13 +216,16 @@ impl Orchestrator {
         let token = dir.admin_token(api, &config, &authority.certificate_pem())?;
 
         let (tally, epoch) = (core.tally(), core.epoch());
-        let (control, ended) = Control::spawn(core, clock).map_err(|source| StartError::Io {
-            doing: "start a thread for",
-            path: config.state_dir.clone(),
-            source,
-        })?;
-        let open = OpenSessions::default();
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
+        let (teller, events, telling) = events::open(core.life(), clock, stop.clone());
+        tasks.spawn(telling);
+        let (control, ended) =
+            Control::spawn(core, clock, teller).map_err(|source| StartError::Io {
+                doing: "start a thread for",
+                path: config.state_dir.clone(),
+                source,
+            })?;
+        let open = OpenSessions::default();
         let operators = Operators {
             control: control.clone(),
             asker: None,
@@ -232,6 +236,7 @@ impl Orchestrator {
             addresses: Arc::clone(&addresses),
             clock,
             readers: Readers::new(),
+            events,
             stop: stop.clone(),
             tasks: tasks.clone(),
         };

@@ -15,6 +15,7 @@ use sluice_model::{
 use sluice_protocol::{ObservedRow, OutcomeKey, Row};
 use sluice_scheduler::RolloutRecord;
 
+pub(crate) mod changes;
 pub(crate) mod lists;
 pub(crate) mod outputs;
 pub(crate) mod runs;
@@ -22,6 +23,7 @@ pub(crate) mod schedules;
 mod schema;
 mod sqlite;
 
+pub use changes::{CHANGES_MAX, Changed, Changes};
 pub use lists::{ListStore, Place};
 pub use outputs::{OutputRecord, OutputStore, OutputWhere};
 pub use runs::{
@@ -330,6 +332,8 @@ pub trait Store: RunStore + OutputStore + ScheduleStore + ListStore {
     fn release(&mut self) -> Result<(), StoreError>;
     /// Forgets the step.
     fn rollback_step(&mut self) -> Result<(), StoreError>;
+    /// Takes what the transaction changed, apart from steps that were undone. After [`Store::commit`] all of it is true.
+    fn take_changes(&mut self) -> Changes;
     /// Changes something of no meaning, to learn with the commit whether there is room on the disk.
     fn probe(&mut self) -> Result<(), StoreError>;
 

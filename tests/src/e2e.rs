@@ -20,7 +20,7 @@ pub mod pipelines;
 mod process;
 pub mod wait;
 
-pub use api::{Api, Refusal};
+pub use api::{Api, Refusal, Watch};
 pub use bare::{BareEdge, BareSession};
 pub use cluster::{Cluster, ClusterOptions, Ran, dir_text};
 pub use disk::SmallDisk;

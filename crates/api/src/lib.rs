@@ -9,6 +9,7 @@ mod audit;
 mod context;
 mod deploy;
 mod error;
+mod event;
 mod execution;
 mod explain;
 mod job;
@@ -30,6 +31,7 @@ pub use audit::{AUDIT_LIMIT_DEFAULT, AuditEntry, AuditQuery};
 pub use context::OperatorContext;
 pub use deploy::{DeployOutcome, DeployReply, DeployRequest};
 pub use error::{ErrorBody, ErrorCode};
+pub use event::{Event, EventFilter, EventKind};
 pub use execution::{Execution, ExecutionFilter, Observed, ReasonCode};
 pub use explain::{Explain, ExplainNode};
 pub use job::{

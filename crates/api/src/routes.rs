@@ -76,6 +76,9 @@ pub const SCHEDULE_PAUSE: &str = "/v1/schedules/{name}/pause";
 pub const SCHEDULE_RESUME: &str = "/v1/schedules/{name}/resume";
 /// `GET`, query [`crate::TickQuery`] -> `[`[`crate::ScheduleTick`]`]`, newest first.
 pub const SCHEDULE_HISTORY: &str = "/v1/schedules/{name}/history";
+/// `GET`, query [`crate::EventFilter`] -> server-sent events without an end: each has the kind as its type and an
+/// [`crate::Event`] as its data; `Last-Event-ID` goes on behind an earlier one.
+pub const EVENTS: &str = "/v1/events";
 /// `POST` [`crate::DeployRequest`] -> [`crate::DeployReply`].
 pub const DEPLOY: &str = "/v1/deploy";
 /// `GET`, query [`crate::PageQuery`] -> `[`[`crate::Token`]`]`; `POST` [`crate::TokenCreate`] -> [`crate::TokenCreated`].

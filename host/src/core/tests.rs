@@ -15,6 +15,7 @@ use super::*;
 use crate::store::{SqliteStore, TaskLimits, TokenRecord};
 
 mod audit;
+mod events;
 mod full;
 mod identity;
 mod listing;

@@ -11,7 +11,10 @@ use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
 use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE, ETAG, RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::request::Parts;
 use axum::http::{HeaderValue, StatusCode, Uri};
+use axum::response::sse::{Event as Frame, Sse};
 use axum::response::{IntoResponse, Response};
+use futures_util::StreamExt as _;
+use futures_util::stream::BoxStream;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use sluice_api::{Cursor, ErrorBody, ErrorCode, Page};
@@ -19,6 +22,8 @@ use sluice_model::Digest;
 use tokio::fs::File;
 use tokio::sync::mpsc::Receiver;
 use tokio_util::io::ReaderStream;
+
+use crate::events::Told;
 
 /// A failure as an answer.
 pub(super) struct Failure(pub(super) ErrorBody);
@@ -192,6 +197,40 @@ fn json_lines<T: Serialize>(events: &[T]) -> Vec<u8> {
 impl<T> IntoResponse for Lines<T> {
     fn into_response(self) -> Response {
         ([(CONTENT_TYPE, "application/x-ndjson")], self.body).into_response()
+    }
+}
+
+/// Server-sent events, as they come.
+pub(super) struct EventStream(pub(super) BoxStream<'static, Told>);
+
+impl IntoResponse for EventStream {
+    fn into_response(self) -> Response {
+        let frames = self.0.map(|told| {
+            Ok::<_, Infallible>(match told {
+                Told::Event { id, event } => Frame::default()
+                    .id(id)
+                    .event(event.kind.as_str())
+                    .json_data(&event)
+                    .expect("an event has nothing JSON cannot say"),
+                // No event, since it has no data; its reader keeps the id all the same.
+                Told::At { id } => Frame::default().comment("alive").id(id),
+            })
+        });
+        Sse::new(frames).into_response()
+    }
+}
+
+/// The id of the last event that a reader saw, if it says one. What is none of ours is an id that nothing came after.
+pub(super) struct LastEventId(pub(super) Option<String>);
+
+impl<S: Send + Sync> FromRequestParts<S> for LastEventId {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
+        let id = parts.headers.get("last-event-id");
+        Ok(Self(id.map(|id| {
+            String::from_utf8_lossy(id.as_bytes()).into_owned()
+        })))
     }
 }
 

@@ -11,18 +11,18 @@ use axum::middleware;
 use futures_util::StreamExt as _;
 use sluice_api::{
     ARTIFACT_BYTES_MAX, ArtifactInfo, AuditEntry, AuditQuery, DeployReply, DeployRequest,
-    ErrorBody, ErrorCode, Execution, ExecutionFilter, Explain, Job, JobDetail, JobFilter,
-    JobVersion, LogEvent, Logs, LogsQuery, MISSING_DIGESTS_MAX, MissingArtifacts, MissingReply,
-    Node, NodeDetail, NodeFilter, NodeLabels, NodeOrder, PageQuery, Plugin, RollbackRequest,
-    Rollout, RolloutOrder, Run, RunFilter, RunLaunch, Schedule, ScheduleCreate, ScheduleDetail,
-    ScheduleFilter, ScheduleTick, Status, TaskOutput, TickQuery, Token, TokenCreate, TokenCreated,
-    routes,
+    ErrorBody, ErrorCode, EventFilter, Execution, ExecutionFilter, Explain, Job, JobDetail,
+    JobFilter, JobVersion, LogEvent, Logs, LogsQuery, MISSING_DIGESTS_MAX, MissingArtifacts,
+    MissingReply, Node, NodeDetail, NodeFilter, NodeLabels, NodeOrder, PageQuery, Plugin,
+    RollbackRequest, Rollout, RolloutOrder, Run, RunFilter, RunLaunch, Schedule, ScheduleCreate,
+    ScheduleDetail, ScheduleFilter, ScheduleTick, Status, TaskOutput, TickQuery, Token,
+    TokenCreate, TokenCreated, routes,
 };
 use sluice_model::{Digest, ExecutionId, JobName, NodeName, Role, RunId, ScheduleName, TokenId};
 
 use super::answer::{
-    Body, Created, Document, Download, Failure, Filter, IdempotencyKey, Lines, List, Listing,
-    Reply, Segments, Tagged, no_method, no_route,
+    Body, Created, Document, Download, EventStream, Failure, Filter, IdempotencyKey, LastEventId,
+    Lines, List, Listing, Reply, Segments, Tagged, no_method, no_route,
 };
 use super::auth::{AdminTokenHash, Doors, require_token};
 use super::table::{By, Operation, Shared, Table};
@@ -63,6 +63,12 @@ pub(super) fn table<C: ControlApi>(shared: Shared<C>) -> Table<C> {
         .row(
             Op::get("status", routes::STATUS, Reader).says("Nodes, jobs, and what waits and why."),
             status::<C>,
+        )
+        .row(
+            Op::get("events.follow", routes::EVENTS, Reader)
+                .streams()
+                .says("Hints of what changed, as it happens."),
+            events::<C>,
         )
         .row(
             Op::get("node.list", routes::NODES, Reader).says("Registered edges, by name."),
@@ -323,6 +329,14 @@ async fn audit<C: ControlApi>(
 
 async fn status<C: ControlApi>(By(control): By<C>) -> Reply<Status> {
     Ok(axum::Json(control.status().await?))
+}
+
+async fn events<C: ControlApi>(
+    By(control): By<C>,
+    Filter(filter): Filter<EventFilter>,
+    LastEventId(after): LastEventId,
+) -> Result<EventStream, Failure> {
+    Ok(EventStream(control.watch(filter, after).await?))
 }
 
 async fn nodes<C: ControlApi>(

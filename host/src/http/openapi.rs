@@ -35,8 +35,8 @@ use utoipa::openapi::{
 use utoipa::{PartialSchema as _, ToSchema};
 
 use super::answer::{
-    Body, Created, Document, Download, Failure, Filter, IdempotencyKey, Lines, List, Segments,
-    Tagged,
+    Body, Created, Document, Download, EventStream, Failure, Filter, IdempotencyKey, LastEventId,
+    Lines, List, Segments, Tagged,
 };
 use super::table::{By, Effect, Operation, Shared};
 
@@ -208,6 +208,18 @@ impl Takes for IdempotencyKey {
     }
 }
 
+impl Takes for LastEventId {
+    fn describe(contract: &mut Contract) {
+        let text = ObjectBuilder::new().schema_type(Type::String);
+        let parameter = header_parameter(
+            "Last-Event-ID",
+            "Goes on behind the event with this id; where that is not known any more, the first event is `missed`.",
+            text,
+        );
+        contract.parameters.push(parameter);
+    }
+}
+
 /// The parts of a path.
 pub(super) trait Parts {
     fn describe(contract: &mut Contract);
@@ -327,6 +339,15 @@ impl<T: ToSchema> Success for Lines<T> {
         let schema = contract.schema::<T>();
         let what = "Objects of this form, one a line, as they come.";
         (200, answer(what, "application/x-ndjson", schema).build())
+    }
+}
+
+impl Success for EventStream {
+    fn describe(contract: &mut Contract) -> (u16, Response) {
+        let schema = contract.schema::<sluice_api::Event>();
+        let what = "Server-sent events, as they come: the type is the `kind`, the data an object of this form. `missed` \
+                    says that some were lost, `all` that too much changed to name it: ask for what you watch.";
+        (200, answer(what, "text/event-stream", schema).build())
     }
 }
 

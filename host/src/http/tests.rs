@@ -244,6 +244,27 @@ impl ControlApi for Fake {
         std::future::ready(Ok(events))
     }
 
+    async fn watch(
+        &self,
+        filter: EventFilter,
+        after: Option<String>,
+    ) -> Answer<BoxStream<'static, Told>> {
+        self.note(format!("watch {:?} {after:?}", filter.kind));
+        let event = sluice_api::Event::job("j".parse().unwrap(), UnixMs(0));
+        let told = [
+            Told::At {
+                id: "l.1".to_owned(),
+            },
+            Told::Event {
+                id: "l.2".to_owned(),
+                event,
+            },
+        ];
+        Ok(futures_util::StreamExt::boxed(futures_util::stream::iter(
+            told,
+        )))
+    }
+
     fn deploy(&self, request: DeployRequest) -> impl Future<Output = Answer<DeployReply>> + Send {
         self.note(format!("deploy {}", request.pipeline.len()));
         std::future::ready(Ok(DeployReply {
@@ -416,6 +437,7 @@ fn every_route() -> Vec<(&'static str, String)> {
         ("GET", routes::fill(routes::JOB_EXPLAIN, &["j"])),
         ("GET", routes::fill(routes::JOB_LOGS, &["j"])),
         ("GET", routes::fill(routes::JOB_LOGS_FOLLOW, &["j"])),
+        ("GET", routes::EVENTS.to_owned()),
         (
             "GET",
             routes::fill(routes::JOB_NODE_EXECUTION, &["j", "e1"]),
@@ -524,6 +546,36 @@ async fn every_operation_is_open_to_its_role_and_those_above_and_its_refusals_ar
 }
 
 #[tokio::test]
+async fn events_come_as_frames_and_a_reader_may_go_on_behind_one() {
+    let served = Served::start().await;
+    let token = format!("Authorization: Bearer {}\r\n", served.token.as_str());
+    let (status, head, body) = served.whole("GET", routes::EVENTS, &token, b"").await;
+    assert_eq!(status, 200);
+    let head = head.to_ascii_lowercase();
+    assert!(head.contains("content-type: text/event-stream"), "{head}");
+    assert!(head.contains("cache-control: no-cache"), "{head}");
+    let alive = body.find(": alive\nid: l.1\n\n").unwrap();
+    let data = r#"{"kind":"job","name":"j","jobs":["j"],"at":"1970-01-01T00:00:00.000Z"}"#;
+    let frame = format!("id: l.2\nevent: job\ndata: {data}\n\n");
+    assert!(body.find(&frame).is_some_and(|at| at > alive), "{body}");
+    assert_eq!(served.control.asked(), ["watch None None"]);
+
+    let asked = format!("{}?kind=run", routes::EVENTS);
+    let head = format!("{token}Last-Event-ID: l.2\r\n");
+    assert_eq!(served.raw("GET", &asked, &head, b"").await.0, 200);
+    assert_eq!(served.control.asked(), [r#"watch Some(Run) Some("l.2")"#]);
+    for wrong in ["?kind=runs", "?job=%20", "?since=1"] {
+        let path = format!("{}{wrong}", routes::EVENTS);
+        let (status, body) = served.raw("GET", &path, &token, b"").await;
+        assert_eq!(
+            (status, error(&body).code),
+            (422, ErrorCode::Invalid),
+            "{wrong}"
+        );
+    }
+}
+
+#[tokio::test]
 async fn a_form_is_not_json_and_floods_are_turned_away() {
     let served = Served::start().await;
     let head = format!("Authorization: Bearer {}\r\n", served.token.as_str());
@@ -581,6 +633,7 @@ async fn every_route_reaches_its_operation() {
             "explain j",
             "logs j None None",
             "follow j None",
+            "watch None None",
             "execution of j on e1",
             "executions None None false",
             &format!("execution {EXECUTION}"),

@@ -13,6 +13,7 @@ use sluice_protocol::{AssignmentRow, ObservedRow, OutcomeKey, Row};
 use sluice_scheduler::RolloutRecord;
 use sluice_state_dir::failpoint::Steps;
 
+use super::changes::{Changes, Mark};
 use super::schema::{
     AUDIT_DONE_MAX, AUDIT_REFUSED_MAX, DELETED_NODES_MAX, FLOORS_KEPT, FORMAT, REMOVALS_MAX,
     TABLES, VERSIONS_KEPT,
@@ -22,6 +23,7 @@ use super::{
     NodeOrders, NodeRecord, Store, StoreError, TokenRecord, VersionOrigin, VersionRecord,
 };
 
+mod changes;
 mod lists;
 mod outputs;
 mod rows;
@@ -47,6 +49,10 @@ pub struct SqliteStore {
     steps: Steps,
     /// Something was changed since the transaction began.
     changed: bool,
+    /// What of that people see.
+    told: Changes,
+    /// Where it stood when the step began.
+    told_before: Mark,
 }
 
 impl std::fmt::Debug for SqliteStore {
@@ -163,6 +169,8 @@ impl SqliteStore {
             fault: None,
             steps: Steps::default(),
             changed: false,
+            told: Changes::default(),
+            told_before: Mark::default(),
         };
         store.check_rows()?;
         store.check_specs()?;
@@ -339,6 +347,7 @@ impl Store for SqliteStore {
         self.fault("begin")?;
         self.steps.begin();
         self.changed = false;
+        self.told = Changes::default();
         self.connection
             .execute_batch("BEGIN IMMEDIATE")
             .map_err(failed("begin a transaction"))
@@ -359,7 +368,12 @@ impl Store for SqliteStore {
         Ok(())
     }
 
+    fn take_changes(&mut self) -> Changes {
+        std::mem::take(&mut self.told)
+    }
+
     fn rollback(&mut self) {
+        self.told = Changes::default();
         if !self.connection.is_autocommit() {
             // A failed rollback leaves a transaction that was never committed, which is what was asked for.
             let _ = self.connection.execute_batch("ROLLBACK");
@@ -367,6 +381,7 @@ impl Store for SqliteStore {
     }
 
     fn savepoint(&mut self) -> Result<(), StoreError> {
+        self.told_before = self.told.mark();
         self.connection
             .execute_batch("SAVEPOINT step")
             .map_err(failed("mark a step"))
@@ -379,6 +394,7 @@ impl Store for SqliteStore {
     }
 
     fn rollback_step(&mut self) -> Result<(), StoreError> {
+        self.told.back_to(self.told_before);
         self.connection
             .execute_batch("ROLLBACK TO step; RELEASE step")
             .map_err(failed("undo a step"))
@@ -488,7 +504,7 @@ impl Store for SqliteStore {
                 node.created_at.0
             ],
         )?;
-        Ok(())
+        self.note_node(node.id)
     }
 
     fn rekey_node(
@@ -503,6 +519,7 @@ impl Store for SqliteStore {
                 boot_nonce = NULL, received_rev = 0, held = NULL, revoked_at = NULL WHERE id = ?1",
             params![blob(id.to_bytes()), blob(key), expires_at.0],
         )?;
+        self.note_node(id)?;
         self.clear_observed(id)
     }
 
@@ -512,10 +529,11 @@ impl Store for SqliteStore {
             "UPDATE node SET revoked_at = coalesce(revoked_at, ?2), order_count = order_count + 1 WHERE id = ?1",
             params![blob(id.to_bytes()), now.0],
         )?;
-        Ok(())
+        self.note_node(id)
     }
 
     fn delete_node(&mut self, id: NodeId, until: UnixMs) -> Result<(), StoreError> {
+        self.note_node(id)?;
         let action = "delete a node";
         let key = blob(id.to_bytes());
         self.execute(
@@ -607,7 +625,7 @@ impl Store for SqliteStore {
                 SELECT epoch FROM life_floor WHERE node = ?1 ORDER BY epoch DESC LIMIT 1 OFFSET ?2)",
             params![blob(facts.node.to_bytes()), FLOORS_KEPT],
         )?;
-        Ok(())
+        self.note_node(facts.node)
     }
 
     fn record_seen(&mut self, id: NodeId, now: UnixMs) -> Result<(), StoreError> {
@@ -616,7 +634,7 @@ impl Store for SqliteStore {
             "UPDATE node SET last_seen_at = ?2 WHERE id = ?1",
             params![blob(id.to_bytes()), now.0],
         )?;
-        Ok(())
+        self.note_node(id)
     }
 
     fn set_orders(&mut self, id: NodeId, orders: &NodeOrders) -> Result<(), StoreError> {
@@ -632,7 +650,7 @@ impl Store for SqliteStore {
                 int(orders.count)
             ],
         )?;
-        Ok(())
+        self.note_node(id)
     }
 
     fn set_lost(&mut self, id: NodeId, since: Option<UnixMs>) -> Result<(), StoreError> {
@@ -641,7 +659,7 @@ impl Store for SqliteStore {
             "UPDATE node SET lost_at = ?2 WHERE id = ?1",
             params![blob(id.to_bytes()), since.map(|since| since.0)],
         )?;
-        Ok(())
+        self.note_node(id)
     }
 
     fn hold_node(&mut self, id: NodeId, reason: &str) -> Result<(), StoreError> {
@@ -650,7 +668,7 @@ impl Store for SqliteStore {
             "UPDATE node SET held = coalesce(held, ?2) WHERE id = ?1",
             params![blob(id.to_bytes()), reason],
         )?;
-        Ok(())
+        self.note_node(id)
     }
 
     fn record_received(
@@ -738,7 +756,7 @@ impl Store for SqliteStore {
                 job.created_at.0
             ],
         )?;
-        Ok(())
+        self.note_job(job.id)
     }
 
     fn insert_version(
@@ -782,7 +800,7 @@ impl Store for SqliteStore {
             params![blob(id.to_bytes()), int(version.0), VERSIONS_KEPT],
         )?;
         self.sweep_specs()?;
-        Ok(())
+        self.note_job(id)
     }
 
     fn set_stopped(&mut self, id: JobId, stopped: bool) -> Result<(), StoreError> {
@@ -791,7 +809,7 @@ impl Store for SqliteStore {
             "UPDATE job SET stopped = ?2 WHERE id = ?1",
             params![blob(id.to_bytes()), stopped],
         )?;
-        Ok(())
+        self.note_job(id)
     }
 
     fn delete_job(&mut self, id: JobId) -> Result<(), StoreError> {
@@ -800,7 +818,7 @@ impl Store for SqliteStore {
             "UPDATE job SET deleted = 1 WHERE id = ?1",
             [blob(id.to_bytes())],
         )?;
-        Ok(())
+        self.note_job(id)
     }
 
     fn forget_job(&mut self, id: JobId) -> Result<(), StoreError> {
@@ -838,7 +856,7 @@ impl Store for SqliteStore {
             "UPDATE job_version SET good = 1 WHERE job = ?1 AND version = ?2",
             params![blob(id.to_bytes()), int(version.0)],
         )?;
-        Ok(())
+        self.note_job(id)
     }
 
     fn history(&mut self, id: JobId) -> Result<Vec<VersionRecord>, StoreError> {
@@ -877,7 +895,7 @@ impl Store for SqliteStore {
                 to_json(record)
             ],
         )?;
-        Ok(())
+        self.note_job(job)
     }
 
     fn rollout(&mut self, job: JobId) -> Result<Option<RolloutRecord>, StoreError> {
@@ -895,7 +913,7 @@ impl Store for SqliteStore {
             "DELETE FROM rollout WHERE job = ?1",
             [blob(job.to_bytes())],
         )?;
-        Ok(())
+        self.note_job(job)
     }
 
     fn enqueue_evaluation(
@@ -1029,6 +1047,7 @@ impl Store for SqliteStore {
                 VERSIONS_KEPT
             ],
         )?;
+        self.note_execution(execution.id)?;
         Ok(position)
     }
 
@@ -1038,10 +1057,11 @@ impl Store for SqliteStore {
             "UPDATE execution SET replaced = ?2 WHERE id = ?1",
             params![blob(id.to_bytes()), replaced],
         )?;
-        Ok(())
+        self.note_execution(id)
     }
 
     fn remove_assignment(&mut self, id: ExecutionId) -> Result<Position, StoreError> {
+        self.note_execution(id)?;
         let action = "remove an assignment";
         let key = blob(id.to_bytes());
         let found = self.one(
@@ -1194,7 +1214,7 @@ impl Store for SqliteStore {
              ON CONFLICT (node, execution) DO UPDATE SET body = ?3",
             params![blob(execution.to_bytes()), blob(node.to_bytes()), bytes],
         )?;
-        Ok(())
+        self.note_execution(execution)
     }
 
     fn remove_observed(&mut self, node: NodeId, execution: ExecutionId) -> Result<(), StoreError> {
@@ -1203,7 +1223,7 @@ impl Store for SqliteStore {
             "DELETE FROM observed WHERE execution = ?1 AND node = ?2",
             params![blob(execution.to_bytes()), blob(node.to_bytes())],
         )?;
-        Ok(())
+        self.note_execution(execution)
     }
 
     fn observed_digest(&mut self, node: NodeId) -> Result<SetDigest, StoreError> {
@@ -1261,6 +1281,7 @@ impl Store for SqliteStore {
                 bytes
             ],
         )?;
+        self.note_execution(row.execution)?;
         Ok(new == 1)
     }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::de::DeserializeOwned;
 use sluice_api::{
-    ErrorBody, Execution, ExecutionFilter, Explain, Job, JobDetail, Node, Plugin, Status,
+    ErrorBody, Event, Execution, ExecutionFilter, Explain, Job, JobDetail, Node, Plugin, Status,
     TokenCreate, TokenCreated, routes,
 };
 use sluice_host::http::{SERVER_NAME, api_client_config};
@@ -13,6 +13,9 @@ use tokio::runtime::Runtime;
 
 /// Longest wait for one answer: more than the orchestrator allows itself for an operation.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(35);
+
+/// Longest that one test watches.
+const WATCHED_MAX: Duration = Duration::from_secs(600);
 
 /// A connection to one orchestrator's API.
 #[derive(Debug)]
@@ -223,6 +226,87 @@ impl Api {
 
     fn answer<T: DeserializeOwned>(&self, request: reqwest::RequestBuilder) -> Result<T, Refusal> {
         self.runtime.block_on(answer(request, &self.token))
+    }
+}
+
+/// What a watcher of events was told, with the id of each.
+#[derive(Debug)]
+pub struct Watch {
+    told: std::sync::Arc<std::sync::Mutex<Vec<(String, Event)>>>,
+}
+
+impl Watch {
+    /// Watches from now on, or from behind the event `after`, until the orchestrator ends. `query` is empty or `?...`.
+    ///
+    /// # Panics
+    ///
+    /// When it may not watch.
+    pub fn open(context: &Path, query: &str, after: Option<&str>) -> Self {
+        let api = Api::open(context);
+        let path = format!("{}{query}", routes::EVENTS);
+        let mut request = api.http.get(api.url(&path)).bearer_auth(&api.token);
+        request = request.timeout(WATCHED_MAX);
+        if let Some(id) = after {
+            request = request.header("Last-Event-ID", id);
+        }
+        let response = api.runtime.block_on(request.send());
+        let response = response.expect("the orchestrator is there");
+        assert_eq!(response.status().as_u16(), 200);
+        let kind = response.headers().get("content-type").cloned();
+        assert_eq!(kind.expect("a content type"), "text/event-stream");
+        let told = std::sync::Arc::default();
+        let telling = std::sync::Arc::clone(&told);
+        std::thread::spawn(move || api.runtime.block_on(read_events(response, &telling)));
+        Self { told }
+    }
+
+    /// Everything so far.
+    ///
+    /// # Panics
+    ///
+    /// When what came was no event.
+    pub fn told(&self) -> Vec<(String, Event)> {
+        self.told.lock().expect("every event is one").clone()
+    }
+
+    /// Waits for an event, and returns its id.
+    ///
+    /// # Panics
+    ///
+    /// When it does not come.
+    #[track_caller]
+    pub fn wait(&self, what: &str, is_it: impl Fn(&Event) -> bool) -> String {
+        super::wait::until(what, || {
+            let told = self.told();
+            let found = told.iter().find(|(_, event)| is_it(event));
+            found
+                .map(|(id, _)| id.clone())
+                .ok_or_else(|| format!("{told:?}"))
+        })
+    }
+}
+
+async fn read_events(
+    mut response: reqwest::Response,
+    told: &std::sync::Mutex<Vec<(String, Event)>>,
+) {
+    let mut text = String::new();
+    // Cut off, it has seen what it has seen.
+    while let Ok(Some(chunk)) = response.chunk().await {
+        text.push_str(std::str::from_utf8(&chunk).expect("frames are whole, and text"));
+        while let Some((frame, rest)) = text.split_once("\n\n") {
+            let field = |name: &str| {
+                let mut lines = frame.lines();
+                lines.find_map(|line| line.strip_prefix(name).map(str::trim))
+            };
+            if let Some(data) = field("data:") {
+                let event: Event = serde_json::from_str(data).expect("the data is an event");
+                assert_eq!(field("event:"), Some(event.kind.as_str()));
+                let id = field("id:").expect("each has an id").to_owned();
+                told.lock().expect("nobody panics").push((id, event));
+            }
+            text = rest.to_owned();
+        }
     }
 }
 

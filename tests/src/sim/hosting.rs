@@ -206,6 +206,8 @@ impl World {
                 self.send(conn.0, Way::Down, frame);
             }
             Output::Reply { request, reply } => self.handle_reply(request, reply),
+            // Nobody watches in the simulation.
+            Output::Changed { .. } => {}
             Output::Again => self.feed_host(Input::Tick),
         }
     }

@@ -196,7 +196,7 @@ impl RunStore for SqliteStore {
                 ],
             )?;
         }
-        Ok(())
+        self.note_run(run.id)
     }
 
     fn run(&mut self, id: RunId) -> Result<Option<RunRecord>, StoreError> {
@@ -324,6 +324,7 @@ impl RunStore for SqliteStore {
     }
 
     fn end_waiting_of_job(&mut self, job: JobId, end: &TaskEnd) -> Result<(), StoreError> {
+        self.note_waiting_runs(job)?;
         for sql in [
             "UPDATE task SET phase = 'ended', end = ?2, fail = ?3, reason = ?4, ended_at = ?5
              WHERE phase = 'waiting' AND job = ?1",
@@ -415,6 +416,9 @@ impl RunStore for SqliteStore {
             read_task,
         )?;
         self.changed |= claimed.is_some();
+        if let Some(task) = &claimed {
+            self.note_run(task.run)?;
+        }
         Ok(claimed)
     }
 
@@ -469,6 +473,7 @@ impl RunStore for SqliteStore {
                 node_ids(&end.refused)
             ],
         )?;
+        self.note_run_of_task(seq)?;
         Ok(done == 1)
     }
 
@@ -485,6 +490,7 @@ impl RunStore for SqliteStore {
                 end.at.0
             ],
         )?;
+        self.note_run_of_task(seq)?;
         Ok(done == 1)
     }
 
@@ -505,6 +511,7 @@ impl RunStore for SqliteStore {
             "UPDATE task SET stopping = ?4 WHERE seq = ?1 AND phase = 'active' AND claimed_by = ?2 AND fence = ?3",
             params![int(seq), worker, int(fence.0), word],
         )?;
+        self.note_run_of_task(seq)?;
         Ok(done == 1)
     }
 

@@ -83,7 +83,7 @@ impl ScheduleStore for SqliteStore {
                 schedule.claimed_until.map(|until| until.0)
             ],
         )?;
-        Ok(())
+        self.note_schedule(schedule.id)
     }
 
     fn schedule(&mut self, name: &ScheduleName) -> Result<Option<ScheduleRecord>, StoreError> {
@@ -116,10 +116,11 @@ impl ScheduleStore for SqliteStore {
                 next.map(|(_, at)| at.0)
             ],
         )?;
-        Ok(())
+        self.note_schedule(id)
     }
 
     fn delete_schedule(&mut self, id: ScheduleId) -> Result<(), StoreError> {
+        self.note_schedule(id)?;
         let sql = "DELETE FROM schedule WHERE id = ?1";
         self.execute("delete a schedule", sql, [blob(id.to_bytes())])?;
         Ok(())
@@ -181,6 +182,7 @@ impl ScheduleStore for SqliteStore {
                 next.map(|(_, at)| at.0)
             ],
         )?;
+        self.note_schedule(id)?;
         Ok(done == 1)
     }
 
@@ -208,6 +210,7 @@ impl ScheduleStore for SqliteStore {
                 tick.decided_at.0
             ],
         )?;
+        self.note_schedule(schedule)?;
         Ok(put == 1)
     }
 
@@ -229,6 +232,7 @@ impl ScheduleStore for SqliteStore {
                 tick.decided_at.0
             ],
         )?;
+        self.note_schedule(schedule)?;
         Ok(done == 1)
     }
 
