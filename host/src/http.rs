@@ -94,7 +94,7 @@ pub trait ControlApi: Clone + Send + Sync + 'static {
     fn schedules(
         &self,
         filter: ScheduleFilter,
-    ) -> impl Future<Output = Answer<Vec<Schedule>>> + Send;
+    ) -> impl Future<Output = Answer<Page<Schedule>>> + Send;
     /// One schedule; `not-found` without it.
     fn schedule(&self, name: ScheduleName) -> impl Future<Output = Answer<ScheduleDetail>> + Send;
     /// What became of a schedule's ticks, newest first; `not-found` without it.
@@ -102,7 +102,7 @@ pub trait ControlApi: Clone + Send + Sync + 'static {
         &self,
         name: ScheduleName,
         query: TickQuery,
-    ) -> impl Future<Output = Answer<Vec<ScheduleTick>>> + Send;
+    ) -> impl Future<Output = Answer<Page<ScheduleTick>>> + Send;
     /// Pauses a schedule; one that is paused stays as it is.
     fn pause_schedule(&self, name: ScheduleName) -> impl Future<Output = Answer<Schedule>> + Send;
     /// Resumes a schedule; one that is not paused stays as it is.

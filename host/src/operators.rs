@@ -251,7 +251,7 @@ impl ControlApi for Operators {
         ask!(self, ApiCall::CreateSchedule(create), Reply::Schedule(schedule) => *schedule)
     }
 
-    async fn schedules(&self, filter: ScheduleFilter) -> Answer<Vec<Schedule>> {
+    async fn schedules(&self, filter: ScheduleFilter) -> Answer<Page<Schedule>> {
         ask!(self, ApiCall::Schedules(filter), Reply::Schedules(schedules) => schedules)
     }
 
@@ -259,7 +259,7 @@ impl ControlApi for Operators {
         ask!(self, ApiCall::Schedule(name), Reply::ScheduleDetail(detail) => *detail)
     }
 
-    async fn ticks(&self, name: ScheduleName, query: TickQuery) -> Answer<Vec<ScheduleTick>> {
+    async fn ticks(&self, name: ScheduleName, query: TickQuery) -> Answer<Page<ScheduleTick>> {
         ask!(self, ApiCall::Ticks(name, query), Reply::Ticks(ticks) => ticks)
     }
 

@@ -9,6 +9,8 @@ use sluice_model::{
 };
 use utoipa::ToSchema;
 
+use crate::Cursor;
+
 /// Schedules of one orchestrator, at most: each is looked at by one thread.
 pub const SCHEDULES_MAX: usize = 1_000;
 
@@ -73,15 +75,26 @@ pub struct ScheduleFilter {
     /// Those that launch this job; it may be deleted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub job: Option<JobName>,
+    /// Most items in a page; 1 to [`crate::PAGE_ITEMS_MAX`], which it is when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 1, maximum = 1000)]
+    pub limit: Option<u32>,
+    /// Where the page before ended; absent: from the start.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cursor: Option<Cursor>,
 }
 
 /// Query of `GET` [`crate::routes::SCHEDULE_HISTORY`].
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TickQuery {
-    /// So many of the newest; [`TICKS_SHOWN`] when absent, at most [`TICKS_KEPT`].
+    /// Most items in a page; 1 to [`crate::PAGE_ITEMS_MAX`]; [`TICKS_SHOWN`] when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 1, maximum = 1000)]
     pub limit: Option<u32>,
+    /// Where the page before ended; absent: from the start.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cursor: Option<Cursor>,
 }
 
 /// One schedule.

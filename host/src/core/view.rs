@@ -3,9 +3,7 @@
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 
-use sluice_api::{
-    Execution, Job, JobComponent, JobDetail, Node, NodeDetail, ReasonCode, ScheduleFilter, Status,
-};
+use sluice_api::{Execution, Job, JobComponent, JobDetail, Node, NodeDetail, ReasonCode, Status};
 use sluice_model::pipeline::{Kind, Pipeline, Select};
 use sluice_model::{
     Desired, Digest, ExecutionId, ExecutionState, JobId, JobName, NodeId, NodeState, OnLost, UnixMs,
@@ -464,7 +462,7 @@ impl<S: Store> Core<S> {
             jobs,
             waiting,
             unplaced,
-            schedules: self.show_schedules(&ScheduleFilter::default())?,
+            schedules: self.show_schedules()?,
         })
     }
 }

@@ -616,8 +616,8 @@ async fn create_schedule<C: ControlApi>(
 async fn schedules<C: ControlApi>(
     By(control): By<C>,
     Filter(filter): Filter<ScheduleFilter>,
-) -> Reply<Vec<Schedule>> {
-    Ok(axum::Json(control.schedules(filter).await?))
+) -> Listing<Schedule> {
+    Ok(List(control.schedules(filter).await?))
 }
 
 async fn schedule<C: ControlApi>(
@@ -631,8 +631,8 @@ async fn ticks<C: ControlApi>(
     By(control): By<C>,
     Segments(name): Segments<ScheduleName>,
     Filter(query): Filter<TickQuery>,
-) -> Reply<Vec<ScheduleTick>> {
-    Ok(axum::Json(control.ticks(name, query).await?))
+) -> Listing<ScheduleTick> {
+    Ok(List(control.ticks(name, query).await?))
 }
 
 async fn pause_schedule<C: ControlApi>(

@@ -124,16 +124,16 @@ impl ControlApi for Fake {
         self.gone(format!("schedule {name} {overlap} {catch_up}"))
     }
 
-    async fn schedules(&self, filter: ScheduleFilter) -> Answer<Vec<Schedule>> {
+    async fn schedules(&self, filter: ScheduleFilter) -> Answer<Page<Schedule>> {
         self.note(format!("schedules {:?}", filter.job));
-        Ok(Vec::new())
+        Ok(Page::whole(Vec::new()))
     }
 
     async fn schedule(&self, name: ScheduleName) -> Answer<ScheduleDetail> {
         self.gone(format!("describe schedule {name}"))
     }
 
-    async fn ticks(&self, name: ScheduleName, query: TickQuery) -> Answer<Vec<ScheduleTick>> {
+    async fn ticks(&self, name: ScheduleName, query: TickQuery) -> Answer<Page<ScheduleTick>> {
         self.gone(format!("ticks {name} {:?}", query.limit))
     }
 

@@ -145,6 +145,13 @@ pub trait ScheduleStore {
     fn schedules_with_queue(&mut self) -> Result<Vec<ScheduleRecord>, StoreError>;
     /// A schedule's ticks, the newest first, at most `count`.
     fn ticks(&mut self, schedule: ScheduleId, count: usize) -> Result<Vec<TickRecord>, StoreError>;
+    /// The same, each with the mark to go on behind it: those behind `before`.
+    fn ticks_before(
+        &mut self,
+        schedule: ScheduleId,
+        before: Option<u64>,
+        count: usize,
+    ) -> Result<Vec<(u64, TickRecord)>, StoreError>;
     /// The newest tick that launched a run.
     fn last_launch(&mut self, schedule: ScheduleId) -> Result<Option<TickRecord>, StoreError>;
     /// Forgets a schedule's ticks beyond the newest `kept`, but those that wait and those whose runs have not ended.

@@ -41,8 +41,11 @@ pub(super) async fn create(
 }
 
 pub(super) async fn list(client: &Client, out: &Out, job: Option<JobName>) -> Result<(), Failure> {
-    let filter = ScheduleFilter { job };
-    let schedules: Vec<Schedule> = client.get_with(routes::SCHEDULES, &filter).await?;
+    let filter = ScheduleFilter {
+        job,
+        ..ScheduleFilter::default()
+    };
+    let schedules: Vec<Schedule> = client.list(routes::SCHEDULES, &filter, usize::MAX).await?;
     if schedules.is_empty() && out.format == Format::Table {
         out.say("no schedule");
         return Ok(());
@@ -65,9 +68,13 @@ pub(super) async fn history(
     name: &ScheduleName,
     limit: u32,
 ) -> Result<(), Failure> {
-    let query = TickQuery { limit: Some(limit) };
+    let query = TickQuery {
+        limit: Some(limit),
+        cursor: None,
+    };
     let path = path(routes::SCHEDULE_HISTORY, name);
-    let ticks: Vec<ScheduleTick> = client.get_with(&path, &query).await?;
+    let items_max = usize::try_from(limit).unwrap_or(usize::MAX);
+    let ticks: Vec<ScheduleTick> = client.list(&path, &query, items_max).await?;
     if ticks.is_empty() && out.format == Format::Table {
         out.say("it had no tick yet");
         return Ok(());
@@ -101,9 +108,10 @@ pub(super) async fn delete(client: &Client, out: &Out, name: &ScheduleName) -> R
 pub(super) async fn left_behind(client: &Client, out: &Out, job: &JobName) {
     let filter = ScheduleFilter {
         job: Some(job.clone()),
+        ..ScheduleFilter::default()
     };
     let Ok(left) = client
-        .get_with::<Vec<Schedule>>(routes::SCHEDULES, &filter)
+        .list::<Schedule>(routes::SCHEDULES, &filter, usize::MAX)
         .await
     else {
         return;

@@ -1,8 +1,8 @@
 //! What the API shows of schedules.
 
 use sluice_api::{
-    ErrorBody, ErrorCode, Schedule, ScheduleDetail, ScheduleFilter, ScheduleTick, ScheduledRun,
-    TICKS_KEPT, TICKS_SHOWN, TickQuery,
+    Cursor, ErrorBody, ErrorCode, Page, PageQuery, Schedule, ScheduleDetail, ScheduleFilter,
+    ScheduleTick, ScheduledRun, TICKS_SHOWN, TickQuery, page_items,
 };
 use sluice_model::{JobName, RunId, RunState, ScheduleName, TaskState};
 use sluice_scheduler::run_state;
@@ -15,17 +15,31 @@ use crate::store::{ScheduleRecord, Store, StoreError, TickRecord};
 const TOLD_MAX: usize = 3;
 
 impl<S: Store> Core<S> {
-    pub(in crate::core) fn show_schedules(
+    pub(in crate::core) fn show_schedules(&mut self) -> Result<Vec<Schedule>, StoreError> {
+        let records = self.store.schedules()?;
+        let shown = records.iter().map(|record| self.show_schedule(record));
+        shown.collect()
+    }
+
+    /// One page: all records are read, since they are few, and those of the page are shown.
+    pub(in crate::core) fn list_schedules(
         &mut self,
         filter: &ScheduleFilter,
-    ) -> Result<Vec<Schedule>, StoreError> {
-        let mut shown = Vec::new();
-        for record in self.store.schedules()? {
-            if filter.job.as_ref().is_none_or(|job| record.job == *job) {
-                shown.push(self.show_schedule(&record)?);
-            }
-        }
-        Ok(shown)
+    ) -> Result<Called, StoreError> {
+        let mut records = self.store.schedules()?;
+        records.retain(|record| filter.job.as_ref().is_none_or(|job| record.job == *job));
+        let query = PageQuery {
+            limit: filter.limit,
+            cursor: filter.cursor.clone(),
+        };
+        let page = match Page::of_list(records, &query, |record| record.name.to_string()) {
+            Ok(page) => page,
+            Err(wrong) => return Ok(Err(wrong)),
+        };
+        let shown = page.items.iter().map(|record| self.show_schedule(record));
+        let items = shown.collect::<Result<_, _>>()?;
+        let next = page.next;
+        Ok(Ok(Reply::Schedules(Page { items, next })))
     }
 
     pub(in crate::core) fn describe_schedule(
@@ -47,16 +61,21 @@ impl<S: Store> Core<S> {
         name: &ScheduleName,
         query: &TickQuery,
     ) -> Result<Called, StoreError> {
-        let limit = query.limit.unwrap_or(TICKS_SHOWN);
-        let max = u32::try_from(TICKS_KEPT).unwrap_or(u32::MAX);
-        if !(1..=max).contains(&limit) {
-            let message = format!("`limit` is 1 to {max}");
-            return Ok(Err(ErrorBody::new(ErrorCode::Invalid, message)));
-        }
+        let (limit, before) = match asked_ticks(query) {
+            Ok(asked) => asked,
+            Err(wrong) => return Ok(Err(wrong)),
+        };
         let Some(record) = self.store.schedule(name)? else {
             return Ok(Err(no_schedule(name)));
         };
-        Ok(Ok(Reply::Ticks(self.show_ticks(&record, limit)?)))
+        let mut ticks = self.store.ticks_before(record.id, before, limit + 1)?;
+        let more = ticks.len() > limit;
+        ticks.truncate(limit);
+        let last = ticks.last().filter(|_| more);
+        let next = last.map(|(mark, _)| Cursor::of(&[&mark.to_string()]));
+        let shown = ticks.iter().map(|(_, tick)| self.show_tick(tick));
+        let items = shown.collect::<Result<_, _>>()?;
+        Ok(Ok(Reply::Ticks(Page { items, next })))
     }
 
     /// The answer to an order about a schedule.
@@ -172,6 +191,19 @@ impl<S: Store> Core<S> {
         }
         Ok(text)
     }
+}
+
+/// How many ticks a page has at most, and the mark that they are behind.
+fn asked_ticks(query: &TickQuery) -> Result<(usize, Option<u64>), ErrorBody> {
+    let limit = page_items(Some(query.limit.unwrap_or(TICKS_SHOWN)))?;
+    let before = match &query.cursor {
+        Some(cursor) => {
+            let [mark] = cursor.keys()?;
+            Some(Cursor::key(&mark)?)
+        }
+        None => None,
+    };
+    Ok((limit, before))
 }
 
 pub(super) fn no_schedule(name: &ScheduleName) -> ErrorBody {

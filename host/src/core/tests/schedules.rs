@@ -71,9 +71,14 @@ impl World {
 
     /// The oldest first.
     fn ticks(&mut self, name: &str) -> Vec<ScheduleTick> {
-        let query = TickQuery { limit: Some(1_000) };
+        let query = TickQuery {
+            limit: Some(1_000),
+            cursor: None,
+        };
         match self.call(ApiCall::Ticks(named(name), query)).unwrap() {
-            Reply::Ticks(mut ticks) => {
+            Reply::Ticks(sluice_api::Page {
+                items: mut ticks, ..
+            }) => {
                 ticks.reverse();
                 ticks
             }
@@ -613,7 +618,7 @@ fn a_schedule_is_checked_whole_before_it_is_kept() {
         assert!(error.help.is_some(), "{error:?}");
     }
     let none = world.call(ApiCall::Schedules(Default::default())).unwrap();
-    assert!(matches!(none, Reply::Schedules(list) if list.is_empty()));
+    assert!(matches!(none, Reply::Schedules(list) if list.items.is_empty()));
     world.schedule(create("s"));
     let again = world
         .call(ApiCall::CreateSchedule(create("s")))
@@ -762,4 +767,69 @@ fn case_33_a_year_of_crons_over_both_changes_of_the_clock_has_exactly_its_ticks_
         ..RunFilter::default()
     }));
     assert!(runs.is_ok());
+}
+
+#[test]
+fn schedules_and_their_ticks_come_in_pages_each_once() {
+    let mut world = world_at("2026-03-01T00:30:00Z");
+    for n in 0..5 {
+        world.schedule(create(&format!("s{n}")));
+    }
+    let mut names = Vec::new();
+    let mut filter = sluice_api::ScheduleFilter {
+        limit: Some(2),
+        ..Default::default()
+    };
+    loop {
+        let page = match world.call(ApiCall::Schedules(filter.clone())).unwrap() {
+            Reply::Schedules(page) => page,
+            other => panic!("{other:?}"),
+        };
+        assert!(page.items.len() <= 2);
+        names.extend(page.items.into_iter().map(|it| it.name.to_string()));
+        filter.cursor = page.next;
+        if filter.cursor.is_none() {
+            break;
+        }
+    }
+    assert_eq!(names, ["s0", "s1", "s2", "s3", "s4"]);
+
+    for _ in 0..5 {
+        world.pass(HOUR);
+    }
+    let all = world.ticks("s0");
+    assert_eq!(all.len(), 5);
+    let mut read = Vec::new();
+    let mut query = TickQuery {
+        limit: Some(2),
+        cursor: None,
+    };
+    loop {
+        let call = ApiCall::Ticks(named("s0"), query.clone());
+        let page = match world.call(call).unwrap() {
+            Reply::Ticks(page) => page,
+            other => panic!("{other:?}"),
+        };
+        read.extend(page.items);
+        query.cursor = page.next;
+        if query.cursor.is_none() {
+            break;
+        }
+    }
+    read.reverse();
+    assert_eq!(read, all);
+    for limit in [0, 1_001] {
+        let query = TickQuery {
+            limit: Some(limit),
+            cursor: None,
+        };
+        let refused = world.call(ApiCall::Ticks(named("s0"), query)).unwrap_err();
+        assert_eq!(refused.code, ErrorCode::Invalid);
+    }
+    let query = TickQuery {
+        limit: None,
+        cursor: Some(sluice_api::Cursor::of(&["x"])),
+    };
+    let refused = world.call(ApiCall::Ticks(named("s0"), query)).unwrap_err();
+    assert_eq!(refused.code, ErrorCode::Invalid);
 }

@@ -298,6 +298,24 @@ impl ScheduleStore for SqliteStore {
         self.all("list a schedule's ticks", &sql, of, read_tick)
     }
 
+    fn ticks_before(
+        &mut self,
+        schedule: ScheduleId,
+        before: Option<u64>,
+        count: usize,
+    ) -> Result<Vec<(u64, TickRecord)>, StoreError> {
+        let sql = format!(
+            "SELECT {TICK_COLUMNS}, seq FROM schedule_tick WHERE schedule = ?1 AND seq < ?2 ORDER BY seq DESC LIMIT ?3"
+        );
+        // What a client sends as a mark may be larger than any.
+        let before = before.map_or(i64::MAX, |before| i64::try_from(before).unwrap_or(i64::MAX));
+        let count = i64::try_from(count).unwrap_or(i64::MAX);
+        let of = params![blob(schedule.to_bytes()), before, count];
+        self.all("list a schedule's ticks", &sql, of, |row| {
+            Ok((counter(row, 6)?, read_tick(row)?))
+        })
+    }
+
     fn last_launch(&mut self, schedule: ScheduleId) -> Result<Option<TickRecord>, StoreError> {
         let sql = select(
             TICK_COLUMNS,
