@@ -275,9 +275,9 @@ pub enum Reply {
     /// To `Schedule`.
     ScheduleDetail(Box<ScheduleDetail>),
     /// To `Schedules`.
-    Schedules(Vec<Schedule>),
+    Schedules(Page<Schedule>),
     /// To `Ticks`.
-    Ticks(Vec<ScheduleTick>),
+    Ticks(Page<ScheduleTick>),
     /// To `CreateToken`, and to what is only told.
     Done,
     /// To a join.
