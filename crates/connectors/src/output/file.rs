@@ -30,6 +30,13 @@ const BUFFER_BYTES_KEPT: usize = 2 * WRITE_BYTES;
 const TAIL_BYTES: usize = 64 * 1024;
 
 #[derive(Debug)]
+#[cfg_attr(
+    not(feature = "output-file"),
+    expect(
+        unreachable_pub,
+        reason = "without files only a kept output writes through it"
+    )
+)]
 pub struct FileOutput {
     file: Arc<File>,
     path: String,
@@ -114,6 +121,7 @@ impl FileOutput {
         self.acked
     }
 
+    #[cfg(feature = "output-file")]
     pub(super) fn position(&self) -> OutputPosition {
         self.position
     }
