@@ -249,7 +249,8 @@ impl Watch {
         if let Some(id) = after {
             request = request.header("Last-Event-ID", id);
         }
-        let response = api.runtime.block_on(request.send());
+        // Its timeout is armed where it is sent, and needs the runtime.
+        let response = api.runtime.block_on(async { request.send().await });
         let response = response.expect("the orchestrator is there");
         assert_eq!(response.status().as_u16(), 200);
         let kind = response.headers().get("content-type").cloned();
