@@ -223,7 +223,8 @@ mod tests {
         ] {
             assert_eq!(route(target), expected);
         }
-        assert_eq!(route(&"ä/".repeat(500)).len(), 256);
+        // Cut before the character that would reach over the bound.
+        assert_eq!(route(&"ä/".repeat(500)).len(), 255);
         assert_eq!(seconds("18446744073709551616"), None);
         assert_eq!(seconds("18446744073709551615"), None);
         assert_eq!(seconds("1.x"), None);
