@@ -130,8 +130,8 @@ fn what_tasks_wrote_comes_back_by_run_and_by_task_and_so_does_what_they_said() {
         .fails(1, &["its pipeline has no [output.stdout]"]);
 }
 
-#[test]
-fn an_output_comes_though_its_edge_and_the_orchestrator_die_right_after_the_end() {
+/// A run that has completed, whose orchestrator died while it pulled the output and is back, and whose edge is away.
+fn died_in_the_pull() -> (Cluster, String) {
     let mut cluster = Cluster::start(&["e1"]);
     std::fs::write(cluster.edge_file("e1", "app.log"), sample("e1")).unwrap();
     assert_eq!(cluster.try_deploy(&triage(1, "stdout")).code, 0);
@@ -143,6 +143,12 @@ fn an_output_comes_though_its_edge_and_the_orchestrator_die_right_after_the_end(
     cluster.kill_edge("e1");
     cluster.start_orchestrator();
     wait_completed(&cluster, &id);
+    (cluster, id)
+}
+
+#[test]
+fn an_output_comes_though_its_edge_and_the_orchestrator_die_right_after_the_end() {
+    let (mut cluster, id) = died_in_the_pull();
     let known = outputs(&cluster, &id);
     assert_eq!(known[0].state, OutputState::Coming, "{known:?}");
     cluster.sluice(&["run", "output", &id]).fails(
@@ -165,17 +171,7 @@ fn an_output_comes_though_its_edge_and_the_orchestrator_die_right_after_the_end(
 
 #[test]
 fn what_an_edge_lost_with_its_disk_is_gone_and_says_so() {
-    let mut cluster = Cluster::start(&["e1"]);
-    std::fs::write(cluster.edge_file("e1", "app.log"), sample("e1")).unwrap();
-    assert_eq!(cluster.try_deploy(&triage(1, "stdout")).code, 0);
-    let point = "output/written";
-    cluster.doom_orchestrator(point);
-    cluster.wait_node("e1", NodeState::Connected);
-    let id = launch(&cluster, &["triage"]);
-    cluster.wait_orchestrator_doom(point);
-    cluster.kill_edge("e1");
-    cluster.start_orchestrator();
-    wait_completed(&cluster, &id);
+    let (mut cluster, id) = died_in_the_pull();
     let part = cluster.orchestrator_dir().join("outputs");
     for entry in std::fs::read_dir(part).unwrap() {
         std::fs::remove_file(entry.unwrap().path()).unwrap();

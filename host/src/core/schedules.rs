@@ -356,10 +356,7 @@ impl<S: Store> Core<S> {
                 run: Some(run),
                 ..decided(nominal, TickOutcome::Launched, None, now)
             };
-            match ticked {
-                Ticked::Now => self.store.put_tick(record.id, &tick)?,
-                Ticked::Before => self.store.decide_queued(record.id, &tick)?,
-            };
+            self.write_tick(record, &tick, ticked)?;
             return Ok(false);
         }
         let request = Digest::of(&serde_json::to_vec(&launch).expect("a launch is always JSON"));
@@ -380,11 +377,7 @@ impl<S: Store> Core<S> {
             tick.run = Some(run.id);
             tick.why = (!replaced.is_empty()).then(|| format!("called off {}", ids(replaced)));
         }
-        let is_ours = match ticked {
-            Ticked::Now => self.store.put_tick(record.id, &tick)?,
-            Ticked::Before => self.store.decide_queued(record.id, &tick)?,
-        };
-        if !is_ours {
+        if !self.write_tick(record, &tick, ticked)? {
             return Ok(false);
         }
         self.note_tick(record, &tick);
@@ -397,6 +390,19 @@ impl<S: Store> Core<S> {
         }
         self.keep_run(&run, &tasks)?;
         Ok(true)
+    }
+
+    /// Whether it was still to be decided.
+    fn write_tick(
+        &mut self,
+        record: &ScheduleRecord,
+        tick: &TickRecord,
+        ticked: Ticked,
+    ) -> Result<bool, StoreError> {
+        match ticked {
+            Ticked::Now => self.store.put_tick(record.id, tick),
+            Ticked::Before => self.store.decide_queued(record.id, tick),
+        }
     }
 
     fn note_tick(&self, record: &ScheduleRecord, tick: &TickRecord) {

@@ -3,8 +3,8 @@
 use std::fmt::Write as _;
 
 use sluice_log_lines::{Level, Moment};
-use sluice_sdk::json::ObjectWriter;
-use sluice_sdk::{Buffer, Emit};
+use sluice_sdk::Emit;
+use sluice_sdk::json::{ObjectWriter, json_text, list};
 
 use crate::bursts::{Burst, Subject};
 use crate::templates::Template;
@@ -181,21 +181,4 @@ fn shown(at: Option<Moment>) -> Option<String> {
 
 fn say(text: &mut String, more: std::fmt::Arguments<'_>) {
     text.write_fmt(more).expect("a String takes every text");
-}
-
-/// A JSON list.
-fn list<T>(items: &[T], mut write: impl FnMut(&T, &mut Vec<u8>)) -> Vec<u8> {
-    let mut json = b"[".to_vec();
-    for (place, item) in items.iter().enumerate() {
-        if place > 0 {
-            json.put(b",");
-        }
-        write(item, &mut json);
-    }
-    json.put(b"]");
-    json
-}
-
-fn json_text(json: &[u8]) -> &str {
-    std::str::from_utf8(json).expect("made of text")
 }

@@ -27,7 +27,7 @@ mod check;
 mod write;
 
 pub use check::{DEPTH_MAX, JsonError};
-pub use write::{ObjectWriter, write_integer, write_text};
+pub use write::{ObjectWriter, json_text, list, write_integer, write_text};
 
 /// Walks records. Keep it between records: its list of fields is reused.
 #[derive(Debug, Default)]

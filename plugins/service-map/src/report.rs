@@ -3,7 +3,7 @@
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
-use sluice_sdk::json::ObjectWriter;
+use sluice_sdk::json::{ObjectWriter, json_text, list};
 use sluice_sdk::{Buffer, Emit};
 
 use crate::{Calls, Format, ServiceMap};
@@ -153,21 +153,4 @@ fn quoted(name: &str) -> String {
         }
     }
     quoted
-}
-
-/// A JSON list.
-fn list<T>(items: &[T], mut write: impl FnMut(&T, &mut Vec<u8>)) -> Vec<u8> {
-    let mut json = b"[".to_vec();
-    for (place, item) in items.iter().enumerate() {
-        if place > 0 {
-            json.put(b",");
-        }
-        write(item, &mut json);
-    }
-    json.put(b"]");
-    json
-}
-
-fn json_text(json: &[u8]) -> &str {
-    std::str::from_utf8(json).expect("made of text")
 }

@@ -103,3 +103,25 @@ impl<'a, B: Buffer> ObjectWriter<'a, B> {
         self.out.put(b":");
     }
 }
+
+/// A JSON list, each item as `write` puts it.
+pub fn list<T>(items: &[T], mut write: impl FnMut(&T, &mut Vec<u8>)) -> Vec<u8> {
+    let mut json = b"[".to_vec();
+    for (place, item) in items.iter().enumerate() {
+        if place > 0 {
+            json.put(b",");
+        }
+        write(item, &mut json);
+    }
+    json.put(b"]");
+    json
+}
+
+/// What was written here, as text for [`ObjectWriter::raw`].
+///
+/// # Panics
+///
+/// When it is not UTF-8, which nothing of this module writes.
+pub fn json_text(json: &[u8]) -> &str {
+    std::str::from_utf8(json).expect("made of text")
+}
