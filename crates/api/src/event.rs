@@ -14,7 +14,7 @@ pub enum EventKind {
     Job,
     /// An execution: what it should do, or what its edge says of it.
     Execution,
-    /// A run, or one of its tasks.
+    /// A run, one of its tasks, or that the output of one is here or gone.
     Run,
     /// A schedule, or one of its ticks.
     Schedule,

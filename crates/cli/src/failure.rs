@@ -39,6 +39,8 @@ pub(crate) struct Failure {
     pub(crate) detail: Option<String>,
     /// The way out.
     pub(crate) help: Option<String>,
+    /// The orchestrator is away, stopping or busy: in a moment the same question may be answered.
+    pub(crate) may_pass: bool,
 }
 
 impl Failure {
@@ -48,6 +50,7 @@ impl Failure {
             message: message.into(),
             detail: None,
             help: None,
+            may_pass: exit == Exit::Unreachable,
         }
     }
 
@@ -93,6 +96,10 @@ impl From<ErrorBody> for Failure {
             message: body.message,
             detail: body.detail,
             help: body.help,
+            may_pass: matches!(
+                body.code,
+                ErrorCode::RateLimited | ErrorCode::Timeout | ErrorCode::Unavailable
+            ),
         }
     }
 }
@@ -133,7 +140,9 @@ mod tests {
             let failure = Failure::from(ErrorBody::new(code, "m").with_help("h"));
             assert_eq!(failure.exit, exit, "{code:?}");
             assert_eq!(failure.help.as_deref(), Some("h"));
+            assert_eq!(failure.may_pass, code == ErrorCode::Unavailable, "{code:?}");
         }
+        assert!(Failure::new(Exit::Unreachable, "m").may_pass);
         let codes = [
             Exit::Done,
             Exit::Failed,

@@ -138,12 +138,17 @@ impl Out {
 
     /// A line that shows that something goes on; invisible unless standard error is a terminal.
     pub(crate) fn spinner(&self, label: &str) -> ProgressBar {
-        let style = ProgressStyle::with_template("{spinner} {msg} ({elapsed})");
+        let style = ProgressStyle::with_template("{spinner} {elapsed} {wide_msg}");
         let bar = self.bar(ProgressBar::no_length(), label, style);
         if self.progress {
             bar.enable_steady_tick(Duration::from_millis(120));
         }
         bar
+    }
+
+    /// Whether bars and spinners are seen.
+    pub(crate) fn has_progress(&self) -> bool {
+        self.progress
     }
 
     fn bar(

@@ -3,6 +3,8 @@
 //! Pure: values and a [`Style`] in, text out. Text that came from edges, plugins or files never reaches a terminal with
 //! its control characters.
 
+use std::time::Duration;
+
 use comfy_table::{
     Attribute, Cell as TableCell, Color, ColumnConstraint, ContentArrangement, LineStyle, Table,
     TableStyle,
@@ -196,6 +198,18 @@ pub(crate) fn next(action: Option<&str>, time: Option<UnixMs>) -> String {
 
 pub(crate) fn yes_no(yes: bool) -> &'static str {
     if yes { "yes" } else { "no" }
+}
+
+/// A duration as it is written on the command line.
+pub(crate) fn duration(time: Duration) -> String {
+    let ms = time.as_millis();
+    match ms {
+        0 => "0s".to_owned(),
+        ms if ms % 3_600_000 == 0 => format!("{}h", ms / 3_600_000),
+        ms if ms % 60_000 == 0 => format!("{}m", ms / 60_000),
+        ms if ms % 1000 == 0 => format!("{}s", ms / 1000),
+        ms => format!("{ms}ms"),
+    }
 }
 
 /// A size as people write it.

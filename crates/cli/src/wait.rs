@@ -1,19 +1,37 @@
-//! Waiting for what was asked of the orchestrator; `deploy --wait`: has it come about on every node that can be reached?
+//! Waiting for what was asked of the orchestrator.
+//!
+//! ```text
+//!   look ──> there: done       missing ──> rest ──> a hint (GET /v1/events), or the pace's next time ──> look
+//! ```
+//!
+//! A hint only saves time: what is true is what a look says. Without hints (the stream is cut, the orchestrator is away,
+//! or it has no room for another watcher) it looks again and again. An orchestrator that is away may be restarting, and
+//! what was asked of it is durable: that counts as missing until the deadline.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::pin::pin;
 use std::time::Duration;
 
-use sluice_api::{Execution, JobDetail, JobKind, Node, RolloutSummary, routes};
-use sluice_model::{Desired, ExecutionState, JobName, NodeName, NodeState, RolloutPhase, Version};
-use tokio::time::Instant;
+use futures_util::{Stream, StreamExt as _};
+use tokio::time::{Instant, sleep_until, timeout_at};
 
 use crate::client::Client;
-use crate::failure::{Exit, Failure};
+use crate::failure::Failure;
 use crate::out::Out;
 use crate::render;
 
-/// Time between two looks: short against a start, long against what one look costs.
-pub(crate) const LOOK_INTERVAL: Duration = Duration::from_millis(150);
+mod hints;
+mod job;
+mod pace;
+mod progress;
+
+pub(crate) use hints::Watched;
+pub(crate) use job::for_job;
+
+use pace::{Heard, PACE, Pace, Rhythm};
+use progress::Progress;
+
+/// Longest that a look may take past the deadline: the last one, which says what is missing, should have its answer.
+const LAST_LOOK_MAX: Duration = Duration::from_secs(5);
 
 /// What one look saw.
 pub(crate) enum Look<T> {
@@ -23,231 +41,99 @@ pub(crate) enum Look<T> {
     Missing(Vec<String>),
 }
 
-/// Looks until it is there or a look fails, for at most `wait`. An orchestrator that cannot be reached may be restarting,
-/// and what was asked of it is durable: that counts as missing. At the deadline it fails with `late`, in detail with what
-/// the last look missed.
+/// What is waited for.
+pub(crate) struct Waiting {
+    /// In words, such as `waiting for run 7`.
+    pub(crate) doing: String,
+    /// What hints must be about.
+    pub(crate) watched: Watched,
+    /// For at most so long.
+    pub(crate) within: Duration,
+    /// The failure at the deadline; what the last look missed becomes its detail.
+    pub(crate) late: Failure,
+}
+
+/// Looks until it is there or a look fails, or the deadline has come: at first, after every hint that it may have changed,
+/// and now and then. Says meanwhile on standard error what is missing.
 pub(crate) async fn until<T>(
+    client: &Client,
     out: &Out,
-    doing: &str,
-    wait: Duration,
-    mut look: impl AsyncFnMut() -> Result<Look<T>, Failure>,
-    late: Failure,
+    waiting: Waiting,
+    look: impl AsyncFnMut() -> Result<Look<T>, Failure>,
 ) -> Result<T, Failure> {
-    let deadline = Instant::now() + wait;
-    let spinner = out.spinner(doing);
-    let result = loop {
-        let missing = match look().await {
-            Ok(Look::There(found)) => break Ok(found),
-            Ok(Look::Missing(missing)) => missing,
-            Err(failure) if failure.exit == Exit::Unreachable => vec![failure.message],
-            Err(failure) => break Err(failure),
-        };
-        if Instant::now() + LOOK_INTERVAL > deadline {
-            break Err(late.with_detail(missing.join("\n")));
-        }
-        tokio::time::sleep(LOOK_INTERVAL).await;
-    };
-    spinner.finish_and_clear();
+    let Waiting {
+        doing,
+        watched,
+        within,
+        late,
+    } = waiting;
+    let mut progress = Progress::new(out, doing, within);
+    let hints = hints::open(client, &watched);
+    let missed = |missing: &[String]| progress.missing(missing, Instant::now());
+    let result = drive(PACE, within, hints, missed, look, late).await;
+    progress.end();
     result
 }
 
-/// How it stands.
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Verdict {
-    /// All executions on connected nodes, one at least, run or completed.
-    Done { absent: Vec<String> },
-    /// One failed or was quarantined: where and why.
-    Failed { where_and_why: Vec<String> },
-    /// Not yet: what is missing.
-    Waiting { missing: Vec<String> },
-}
-
-/// Waits until `version` of the job runs or has completed on every connected node, for at most `wait`.
-pub(crate) async fn for_job(
-    client: &Client,
-    out: &Out,
-    job: &JobName,
-    version: Version,
-    matching: &[NodeName],
-    wait: Duration,
-) -> Result<(), Failure> {
-    let late = Failure::new(
-        Exit::TimedOut,
-        format!("{job} version {version} did not run everywhere within {wait:?}; it stays deployed and goes on"),
-    )
-    .with_help(format!("`sluice explain {job}` says what each node waits for"));
-    let doing = format!("waiting for {job} version {version}");
-    let look = async || {
-        let (detail, nodes) = look(client, job).await?;
-        match judge(version, matching, &detail, &nodes) {
-            Verdict::Done { absent } => Ok(Look::There((absent, detail.job.state))),
-            Verdict::Failed { where_and_why } => Err(Failure::new(
-                Exit::Failed,
-                format!("{job} version {version} failed"),
-            )
-            .with_detail(where_and_why.join("\n"))
-            .with_help(match &detail.job.rollout {
-                Some(_) => format!("`sluice rollout status {job}` tells the whole story"),
-                None => format!("`sluice logs {job}` shows what its stages said"),
-            })),
-            Verdict::Waiting { missing } => Ok(Look::Missing(missing)),
+async fn drive<T>(
+    pace: Pace,
+    within: Duration,
+    hints: impl Stream<Item = Heard>,
+    mut missed: impl FnMut(&[String]),
+    mut look: impl AsyncFnMut() -> Result<Look<T>, Failure>,
+    late: Failure,
+) -> Result<T, Failure> {
+    let mut hints = pin!(hints.fuse());
+    let mut rhythm = Rhythm::new(pace, Instant::now(), within);
+    let mut missing = Vec::new();
+    loop {
+        let answer_by = rhythm.deadline().max(Instant::now()) + LAST_LOOK_MAX;
+        match timeout_at(answer_by, look()).await {
+            Ok(Ok(Look::There(found))) => return Ok(found),
+            Ok(Ok(Look::Missing(now))) => missing = now,
+            Ok(Err(failure)) if failure.may_pass => {
+                missing = unheard(&render::clean(&failure.message), missing);
+            }
+            Ok(Err(failure)) => return Err(failure),
+            Err(_) => missing = unheard("the orchestrator does not answer", missing),
         }
-    };
-    let (absent, state) = until(out, &doing, wait, look, late).await?;
-    for line in absent {
-        out.say(&line);
-    }
-    out.say(&format!("{job} version {version} is {state}"));
-    Ok(())
-}
-
-async fn look(client: &Client, job: &JobName) -> Result<(JobDetail, Vec<Node>), Failure> {
-    let detail = client
-        .get(&routes::fill(routes::JOB, &[job.as_str()]))
-        .await?;
-    let query = sluice_api::NodeFilter::default();
-    let nodes = client.list(routes::NODES, &query, usize::MAX).await?;
-    Ok((detail, nodes))
-}
-
-fn judge(version: Version, matching: &[NodeName], detail: &JobDetail, nodes: &[Node]) -> Verdict {
-    let states: BTreeMap<_, _> = nodes.iter().map(|node| (&node.name, node.state)).collect();
-    let is_connected = |name: &NodeName| states.get(name) == Some(&NodeState::Connected);
-    let runs: Vec<&Execution> = detail
-        .executions
-        .iter()
-        .filter(|execution| execution.desired == Desired::Run)
-        .collect();
-
-    let rollout = detail.job.rollout.as_ref();
-    if let Some(rollout) = rollout
-        && rollout.candidate == version
-        && rollout.phase == RolloutPhase::RolledBack
-    {
-        return Verdict::Failed {
-            where_and_why: rolled_back(rollout),
-        };
-    }
-    // An older version that runs on with the content that a rollout brought back is as good as the newest.
-    let is_restored = rollout.is_some_and(|rollout| rollout.restored_by == Some(version));
-    let open = rollout.filter(|rollout| is_open(rollout.phase) && rollout.candidate == version);
-    let decides = open.is_some_and(|rollout| rollout.phase != RolloutPhase::Paused);
-
-    let failed: Vec<_> = runs
-        .iter()
-        .filter(|execution| {
-            // A rollout that goes on is about to say what a failure means to it.
-            !decides
-                && execution.version >= version
-                && matches!(
-                    execution.state,
-                    ExecutionState::Failed | ExecutionState::Quarantined
-                )
-        })
-        .map(|execution| line(execution))
-        .collect();
-    if !failed.is_empty() {
-        return Verdict::Failed {
-            where_and_why: failed,
-        };
-    }
-
-    let mut missing: Vec<String> = open.map(rollout_line).into_iter().collect();
-    let mut arrived = 0_u32;
-    let planned: BTreeSet<_> = runs.iter().map(|execution| &execution.node).collect();
-    let takes_new: BTreeSet<_> = nodes
-        .iter()
-        .filter(|node| !node.cordoned && !node.draining)
-        .map(|node| &node.name)
-        .collect();
-    // Which of the matching nodes get a replica is not for us to say.
-    let expected = if detail.job.kind == JobKind::Daemon {
-        matching
-    } else {
-        &[]
-    };
-    for node in expected {
-        if is_connected(node) && takes_new.contains(node) && !planned.contains(node) {
-            missing.push(format!("{node}: not planned yet"));
+        rhythm.handle_looked(Instant::now());
+        if rhythm.is_over() {
+            return Err(match missing.is_empty() {
+                true => late,
+                false => late.with_detail(missing.join("\n")),
+            });
+        }
+        missed(&missing);
+        loop {
+            tokio::select! {
+                // First, so that hints without end hold up no look.
+                biased;
+                () = sleep_until(rhythm.poll_due()) => break,
+                Some(heard) = hints.next() => rhythm.handle_heard(heard),
+            }
         }
     }
-    for execution in runs
-        .iter()
-        .filter(|execution| is_connected(&execution.node))
-    {
-        let is_there = matches!(
-            execution.state,
-            ExecutionState::Running | ExecutionState::Completed
-        );
-        if execution.version < version && open.is_some() {
-            missing.push(format!("{}: waits for its turn", execution.node));
-        } else if execution.version < version && !is_restored {
-            missing.push(format!("{}: not planned yet", execution.node));
-        } else if is_there {
-            arrived += 1;
-        } else {
-            missing.push(line(execution));
+}
+
+/// Begins the lines of what was missing when the orchestrator was last heard.
+const BEFORE: &str = "when it was last heard: ";
+
+/// What is missing while the orchestrator says nothing: that, and what it said last.
+fn unheard(why: &str, before: Vec<String>) -> Vec<String> {
+    let known = before.into_iter().filter_map(|line| {
+        if line.starts_with(BEFORE) {
+            return Some(line);
         }
-    }
-    let mut absent: Vec<_> = runs
-        .iter()
-        .filter(|execution| !is_connected(&execution.node))
-        .map(|execution| line(execution))
-        .collect();
-    if let Some(unplaced) = &detail.unplaced {
-        absent.push(render::unplaced(unplaced).trim_end().to_owned());
-    }
-    if missing.is_empty() && arrived > 0 {
-        return Verdict::Done { absent };
-    }
-    if missing.is_empty() && absent.is_empty() {
-        missing.push("no node matches yet".to_owned());
-    } else if missing.is_empty() {
-        missing.push("no matching node is connected".to_owned());
-    }
-    missing.extend(absent);
-    Verdict::Waiting { missing }
+        // Said in place of an answer before.
+        (!line.starts_with(UNHEARD)).then(|| format!("{BEFORE}{line}"))
+    });
+    let first = format!("{UNHEARD}{why}");
+    std::iter::once(first).chain(known).collect()
 }
 
-fn is_open(phase: RolloutPhase) -> bool {
-    match phase {
-        RolloutPhase::Canary | RolloutPhase::Rolling | RolloutPhase::Paused => true,
-        RolloutPhase::Done | RolloutPhase::RolledBack => false,
-    }
-}
-
-fn rollout_line(rollout: &RolloutSummary) -> String {
-    let mut text = format!("the rollout is {}", rollout.phase);
-    if let Some(reason) = &rollout.reason {
-        text.push_str(&format!(": {reason}"));
-    }
-    render::clean(&text)
-}
-
-fn rolled_back(rollout: &RolloutSummary) -> Vec<String> {
-    let mut lines = vec![render::clean(rollout.reason.as_deref().unwrap_or_default())];
-    if let (Some(restored), Some(good)) = (rollout.restored_by, rollout.good) {
-        lines.push(format!(
-            "it was rolled back: version {restored} is version {good} again"
-        ));
-    }
-    lines
-}
-
-fn line(execution: &Execution) -> String {
-    let mut text = format!("{}: {}", execution.node, execution.state);
-    if let Some(code) = execution.reason_code {
-        text.push_str(&format!("/{}", code.as_str()));
-    }
-    if let Some(reason) = &execution.reason {
-        text.push_str(&format!(", {reason}"));
-    }
-    let next = render::next(execution.next_action.as_deref(), execution.next_at);
-    if !next.is_empty() {
-        text.push_str(&format!("; next: {next}"));
-    }
-    render::clean(&text)
-}
+/// Begins the line that says why there was no answer.
+const UNHEARD: &str = "no answer: ";
 
 #[cfg(test)]
 mod tests;

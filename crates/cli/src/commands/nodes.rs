@@ -10,7 +10,7 @@ use crate::client::Client;
 use crate::failure::{Exit, Failure};
 use crate::out::Out;
 use crate::render;
-use crate::wait::{self, Look};
+use crate::wait::{self, Look, Waiting, Watched};
 
 pub(super) async fn label(
     client: &Client,
@@ -79,9 +79,10 @@ async fn until_stopped(
     name: &NodeName,
     wait: Duration,
 ) -> Result<Node, Failure> {
+    let lasted = render::duration(wait);
     let late = Failure::new(
         Exit::TimedOut,
-        format!("not everything on {name} stopped within {wait:?}; the drain stands and goes on"),
+        format!("not everything on {name} stopped within {lasted}; the drain stands and goes on"),
     )
     .with_help(format!("`sluice node describe {name}` shows how it stands"));
     let look = async || {
@@ -92,7 +93,13 @@ async fn until_stopped(
             false => Look::Missing(missing),
         })
     };
-    wait::until(out, &format!("draining {name}"), wait, look, late).await
+    let waiting = Waiting {
+        doing: format!("waiting for everything on {name} to stop"),
+        watched: Watched::Node(name.clone()),
+        within: wait,
+        late,
+    };
+    wait::until(client, out, waiting, look).await
 }
 
 /// A line for each execution that is not known to have stopped.

@@ -10,7 +10,7 @@ use crate::client::Client;
 use crate::failure::{Exit, Failure};
 use crate::out::{Out, Reader};
 use crate::render;
-use crate::wait::{self, Look};
+use crate::wait::{self, Look, Waiting, Watched};
 
 /// How long an output that is on its way is waited for without being asked to: from a connected edge it takes less.
 const SETTLE: Duration = Duration::from_secs(3);
@@ -84,9 +84,10 @@ async fn waited(
     task: Option<&(JobName, NodeName)>,
     within: Duration,
 ) -> Result<Vec<TaskOutput>, Failure> {
+    let lasted = render::duration(within);
     let late = Failure::new(
         Exit::TimedOut,
-        format!("the output of run {id} was not there within {within:?}; it comes all the same"),
+        format!("the output of run {id} was not there within {lasted}; it comes all the same"),
     )
     .with_help(format!(
         "`sluice run describe {id}` says what its tasks wait for"
@@ -101,8 +102,7 @@ async fn waited(
             _ => Look::Missing(missing),
         })
     };
-    let doing = format!("waiting for the output of run {id}");
-    wait::until(out, &doing, within, look, late).await
+    wait::until(client, out, waiting(id, within, late), look).await
 }
 
 /// Looks; what is on its way has a moment to arrive.
@@ -130,10 +130,18 @@ async fn settled(
         })
     };
     let late = Failure::new(Exit::TimedOut, String::new());
-    let doing = format!("waiting for the output of run {id}");
-    match wait::until(out, &doing, SETTLE, look, late).await {
+    match wait::until(client, out, waiting(id, SETTLE, late), look).await {
         Err(failure) if failure.exit != Exit::TimedOut => Err(failure),
         _ => Ok(last),
+    }
+}
+
+fn waiting(id: RunId, within: Duration, late: Failure) -> Waiting {
+    Waiting {
+        doing: format!("waiting for the output of run {id}"),
+        watched: Watched::Run(id),
+        within,
+        late,
     }
 }
 

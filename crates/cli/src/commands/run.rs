@@ -11,10 +11,13 @@ use crate::client::Client;
 use crate::failure::{Exit, Failure};
 use crate::out::Out;
 use crate::render;
-use crate::wait::{self, LOOK_INTERVAL, Look};
+use crate::wait::{self, Look, Waiting, Watched};
 
 /// How often a launch is sent again when no answer came: its key makes it the same run.
 const SENDS_MAX: u32 = 5;
+
+/// Time before it is sent again, once more for each time: a restart takes about as long as all of them.
+const SEND_PAUSE: Duration = Duration::from_millis(150);
 
 /// Launches, prints the run's id, and waits for its end when that is asked for.
 pub(super) async fn launch(client: &Client, out: &Out, args: RunLaunchArgs) -> Result<(), Failure> {
@@ -56,7 +59,7 @@ async fn send(client: &Client, request: &RunLaunch, key: &str) -> Result<Run, Fa
         match client.post_json_keyed(routes::RUNS, request, key).await {
             Err(failure) if failure.exit == Exit::Unreachable && sent < SENDS_MAX => {
                 sent += 1;
-                tokio::time::sleep(LOOK_INTERVAL * sent).await;
+                tokio::time::sleep(SEND_PAUSE * sent).await;
             }
             answered => return answered,
         }
@@ -76,20 +79,17 @@ fn new_key() -> Result<String, Failure> {
 
 async fn waited(client: &Client, out: &Out, id: RunId, wait: Duration) -> Result<(), Failure> {
     let mut last: Option<Run> = None;
+    let lasted = render::duration(wait);
     let late = Failure::new(
         Exit::TimedOut,
-        format!("run {id} has not ended within {wait:?}; it goes on"),
+        format!("run {id} has not ended within {lasted}; it goes on"),
     )
     .with_help(format!("`sluice run describe {id}` says what it waits for"));
     let look = async || {
-        match client.get::<Run>(&path(routes::RUN, id)).await {
-            Ok(run) => last = Some(run),
-            // What was seen last says more than that nothing is seen now.
-            Err(failure) if failure.exit == Exit::Unreachable => {}
-            Err(failure) => return Err(failure),
-        }
-        let open = last.as_ref().map(lines).unwrap_or_default();
-        match last.as_ref().map_or(RunState::Pending, |run| run.state) {
+        let run: Run = client.get(&path(routes::RUN, id)).await?;
+        let (state, open) = (run.state, lines(&run));
+        last = Some(run);
+        match state {
             RunState::Pending | RunState::Running => Ok(Look::Missing(open)),
             RunState::Completed => Ok(Look::There(())),
             state @ (RunState::Failed | RunState::Cancelled | RunState::TimedOut) => {
@@ -100,7 +100,13 @@ async fn waited(client: &Client, out: &Out, id: RunId, wait: Duration) -> Result
             }
         }
     };
-    let result = wait::until(out, &format!("waiting for run {id}"), wait, look, late).await;
+    let waiting = Waiting {
+        doing: format!("waiting for run {id}"),
+        watched: Watched::Run(id),
+        within: wait,
+        late,
+    };
+    let result = wait::until(client, out, waiting, look).await;
     if let Some(run) = &last
         && out.format == Format::Json
     {

@@ -263,3 +263,16 @@ fn a_rollout_is_one_screen() {
         )
     );
 }
+
+#[test]
+fn durations_read_as_they_are_typed() {
+    for (ms, written) in [
+        (0, "0s"),
+        (300, "300ms"),
+        (90_000, "90s"),
+        (120_000, "2m"),
+        (7_200_000, "2h"),
+    ] {
+        assert_eq!(duration(Duration::from_millis(ms)), written);
+    }
+}

@@ -42,7 +42,7 @@ fn told(outputs: &[Output]) -> Vec<String> {
 
 impl World {
     /// What an order changes.
-    fn told_of(&mut self, call: ApiCall) -> Vec<String> {
+    pub(super) fn told_of(&mut self, call: ApiCall) -> Vec<String> {
         self.requests += 1;
         let request = RequestId(self.requests);
         let call = Box::new(call);

@@ -189,14 +189,16 @@ fn what_lacks_is_asked_for_again_after_every_death_until_it_is_held() {
     edge.again(&mut world);
     let conn = edge.conn;
     assert_eq!(world.lacking(), [OutputTarget { conn, ..target }]);
-    world.output(OutputCall::Held(id));
+    let told = world.told_of(ApiCall::Output(OutputCall::Held(id)));
+    assert_eq!(told, ["run of a", "job a"]);
     assert_eq!(world.lacking(), []);
     let held = world.the_output(run.id);
     assert_eq!(held.state, OutputState::Held);
     assert_eq!((held.bytes, held.truncated), (Some(6), false));
     assert_eq!(held.digest, Some(Digest::of(b"report")));
     // What is told late changes nothing.
-    world.output(OutputCall::Lost(id, "too late".to_owned()));
+    let late = OutputCall::Lost(id, "too late".to_owned());
+    assert!(world.told_of(ApiCall::Output(late)).is_empty());
     assert_eq!(world.the_output(run.id).state, OutputState::Held);
 }
 

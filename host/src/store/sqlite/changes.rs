@@ -93,6 +93,15 @@ impl SqliteStore {
         }
     }
 
+    pub(super) fn note_run_of_output(&mut self, execution: ExecutionId) -> Result<(), StoreError> {
+        let sql = "SELECT run FROM output WHERE execution = ?1";
+        let read = |row: &SqlRow<'_>| bytes(row, 0, "a run id", RunId::from_slice);
+        match self.found(sql, blob(execution.to_bytes()), read)? {
+            Some(run) => self.note_run(run),
+            None => Ok(()),
+        }
+    }
+
     /// The runs with tasks of a job that wait.
     pub(super) fn note_waiting_runs(&mut self, job: JobId) -> Result<(), StoreError> {
         let runs: Vec<RunId> = {

@@ -103,6 +103,9 @@ impl OutputStore for SqliteStore {
             "UPDATE output SET state = 'held', at = ?2 WHERE execution = ?1 AND state = 'lacking'",
             params![blob(execution.to_bytes()), now.0],
         )?;
+        if done == 1 {
+            self.note_run_of_output(execution)?;
+        }
         Ok(done == 1)
     }
 
@@ -117,6 +120,9 @@ impl OutputStore for SqliteStore {
             "UPDATE output SET state = 'gone', reason = ?2, at = ?3 WHERE execution = ?1 AND state = 'lacking'",
             params![blob(execution.to_bytes()), reason, now.0],
         )?;
+        if done == 1 {
+            self.note_run_of_output(execution)?;
+        }
         Ok(done == 1)
     }
 
