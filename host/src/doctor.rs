@@ -6,12 +6,12 @@ use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use sluice_doctor::{
-    Finding, Running, clock, directory, disk, in_one_line, private, running, store,
+    Finding, Running, StoreCopy, clock, directory, disk, in_one_line, private, running, store,
 };
 use sluice_model::UnixMs;
 use sluice_transport::identity::ClusterAuthority;
 
-use crate::store::FORMAT;
+use crate::store::{FORMAT, damages};
 
 /// The way out of a store that cannot be used.
 const RESTORE: &str = "stop the orchestrator, keep the directory, and put a backup of the whole directory in its \
@@ -36,7 +36,11 @@ pub fn examine(dir: &Path) -> Vec<Finding> {
     }
     let holder = running(dir);
     findings.extend(disk(dir));
-    findings.push(store(dir, "orchestrator.db", FORMAT, RESTORE).0);
+    let (finding, copy) = store(dir, "orchestrator.db", FORMAT, RESTORE);
+    findings.push(finding);
+    if let Some(copy) = copy {
+        findings.push(content(&copy));
+    }
     let database = dir.join("orchestrator.db");
     let authority = dir.join("authority.pem");
     findings.push(clock(
@@ -50,6 +54,21 @@ pub fn examine(dir: &Path) -> Vec<Finding> {
     }
     findings.extend(ports(dir, &holder));
     findings
+}
+
+/// That assignments and pipelines are what their digests say: what the next start looks at, too.
+fn content(copy: &StoreCopy) -> Finding {
+    let check = "content";
+    match damages(&copy.connection) {
+        Ok(damages) if damages.is_empty() => {
+            Finding::ok(check, "assignments and kept pipelines are what was written")
+        }
+        Ok(damages) => {
+            let seen = format!("{}: the next start refuses it", damages.join("; "));
+            Finding::fail(check, seen, RESTORE)
+        }
+        Err(error) => Finding::fail(check, in_one_line(&error), RESTORE),
+    }
 }
 
 fn authority_of(path: &Path) -> Finding {

@@ -32,6 +32,7 @@ pub use runs::{
 };
 pub use schedules::{ScheduleRecord, ScheduleStore, TickOf, TickRecord};
 pub(crate) use schema::FORMAT;
+pub(crate) use sqlite::whole::damages;
 pub use sqlite::{FaultHook, SqliteStore};
 
 /// What a store cannot do.

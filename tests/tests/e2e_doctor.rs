@@ -109,6 +109,8 @@ fn what_is_broken_in_an_orchestrators_directory_is_named_with_the_way_out() {
     let mut cluster = Cluster::start(&[]);
     let dir = cluster.orchestrator_dir();
     let port = cluster.edge_address().port();
+    let text = "name = \"steady\"\n[input.generate]\ninterval = \"1s\"\ntemplate = \"x\"\n[output.discard]\n";
+    assert_eq!(cluster.try_deploy(text).code, 0);
     cluster.kill_orchestrator();
 
     let taken = UdpSocket::bind(("127.0.0.1", port)).unwrap();
@@ -130,6 +132,23 @@ fn what_is_broken_in_an_orchestrators_directory_is_named_with_the_way_out() {
     Said::of(&cluster, &dir).finds("certificate", "fail", "is not there", "from a backup");
     fs::write(dir.join("listen.toml"), "edges = = 1").unwrap();
     Said::of(&cluster, &dir).finds("ports", "fail", "listen.toml cannot be read", "remove it");
+
+    // A disk that gives back another text: SQLite finds nothing wrong with it.
+    let store = rusqlite::Connection::open(dir.join("orchestrator.db")).unwrap();
+    let flipped = "UPDATE spec SET bytes = zeroblob(length(bytes))";
+    assert_eq!(store.execute(flipped, []).unwrap(), 1);
+    drop(store);
+    let said = Said::of(&cluster, &dir);
+    said.finds("store", "ok", "is whole", "");
+    let seen = "1 of 1 kept pipelines (steady version 1) are not what was written: the next start refuses it";
+    said.finds("content", "fail", seen, "put a backup");
+    let ran = cluster.run(&mut cluster.orchestrator_command());
+    assert_eq!(ran.code, 1, "{ran:?}");
+    assert!(
+        ran.stderr
+            .contains("(steady version 1) are not what was written"),
+        "{ran:?}"
+    );
 
     damage(&dir.join("orchestrator.db"));
     Said::of(&cluster, &dir).finds("store", "fail", "orchestrator.db", "put a backup");
