@@ -1,6 +1,6 @@
 //! One screen of everything.
 
-use sluice_api::Status;
+use sluice_api::{Job, JobKind, Status};
 use sluice_model::JobState;
 
 use super::{Style, executions, jobs, nodes};
@@ -29,10 +29,7 @@ pub(crate) fn status(style: Style, status: &Status) -> String {
             .filter(|job| job.state == JobState::Queued)
             .collect();
         for job in &queued {
-            text.push_str(&format!(
-                "{} waits for a first node that matches; `sluice explain {}` says why none does.\n",
-                job.name, job.name
-            ));
+            text.push_str(&queued_line(job));
         }
         for unplaced in &status.unplaced {
             text.push_str(&super::job::unplaced(unplaced));
@@ -45,4 +42,20 @@ pub(crate) fn status(style: Style, status: &Status) -> String {
         }
     }
     text
+}
+
+/// What a job waits for of which nothing runs.
+fn queued_line(job: &Job) -> String {
+    let name = &job.name;
+    match (job.kind, job.desired) {
+        (JobKind::Batch, 0) => {
+            format!("{name} is queued until it is launched: `sluice run launch {name}`.\n")
+        }
+        (JobKind::Batch, _) => {
+            format!("{name} is launched and waits; `sluice explain {name}` says for what.\n")
+        }
+        (JobKind::Daemon | JobKind::Replicas, _) => format!(
+            "{name} waits for a first node that matches; `sluice explain {name}` says why none does.\n"
+        ),
+    }
 }

@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 use serde_json::Value;
-use sluice_api::Status;
+use sluice_api::{JobKind, Status};
 use sluice_model::{Digest, ExecutionState, JobState, NodeState};
 
 use super::*;
@@ -146,6 +146,20 @@ fn an_empty_cluster_says_what_to_do_first() {
     assert!(status(PLAIN, &everything).ends_with("Nothing waits.\n"));
     everything.jobs.push(fixtures::job("b", JobState::Queued));
     assert!(status(PLAIN, &everything).ends_with("`sluice explain b` says why none does.\n"));
+    let mut batch = fixtures::job("c", JobState::Queued);
+    (batch.kind, batch.desired) = (JobKind::Batch, 0);
+    everything.jobs = vec![batch];
+    let text = status(PLAIN, &everything);
+    assert!(
+        text.ends_with("c is queued until it is launched: `sluice run launch c`.\n"),
+        "{text}"
+    );
+    everything.jobs[0].desired = 1;
+    let text = status(PLAIN, &everything);
+    assert!(
+        text.ends_with("c is launched and waits; `sluice explain c` says for what.\n"),
+        "{text}"
+    );
     everything.waiting.push(fixtures::away("e2"));
     assert!(status(PLAIN, &everything).contains("e2 is disconnected since 09:58"));
 }

@@ -15,6 +15,9 @@ use crate::store::{JobRecord, RunRecord, Store, StoreError, TaskPhase, TaskRecor
 /// Different reasons to wait that one line tells.
 const REASONS_MAX: usize = 3;
 
+/// Absent nodes that one line names.
+const NAMED_MAX: usize = 5;
+
 /// Why a task waits, and what ends that.
 struct Wait {
     reason: String,
@@ -185,10 +188,10 @@ impl<S: Store> Core<S> {
                 next_action: "end it".to_owned(),
                 next_at: Some(now),
             },
-            Some(Lacks::Node(Unfit::Away { nodes })) => {
-                let nodes = nodes.join(" or ");
-                let reason = format!("{nodes} could take it and is not connected{before}");
-                event(reason, &format!("when {nodes} connects"))
+            Some(Lacks::Node(Unfit::Away { mut nodes })) => {
+                nodes.sort_unstable();
+                let (nodes, next) = away(&nodes);
+                event(format!("{nodes}{before}"), &next)
             }
             Some(Lacks::Node(Unfit::NoNode { reason, .. })) => event(
                 format!("no node can take it: {reason}{before}"),
@@ -196,8 +199,13 @@ impl<S: Store> Core<S> {
             ),
             Some(Lacks::All) => full("the orchestrator", limits.all),
             Some(Lacks::Job(max)) => full(task.job_name.as_str(), max),
+            // There was one when it was launched.
+            Some(Lacks::Pool(pool, 0)) => event(
+                format!("the orchestrator was started without the pool `{pool}`"),
+                &format!("when it is started with `--pool {pool}=SIZE`"),
+            ),
             Some(Lacks::Pool(pool, max)) => full(&format!("the pool `{pool}`"), max),
-            Some(Lacks::OnNode) => full("every node that could take it", limits.per_node),
+            Some(Lacks::OnNode) => full("every connected node that could take it", limits.per_node),
         })
     }
 
@@ -245,6 +253,19 @@ impl<S: Store> Core<S> {
         Ok((state, counts, Some(run)))
     }
 
+    /// The command that launches a job, with what it must be told.
+    fn how_to_launch(&mut self, job: &JobRecord) -> Result<String, StoreError> {
+        let mut command = format!("sluice run launch {}", job.name);
+        let pipeline = self.readable_pipeline(job.spec)?;
+        let params = pipeline.and_then(|it| it.batch).map(|batch| batch.params);
+        for (name, param) in params.unwrap_or_default() {
+            if param.default.is_none() {
+                command.push_str(&format!(" --param {name}=..."));
+            }
+        }
+        Ok(command)
+    }
+
     /// Why a batch job has its state, in one line: its last run, and what its tasks wait for.
     pub(in crate::core) fn why_batch(
         &mut self,
@@ -257,8 +278,8 @@ impl<S: Store> Core<S> {
         let (_, counts, run) = self.batch_state(job.id, job.stopped, now)?;
         let Some(run) = run else {
             return Ok(format!(
-                "nothing was launched yet; `sluice run launch {}` does",
-                job.name
+                "queued until it is launched: `{}`",
+                self.how_to_launch(job)?
             ));
         };
         let mut why = format!(
@@ -284,5 +305,26 @@ impl<S: Store> Core<S> {
             }
         }
         Ok(why)
+    }
+}
+
+/// That nodes could take a task and are away, and what ends that.
+fn away(nodes: &[String]) -> (String, String) {
+    match nodes {
+        [node] => (
+            format!("{node} could take it and is not connected"),
+            format!("when {node} connects"),
+        ),
+        nodes => {
+            let named = nodes[..nodes.len().min(NAMED_MAX)].join(", ");
+            let more = match nodes.len().saturating_sub(NAMED_MAX) {
+                0 => String::new(),
+                more => format!(" and {more} more"),
+            };
+            (
+                format!("{named}{more} could take it, and none is connected"),
+                "when one of them connects".to_owned(),
+            )
+        }
     }
 }

@@ -259,7 +259,10 @@ fn limits_hold_for_a_node_a_pool_and_altogether() {
     world.waits_for(queued.id, "the pool `gpu` has its 1 tasks");
     let runs: Vec<RunId> = (0..5).map(|_| world.launch(&["a"]).id).collect();
     assert_eq!(world.active().len(), 3, "as many as a node takes");
-    world.waits_for(runs[4], "every node that could take it has its 3 tasks");
+    world.waits_for(
+        runs[4],
+        "every connected node that could take it has its 3 tasks",
+    );
     e1.ack(&mut world);
     let mut e2 = Machine::connect(&mut world, "e2", 2);
     assert_eq!(world.active().len(), 4, "as many as there may be");
@@ -284,6 +287,68 @@ fn limits_hold_for_a_node_a_pool_and_altogether() {
             .iter()
             .all(|run| run.state == RunState::Completed)
     );
+}
+
+#[test]
+fn what_waits_says_for_what_and_what_ends_that() {
+    let mut world = calm(TaskLimits {
+        pools: BTreeMap::from([("gpu".to_owned(), 1)]),
+        ..TaskLimits::default()
+    });
+    for n in 1..=7 {
+        world.edge(&format!("e{n}"), n);
+    }
+    world.deploy(&batch("a", ""));
+    world.deploy(&batch("g", "pool = \"gpu\""));
+    world.deploy(&batch("one", "[select]\nnode = \"e2\""));
+    world.deploy(&batch("two", "[select]\nnode = [\"e2\", \"e3\"]"));
+    let explained = |world: &mut World, job: &str| match world
+        .call(ApiCall::Explain(job.parse().unwrap()))
+        .unwrap()
+    {
+        Reply::Explain(explain) => explain.why,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(
+        explained(&mut world, "a"),
+        "queued until it is launched: `sluice run launch a`"
+    );
+    let away = [
+        (
+            "one",
+            "e2 could take it and is not connected",
+            "when e2 connects",
+        ),
+        (
+            "two",
+            "e2, e3 could take it, and none is connected",
+            "when one of them connects",
+        ),
+        (
+            "a",
+            "e1, e2, e3, e4, e5 and 2 more could take it, and none is connected",
+            "when one of them connects",
+        ),
+    ];
+    for (job, reason, next) in away {
+        let run = world.launch(&[job]);
+        let task = &run.tasks[0];
+        let said = (task.reason.as_deref(), task.next_action.as_deref());
+        assert_eq!(said, (Some(reason), Some(next)), "{job}");
+        assert_eq!(task.next_at, None);
+        let why = explained(&mut world, job);
+        assert!(
+            why.ends_with(&format!("; waits since {reason} ({next})")),
+            "{why}"
+        );
+    }
+    let pooled = world.launch(&["g"]);
+    // Started again without its pool: nothing that ends would make room.
+    world.core.config.limits.pools.clear();
+    Machine::connect(&mut world, "e8", 8);
+    world.waits_for(pooled.id, "was started without the pool `gpu`");
+    let next = world.run(pooled.id).tasks[0].next_action.clone().unwrap();
+    assert_eq!(next, "when it is started with `--pool gpu=SIZE`");
 }
 
 #[test]
