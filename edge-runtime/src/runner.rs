@@ -30,7 +30,8 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-pub use sluice_model::pipeline::{Params, Pipeline};
+pub use sluice_doctor::with_causes;
+use sluice_model::pipeline::{Params, Pipeline};
 use sluice_model::{
     Attempt, Digest, ExecutionId, FailReason, JobName, Labels, NodeName, StageName, Version,
 };
@@ -216,8 +217,8 @@ impl RunnerContext {
         let engine = Engine::new(EngineConfig {
             cache_dir: Some(options.cache_dir.clone()),
         })
-        .map_err(|error| sandbox(chain_text(&error)))?;
-        let guests = GuestPool::new(cores).map_err(|error| sandbox(chain_text(&error)))?;
+        .map_err(|error| sandbox(with_causes(&error)))?;
+        let guests = GuestPool::new(cores).map_err(|error| sandbox(with_causes(&error)))?;
         Ok(Self {
             inner: Arc::new(Shared {
                 engine,
@@ -274,21 +275,6 @@ impl fmt::Debug for RunnerContext {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RunnerContext").finish_non_exhaustive()
     }
-}
-
-/// An error and what caused it, in one line.
-fn chain_text(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let more = error.to_string();
-        if !text.contains(&more) {
-            text.push_str(": ");
-            text.push_str(&more);
-        }
-        cause = error.source();
-    }
-    text
 }
 
 #[cfg(test)]

@@ -9,10 +9,11 @@ use reqwest::{Method, RequestBuilder, Response};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use sluice_api::{ArtifactInfo, ErrorBody, OperatorContext, routes};
+use sluice_doctor::with_causes;
 use sluice_host::http::{SERVER_NAME, api_client_config};
 use sluice_model::Digest;
 
-use crate::failure::{Exit, Failure, chain};
+use crate::failure::{Exit, Failure};
 
 /// How long a connection may take to come about: three lost packets.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -65,7 +66,10 @@ impl Client {
         let ca = pem::parse(&context.ca)
             .map_err(|error| broken(format!("has a `ca` that is not PEM: {error}")))?;
         let tls = api_client_config(ca.contents()).map_err(|error| {
-            broken(format!("has a `ca` that cannot be used: {}", chain(&error)))
+            broken(format!(
+                "has a `ca` that cannot be used: {}",
+                with_causes(&error)
+            ))
         })?;
         let (host, port) = endpoint(&context.endpoint).ok_or_else(|| {
             broken(format!(
@@ -99,7 +103,7 @@ impl Client {
             .map_err(|error| {
                 Failure::new(
                     Exit::Failed,
-                    format!("cannot set up HTTPS: {}", chain(&error)),
+                    format!("cannot set up HTTPS: {}", with_causes(&error)),
                 )
             })?;
         Ok(Self {
@@ -327,7 +331,7 @@ impl Client {
         // Without the fixed name, which would only confuse.
         let mut cause = error.source_text();
         if cause.is_empty() {
-            cause = chain(error);
+            cause = with_causes(error);
         }
         let what = if error.is_connect() || error.is_timeout() {
             format!("cannot reach the orchestrator at {}", self.endpoint)

@@ -82,13 +82,54 @@ impl Finding {
     }
 }
 
-/// An error and what is behind it, in one line: line ends in it become semicolons.
-pub fn in_one_line(error: &dyn std::error::Error) -> String {
+/// An error and all its causes; one that the text holds already is not said again.
+pub fn with_causes(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
-    while let Some(error) = source {
-        text = format!("{text}: {error}");
-        source = error.source();
+    while let Some(cause) = source {
+        let more = cause.to_string();
+        if !text.contains(&more) {
+            text.push_str(": ");
+            text.push_str(&more);
+        }
+        source = cause.source();
     }
-    text.replace('\n', "; ")
+    text
+}
+
+/// [`with_causes`] in one line: line ends become semicolons.
+pub fn in_one_line(error: &dyn std::error::Error) -> String {
+    with_causes(error).replace('\n', "; ")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::error::Error;
+    use std::fmt;
+
+    use super::*;
+
+    #[derive(Debug)]
+    struct Caused(&'static str, Option<Box<Caused>>);
+
+    impl fmt::Display for Caused {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str(self.0)
+        }
+    }
+
+    impl Error for Caused {
+        fn source(&self) -> Option<&(dyn Error + 'static)> {
+            self.1.as_deref().map(|cause| cause as _)
+        }
+    }
+
+    #[test]
+    fn a_chain_of_errors_is_one_line_and_says_nothing_twice() {
+        let root = Caused("no room\nat all", None);
+        let same = Caused("writing a: no room\nat all", Some(Box::new(root)));
+        let top = Caused("cannot save", Some(Box::new(same)));
+        assert_eq!(in_one_line(&top), "cannot save: writing a: no room; at all");
+        assert_eq!(in_one_line(&Caused("alone", None)), "alone");
+    }
 }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use sluice_connectors::{InputSettings, OutputSettings, PathError, StdoutTarget};
+use sluice_doctor::with_causes;
 use sluice_model::pipeline::{
     ENDLESS_REPORT, ENDLESS_REPORT_HELP, Stage, TemplateContext, TemplateError,
 };
@@ -20,7 +21,7 @@ use super::kept;
 use super::lane::{LaneInput, LaneOutput, LaneTaker, lane};
 use super::log::{self, Log, LogLevel, LogWriter};
 use super::stages::{StageLane, Stages};
-use super::{ExecutionPlan, PrepareError, RunnerContext, chain_text};
+use super::{ExecutionPlan, PrepareError, RunnerContext};
 
 /// An execution that passed everything that can fail before it moves records.
 pub struct Prepared {
@@ -243,7 +244,7 @@ fn chain(
 }
 
 fn load_error(stage: &Stage, digest: Digest, error: &LoadError) -> PrepareError {
-    let message = format!("stage {}: {digest}: {}", stage.name, chain_text(error));
+    let message = format!("stage {}: {digest}: {}", stage.name, with_causes(error));
     match error {
         LoadError::Read(_) => PrepareError::Retry { message },
         LoadError::Digest { .. } => PrepareError::Corrupt { digest, message },
@@ -252,7 +253,7 @@ fn load_error(stage: &Stage, digest: Digest, error: &LoadError) -> PrepareError 
 }
 
 fn configure_error(error: ConfigureError) -> PrepareError {
-    let message = chain_text(&error);
+    let message = with_causes(&error);
     match error.cause {
         ConfigureCause::Call(CallError::Host(_)) => PrepareError::Retry { message },
         _ => PrepareError::Configure {

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sluice_connectors::{Input, InputError, Output, OutputError, OutputPosition, StdoutTarget};
+use sluice_doctor::with_causes;
 use sluice_model::FailReason;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -24,7 +25,7 @@ use super::log::{Log, LogLevel};
 use super::output_task::{OutputFault, OutputTask, Progress, blocking};
 use super::prepare::Prepared;
 use super::stages::{StagesFault, StagesRan, StagesTask, run_stages};
-use super::{End, ExecutionPlan, RunnerEvent, chain_text};
+use super::{End, ExecutionPlan, RunnerEvent};
 
 /// How long a stopped execution may take to bring what it has read to its output.
 const DRAIN_MAX: Duration = Duration::from_secs(10);
@@ -138,7 +139,7 @@ async fn live(
     };
     let ended = match opened.await {
         Err(error) => {
-            let message = chain_text(&error);
+            let message = with_causes(&error);
             (End::Backoff { message }, tally.read())
         }
         Ok((checkpoint, input, output)) => {
@@ -341,14 +342,14 @@ impl Verdict {
             }
             Some(fault) => {
                 return End::Backoff {
-                    message: chain_text(&fault),
+                    message: with_causes(&fault),
                 };
             }
             None => {}
         }
         match (self.input, self.stages, self.counters) {
             (Some(Err(error)), ..) => End::Backoff {
-                message: chain_text(&error),
+                message: with_causes(&error),
             },
             (Some(Ok(InputRan::Ended)), Some(Ok(StagesRan::Through)), Some(_)) => End::Completed,
             (_, _, Some(_)) if resumes => End::Stopped,

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use sluice_doctor::with_causes;
 use sluice_edge_runtime::runner::AllowedCommands;
 use sluice_edge_runtime::{
     Edge, EdgeConfig, EdgeError, EdgeHandle, ExitCode, args, args::CommandArgs,
@@ -10,7 +11,7 @@ use sluice_model::{Labels, NodeName};
 
 use super::{console, stop_on_signals, working_directory};
 use crate::args::EdgeCommand;
-use crate::failure::{Exit, Failure, chain};
+use crate::failure::{Exit, Failure};
 use crate::logging::{self, Reader};
 
 /// Runs until a signal, or until it breaks.
@@ -57,7 +58,7 @@ pub(super) fn not_running(error: &EdgeError) -> Failure {
         ExitCode::Usage => Exit::Invalid,
         ExitCode::Unreachable => Exit::Unreachable,
     };
-    Failure::new(exit, chain(error))
+    Failure::new(exit, with_causes(error))
 }
 
 #[cfg(test)]

@@ -1,10 +1,11 @@
 //! `sluice orchestrator`.
 
+use sluice_doctor::with_causes;
 use sluice_host::{Orchestrator, OrchestratorConfig, StartError};
 
 use super::stop_on_signals;
 use crate::args::OrchestratorArgs;
-use crate::failure::{Exit, Failure, chain};
+use crate::failure::{Exit, Failure};
 use crate::logging::{self, Reader};
 
 /// Runs until a signal, or until its store breaks.
@@ -62,7 +63,7 @@ pub(super) fn not_started(error: StartError) -> Failure {
     };
     Failure::new(
         exit,
-        format!("the orchestrator does not start: {}", chain(&error)),
+        format!("the orchestrator does not start: {}", with_causes(&error)),
     )
 }
 

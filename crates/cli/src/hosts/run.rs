@@ -1,5 +1,6 @@
 //! `sluice pipeline run`: one pipeline in this process, with no cluster at all.
 
+use sluice_doctor::with_causes;
 use sluice_edge_runtime::runner::{
     AllowedCommands, AllowedPaths, End, ExecutionPlan, PrepareError, RunnerContext, RunnerOptions,
     run_local,
@@ -9,7 +10,7 @@ use sluice_model::{Attempt, Digest, ExecutionId, Labels, NodeName, Version};
 
 use super::{console, ended_early, stop_on_signals, temporary_dir, working_directory};
 use crate::args::LogFormat;
-use crate::failure::{Exit, Failure, chain};
+use crate::failure::{Exit, Failure};
 use crate::logging::{self, Reader};
 use crate::out::Out;
 use crate::pipeline_file::PipelineFile;
@@ -41,7 +42,7 @@ pub(crate) async fn run_pipeline(
     let context = tokio::task::spawn_blocking(move || RunnerContext::open(options))
         .await
         .map_err(ended_early)?
-        .map_err(|error| Failure::new(Exit::Failed, chain(&error)))?;
+        .map_err(|error| Failure::new(Exit::Failed, with_causes(&error)))?;
     let (end, counters) = run_local(&context, plan, stop)
         .await
         .map_err(not_prepared)?;
@@ -105,7 +106,7 @@ fn not_prepared(error: PrepareError) -> Failure {
         | PrepareError::Retry { .. }
         | PrepareError::Corrupt { .. } => Exit::Failed,
     };
-    Failure::new(exit, chain(&error))
+    Failure::new(exit, with_causes(&error))
 }
 
 fn ended(end: End) -> Result<(), Failure> {

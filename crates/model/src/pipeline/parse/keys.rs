@@ -19,16 +19,8 @@ pub(in crate::pipeline) const PIPELINE: &[&str] = &[
     "stage",
     "output",
 ];
-/// Those of the document that belong to `kind = "batch"`.
-pub(in crate::pipeline) const BATCH: &[&str] = &[
-    "idempotent",
-    "timeout",
-    "retries",
-    "priority",
-    "concurrency",
-    "pool",
-    "params",
-];
+/// Those of the document that belong to `kind = "batch"`: from `idempotent` to `params`.
+pub(in crate::pipeline) const BATCH: &[&str] = PIPELINE.split_at(6).1.split_at(7).0;
 /// `[params.NAME]`
 pub(in crate::pipeline) const PARAM: &[&str] = &["type", "default"];
 /// `[rollout]`
@@ -53,10 +45,10 @@ pub(in crate::pipeline) const STDIN: &[&str] = &[];
 pub(in crate::pipeline) const STAGE: &[&str] = &["name", "plugin", "config", "limits"];
 /// `[stage.limits]`
 pub(in crate::pipeline) const LIMITS: &[&str] = &["memory", "deadline"];
-/// `[output]`: the outputs of this version.
-pub(in crate::pipeline) const OUTPUTS: &[&str] = &["discard", "file", "stdout"];
 /// `[[output]]`: a name beside one of [`OUTPUTS`].
 pub(in crate::pipeline) const NAMED_OUTPUT: &[&str] = &["name", "discard", "file", "stdout"];
+/// `[output]`: the outputs of this version.
+pub(in crate::pipeline) const OUTPUTS: &[&str] = NAMED_OUTPUT.split_at(1).1;
 /// `[output.stdout]`
 pub(in crate::pipeline) const STDOUT: &[&str] = &["codec"];
 /// `[output.file]`
