@@ -29,9 +29,12 @@ use values::{
     after_help = "Exit codes: 0 done, 1 failed or not allowed, 2 wrong usage or invalid input, 3 not found,\n\
                   4 not reachable, 5 timed out while waiting (what was asked still stands)\n\n\
                   Examples:\n  \
-                  sluice dev pipelines/quickstart/pipeline.toml\n  \
-                  sluice orchestrator --state-dir /var/lib/sluice\n  \
-                  sluice status --context /var/lib/sluice/operator.toml"
+                  sluice dev pipelines/quickstart/pipeline.toml        # to begin with: no cluster needed\n  \
+                  sluice orchestrator --state-dir /var/lib/sluice      # then, with SLUICE_CONTEXT=/var/lib/sluice/operator.toml:\n  \
+                  sluice token create > token.txt                      # lets an edge join\n  \
+                  sluice edge --state-dir edge --name e1 --join @token.txt\n  \
+                  sluice deploy pipeline.toml --wait\n  \
+                  sluice status                                        # and `sluice explain JOB`: what waits, and why"
 )]
 pub(crate) struct Args {
     #[command(flatten)]
@@ -111,10 +114,16 @@ pub(crate) enum Command {
         SLUICE_LOG chooses what is logged, for example SLUICE_LOG=sluice=debug"
     )]
     Edge(EdgeCommand),
-    /// Join tokens for new edges
-    #[command(subcommand)]
+    /// Join tokens for new edges, and tokens for the API
+    #[command(
+        subcommand,
+        after_help = "Examples:\n  sluice token create > token.txt\n  sluice token list"
+    )]
     Token(TokenCommand),
     /// Deploy a pipeline: make a job, or a new version of it
+    ///
+    /// Checks the file, uploads the components that the orchestrator lacks, and says what changed; what is deployed already
+    /// changes nothing. A batch job waits then for `sluice run launch`. What was deployed stays, whatever --wait comes to.
     #[command(
         after_help = "Examples:\n  sluice deploy pipeline.toml --dry-run\n  sluice deploy pipeline.toml --wait\n  \
         sluice deploy pipeline.toml --wait=30s\n  sluice deploy pipeline.toml --if-version 3   # refused when somebody deployed version 4"
@@ -134,22 +143,40 @@ pub(crate) enum Command {
     )]
     Status,
     /// Deployed pipelines
-    #[command(subcommand)]
+    #[command(
+        subcommand,
+        after_help = "Examples:\n  sluice job list\n  sluice job describe field-temps\n  sluice job rollback field-temps"
+    )]
     Job(JobCommand),
     /// Launches of batch jobs
-    #[command(subcommand)]
+    #[command(
+        subcommand,
+        after_help = "Examples:\n  sluice run launch triage --wait\n  sluice run list --job triage\n  sluice run output 0c5e3c0e-8d25-4a4c-b3a7-0f1f5a0a6b11"
+    )]
     Run(RunCommand),
     /// What launches batch jobs again and again, by the clock
-    #[command(subcommand)]
+    #[command(
+        subcommand,
+        after_help = "Examples:\n  sluice schedule create nightly --job triage --cron '30 2 * * *' --tz Europe/Berlin\n  sluice schedule describe nightly"
+    )]
     Schedule(ScheduleCommand),
     /// How a job's newest version reaches its nodes
-    #[command(subcommand)]
+    #[command(
+        subcommand,
+        after_help = "Examples:\n  sluice rollout status field-temps\n  sluice rollout abort field-temps"
+    )]
     Rollout(RolloutCommand),
     /// Jobs on nodes
-    #[command(subcommand)]
+    #[command(
+        subcommand,
+        after_help = "Examples:\n  sluice execution list --job field-temps\n  sluice execution describe field-temps/e1"
+    )]
     Execution(ExecutionCommand),
     /// Registered edges
-    #[command(subcommand)]
+    #[command(
+        subcommand,
+        after_help = "Examples:\n  sluice node list\n  sluice node drain e1 --deadline 2m\n  sluice node label e1 site=plant-7"
+    )]
     Node(NodeCommand),
     /// Why each node does or does not run a job
     #[command(
@@ -171,10 +198,16 @@ pub(crate) enum Command {
     )]
     Logs(LogsArgs),
     /// Components
-    #[command(subcommand)]
+    #[command(
+        subcommand,
+        after_help = "Examples:\n  sluice plugin inspect plugins/dist/sshd_auth.wasm\n  sluice plugin list"
+    )]
     Plugin(PluginCommand),
     /// Pipeline files
-    #[command(subcommand)]
+    #[command(
+        subcommand,
+        after_help = "Examples:\n  sluice pipeline validate pipeline.toml\n  sluice pipeline run pipeline.toml < records.txt"
+    )]
     Pipeline(PipelineCommand),
     /// Completions for a shell
     #[command(
@@ -309,7 +342,7 @@ pub(crate) struct RunOutputArgs {
     /// Only of this task
     #[arg(long, value_name = "JOB/NODE", value_parser = job_and_node)]
     pub(crate) task: Option<(JobName, NodeName)>,
-    /// Wait until the run has ended and its output is there: exit 5 at the deadline [default: 2m]
+    /// Wait until the run has ended and its output is there, for 2m or so long: exit 5 at the deadline
     #[arg(long, value_name = "DURATION", num_args = 0..=1, require_equals = true,
           default_missing_value = "2m", value_parser = positive_duration)]
     pub(crate) wait: Option<Duration>,
@@ -329,7 +362,7 @@ pub(crate) struct RunLaunchArgs {
     /// Launched again with the same key it is the same run [default: a new one]
     #[arg(long, value_name = "KEY")]
     pub(crate) key: Option<String>,
-    /// Wait for its end: exit 0 when it completed, 1 when not, 5 at the deadline [default: 2m]
+    /// Wait for its end, for 2m or so long: exit 0 when it completed, 1 when not, 5 at the deadline
     #[arg(long, value_name = "DURATION", num_args = 0..=1, require_equals = true,
           default_missing_value = "2m", value_parser = positive_duration)]
     pub(crate) wait: Option<Duration>,
@@ -486,7 +519,7 @@ pub(crate) struct DeployArgs {
     /// The pipeline file
     #[arg(value_hint = ValueHint::FilePath)]
     pub(crate) pipeline: PathBuf,
-    /// Wait until every connected node runs it [default: 2m]
+    /// Wait until every connected node runs it, for 2m or so long: exit 0 then, 1 when it failed somewhere, 5 at the deadline
     #[arg(long, value_name = "DURATION", num_args = 0..=1, require_equals = true,
           default_missing_value = "2m", value_parser = positive_duration)]
     pub(crate) wait: Option<Duration>,
