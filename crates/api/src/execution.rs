@@ -30,6 +30,9 @@ pub struct Execution {
     pub desired: Desired,
     /// Where it stands.
     pub state: ExecutionState,
+    /// The node that said so is not connected: `state` is what was last known.
+    #[serde(default)]
+    pub last_known: bool,
     /// Why, for programs; always there when pending or failed.
     pub reason_code: Option<ReasonCode>,
     /// Why, in words; always there when pending, failed or quarantined.

@@ -29,7 +29,7 @@ pub(crate) mod fixtures;
 mod tests;
 
 pub(crate) use doctor::findings;
-pub(crate) use execution::{execution_detail, executions};
+pub(crate) use execution::{execution_detail, executions, state_text};
 pub(crate) use explain::explain;
 pub(crate) use job::{job_detail, jobs, unplaced, versions};
 pub(crate) use node::{node_detail, nodes};

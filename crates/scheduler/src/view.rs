@@ -91,6 +91,8 @@ pub struct ExecutionView {
     pub moved_at: UnixMs,
     /// An older version runs in its place.
     pub on_old_version: bool,
+    /// The state is what was last known: the node that said it is not connected.
+    pub last_known: bool,
 }
 
 /// Derives an execution's state.
@@ -115,6 +117,7 @@ pub fn view_execution(input: &ViewInput<'_>) -> ExecutionView {
         next_at: None,
         moved_at,
         on_old_version: false,
+        last_known: false,
     };
     let pending =
         |code: PendingReason, reason: String, next_action: String, next_at| ExecutionView {
@@ -125,6 +128,7 @@ pub fn view_execution(input: &ViewInput<'_>) -> ExecutionView {
             next_at,
             moved_at,
             on_old_version,
+            last_known: false,
         };
     let node = input.node;
     if let Some(outcome) = input.outcome {
@@ -227,6 +231,17 @@ pub fn view_execution(input: &ViewInput<'_>) -> ExecutionView {
             None | Some(ObservedPhase::Stopped | ObservedPhase::Purged) => {
                 settled(ExecutionState::Stopped, String::new())
             }
+            Some(_) if away => ExecutionView {
+                next_action: format!("when {} connects", node.name),
+                last_known: true,
+                ..settled(
+                    ExecutionState::Running,
+                    format!(
+                        "last known: {} was stopping it and is {}",
+                        node.name, node.state
+                    ),
+                )
+            },
             Some(_) => ExecutionView {
                 next_action: format!("when {} has stopped it", node.name),
                 ..settled(
@@ -266,7 +281,7 @@ pub fn view_execution(input: &ViewInput<'_>) -> ExecutionView {
         };
         pending(code, reason, next_action, live.next_at)
     };
-    match live.phase {
+    let view = match live.phase {
         ObservedPhase::Running if node.state == NodeState::Lost => ExecutionView {
             next_action: format!("when {} connects", node.name),
             ..settled(
@@ -307,6 +322,14 @@ pub fn view_execution(input: &ViewInput<'_>) -> ExecutionView {
             on_old_version,
             ..settled(ExecutionState::Failed, live.reason.clone())
         },
+    };
+    ExecutionView {
+        last_known: away
+            && matches!(
+                view.state,
+                ExecutionState::Running | ExecutionState::Pending | ExecutionState::Quarantined
+            ),
+        ..view
     }
 }
 

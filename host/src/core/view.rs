@@ -221,6 +221,7 @@ impl<S: Store> Core<S> {
             slot: record.slot,
             desired: record.desired,
             state: view.state,
+            last_known: view.last_known,
             reason_code: reason_code(view),
             reason: some(&view.reason),
             next_action: some(&view.next_action),

@@ -18,7 +18,7 @@ pub(crate) fn executions(style: Style, executions: &[Execution]) -> String {
                 cell(&execution.node),
                 cell(execution.version),
                 cell(execution.desired),
-                state(execution.state, execution.reason_code),
+                state_of(execution),
                 cell(execution.records_in),
                 cell(execution.records_out),
                 cell(execution.dead_letters),
@@ -39,7 +39,7 @@ pub(crate) fn execution_detail(execution: &Execution) -> String {
         ("desired", cell(execution.desired)),
         ("version", cell(execution.version)),
         ("attempt", cell(execution.attempt)),
-        ("state", state(execution.state, execution.reason_code)),
+        ("state", state_of(execution)),
         ("reason", maybe(execution.reason.as_deref())),
         (
             "next",
@@ -68,15 +68,40 @@ pub(crate) fn execution_detail(execution: &Execution) -> String {
     ])
 }
 
+fn state_of(execution: &Execution) -> Cell {
+    let tone = match execution.state {
+        ExecutionState::Running if execution.last_known => Tone::Warn,
+        state => tone(state),
+    };
+    toned(state_text(execution), tone)
+}
+
+/// The state with its reason's code, and whether it is only what was last known.
+pub(crate) fn state_text(execution: &Execution) -> String {
+    let mut text = coded(execution.state, execution.reason_code);
+    if execution.last_known {
+        text.push_str(" (last known)");
+    }
+    text
+}
+
+/// A state with its reason's code.
 pub(crate) fn state(state: ExecutionState, code: Option<ReasonCode>) -> Cell {
-    let tone = match state {
+    toned(coded(state, code), tone(state))
+}
+
+fn coded(state: ExecutionState, code: Option<ReasonCode>) -> String {
+    match code {
+        Some(code) => format!("{state}/{}", code.as_str()),
+        None => state.to_string(),
+    }
+}
+
+fn tone(state: ExecutionState) -> Tone {
+    match state {
         ExecutionState::Running | ExecutionState::Completed => Tone::Good,
         ExecutionState::Pending | ExecutionState::Stopped => Tone::Warn,
         ExecutionState::Failed | ExecutionState::Lost | ExecutionState::Quarantined => Tone::Bad,
-    };
-    match code {
-        Some(code) => toned(format!("{state}/{}", code.as_str()), tone),
-        None => toned(state, tone),
     }
 }
 

@@ -1,10 +1,10 @@
 //! Why each node does or does not run a job.
 
 use sluice_api::Explain;
-use sluice_model::NodeState;
+use sluice_model::{ExecutionState, NodeState};
 
 use super::execution::{observed, state};
-use super::{Style, at, cell, maybe, next, table, yes_no};
+use super::{Style, Tone, at, cell, maybe, next, table, toned, yes_no};
 
 /// The job's state and why, then a line for each node.
 pub(crate) fn explain(style: Style, explain: &Explain) -> String {
@@ -31,6 +31,9 @@ pub(crate) fn explain(style: Style, explain: &Explain) -> String {
                 cell(format!("{} ({})", node.node, node.node_state)),
                 cell(yes_no(node.matches)),
                 match node.state {
+                    Some(ExecutionState::Running) if node.node_state != NodeState::Connected => {
+                        toned("running (last known)", Tone::Warn)
+                    }
                     Some(execution) => state(execution, node.reason_code),
                     None => cell(""),
                 },

@@ -142,6 +142,7 @@ pub(crate) fn running(node: &str) -> Execution {
         slot: Slot(0),
         desired: Desired::Run,
         state: ExecutionState::Running,
+        last_known: false,
         reason_code: None,
         reason: None,
         next_action: None,

@@ -290,3 +290,18 @@ fn durations_read_as_they_are_typed() {
         assert_eq!(duration(Duration::from_millis(ms)), written);
     }
 }
+
+#[test]
+fn what_an_absent_node_runs_is_said_to_be_the_last_known() {
+    let mut running = fixtures::running("e1");
+    let line = |text: String| text.lines().nth(1).unwrap().to_owned();
+    assert!(!line(executions(PLAIN, &[running.clone()])).contains("last known"));
+    running.last_known = true;
+    let text = line(executions(PLAIN, &[running.clone()]));
+    assert!(text.contains("  running (last known)  "), "{text}");
+    assert!(execution_detail(&running).contains("state:      running (last known)\n"));
+    running.state = ExecutionState::Pending;
+    running.reason_code = Some(sluice_model::PendingReason::Backoff.into());
+    let text = line(executions(PLAIN, &[running]));
+    assert!(text.contains("pending/backoff (last known)"), "{text}");
+}

@@ -202,10 +202,7 @@ fn rolled_back(rollout: &RolloutSummary) -> Vec<String> {
 }
 
 fn line(execution: &Execution) -> String {
-    let mut text = format!("{}: {}", execution.node, execution.state);
-    if let Some(code) = execution.reason_code {
-        text.push_str(&format!("/{}", code.as_str()));
-    }
+    let mut text = format!("{}: {}", execution.node, render::state_text(execution));
     if let Some(reason) = &execution.reason {
         text.push_str(&format!(", {reason}"));
     }

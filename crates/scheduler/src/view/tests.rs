@@ -148,6 +148,7 @@ fn what_runs_on_an_absent_node_is_said_to_be_the_last_known() {
     );
     assert_eq!(away.reason, "last known: e1 is disconnected");
     assert_eq!(away.next_action, "when e1 connects");
+    assert!(away.last_known);
     let here = view(
         &node(NodeState::Connected, 7),
         Desired::Run,
@@ -155,6 +156,26 @@ fn what_runs_on_an_absent_node_is_said_to_be_the_last_known() {
         None,
     );
     assert_eq!(here.reason, "");
+    assert!(!here.last_known);
+    let stopping = |state| view(&node(state, 7), Desired::Stop, Some(&live), None);
+    let away_stopping = stopping(NodeState::Disconnected);
+    assert!(away_stopping.last_known && !stopping(NodeState::Connected).last_known);
+    assert_eq!(
+        away_stopping.reason,
+        "last known: e1 was stopping it and is disconnected"
+    );
+    assert_eq!(away_stopping.next_action, "when e1 connects");
+    // What has ended, what is lost and what never had it are known for good.
+    let absent = node(NodeState::Disconnected, 7);
+    let done = observed(2, ObservedPhase::Completed);
+    let lost = view(&node(NodeState::Lost, 7), Desired::Run, Some(&live), None);
+    for known in [
+        view(&absent, Desired::Run, None, Some(&done)),
+        view(&absent, Desired::Run, None, None),
+        lost,
+    ] {
+        assert!(!known.last_known, "{known:?}");
+    }
     let both = [
         counted(&away, NodeState::Disconnected),
         counted(&here, NodeState::Connected),
@@ -198,6 +219,7 @@ fn a_job_takes_the_first_state_that_applies() {
         next_at: None,
         moved_at: UnixMs(0),
         on_old_version: false,
+        last_known: false,
     };
     use ExecutionState::{Completed, Failed, Pending, Running};
     use NodeState::{Connected, Disconnected};
