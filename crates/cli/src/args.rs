@@ -29,12 +29,13 @@ use values::{
     after_help = "Exit codes: 0 done, 1 failed or not allowed, 2 wrong usage or invalid input, 3 not found,\n\
                   4 not reachable, 5 timed out while waiting (what was asked still stands)\n\n\
                   Examples:\n  \
-                  sluice dev pipelines/quickstart/pipeline.toml        # to begin with: no cluster needed\n  \
-                  sluice orchestrator --state-dir /var/lib/sluice      # then, with SLUICE_CONTEXT=/var/lib/sluice/operator.toml:\n  \
-                  sluice token create > token.txt                      # lets an edge join\n  \
+                  sluice dev pipelines/quickstart/pipeline.toml     # to begin with: no cluster needed\n  \
+                  sluice orchestrator --state-dir /var/lib/sluice   # writes operator.toml there\n  \
+                  export SLUICE_CONTEXT=/var/lib/sluice/operator.toml\n  \
+                  sluice token create > token.txt                   # lets an edge join\n  \
                   sluice edge --state-dir edge --name e1 --join @token.txt\n  \
                   sluice deploy pipeline.toml --wait\n  \
-                  sluice status                                        # and `sluice explain JOB`: what waits, and why"
+                  sluice status                                     # why: sluice explain JOB"
 )]
 pub(crate) struct Args {
     #[command(flatten)]
@@ -342,7 +343,7 @@ pub(crate) struct RunOutputArgs {
     /// Only of this task
     #[arg(long, value_name = "JOB/NODE", value_parser = job_and_node)]
     pub(crate) task: Option<(JobName, NodeName)>,
-    /// Wait until the run has ended and its output is there, for 2m or so long: exit 5 at the deadline
+    /// Wait until the run has ended and its output is there, at most 2m or DURATION: exit 5 at the deadline
     #[arg(long, value_name = "DURATION", num_args = 0..=1, require_equals = true,
           default_missing_value = "2m", value_parser = positive_duration)]
     pub(crate) wait: Option<Duration>,
@@ -362,7 +363,7 @@ pub(crate) struct RunLaunchArgs {
     /// Launched again with the same key it is the same run [default: a new one]
     #[arg(long, value_name = "KEY")]
     pub(crate) key: Option<String>,
-    /// Wait for its end, for 2m or so long: exit 0 when it completed, 1 when not, 5 at the deadline
+    /// Wait for its end, at most 2m or DURATION: exit 0 when it completed, 1 when not, 5 at the deadline
     #[arg(long, value_name = "DURATION", num_args = 0..=1, require_equals = true,
           default_missing_value = "2m", value_parser = positive_duration)]
     pub(crate) wait: Option<Duration>,
@@ -519,7 +520,7 @@ pub(crate) struct DeployArgs {
     /// The pipeline file
     #[arg(value_hint = ValueHint::FilePath)]
     pub(crate) pipeline: PathBuf,
-    /// Wait until every connected node runs it, for 2m or so long: exit 0 then, 1 when it failed somewhere, 5 at the deadline
+    /// Wait until every connected node runs it, at most 2m or DURATION: exit 0 then, 1 when it failed somewhere, 5 at the deadline
     #[arg(long, value_name = "DURATION", num_args = 0..=1, require_equals = true,
           default_missing_value = "2m", value_parser = positive_duration)]
     pub(crate) wait: Option<Duration>,
