@@ -14,7 +14,7 @@
 //! - With `*`, a step or a range among seconds, minutes and hours it comes whenever the clock shows such a time: what is
 //!   left out does not come, what is shown twice comes twice. So `0 * * * *` comes every hour of real time.
 
-use std::collections::VecDeque;
+use std::collections::{BinaryHeap, VecDeque};
 use std::time::Duration;
 
 use croner::Cron;
@@ -27,8 +27,9 @@ use sluice_model::{CatchUp, Digest, Overlap, ScheduleId, UnixMs};
 /// a million.
 pub const CATCH_UP_MAX: usize = 100;
 
-/// Older ones that are counted: 10,000 cost 20 ms, and more only has to be called more.
-const COUNTED_MAX: u64 = 10_000;
+/// Older ones that are counted: 1,000 cost some 2 ms, however many times a day there are, and more only has to be called
+/// more.
+const COUNTED_MAX: u64 = 1_000;
 
 /// Ticks of one schedule that wait for an earlier run's end: as many as are caught up with.
 pub const QUEUED_MAX: usize = CATCH_UP_MAX;
@@ -201,25 +202,75 @@ impl Rhythm {
         }
     }
 
-    fn last_before(&self, before: UnixMs) -> Option<UnixMs> {
-        self.last_until(UnixMs(before.0.saturating_sub(1)))
+    /// Nominal times from the last one that is not after `until` back, each once.
+    fn back_from(&self, until: UnixMs) -> Back<'_> {
+        let mut back = Back {
+            rhythm: self,
+            next: BinaryHeap::new(),
+            #[cfg(test)]
+            looks: 0,
+        };
+        match self {
+            Self::Cron { crons, .. } => (0..crons.len()).for_each(|cron| back.push(cron, until)),
+            Self::Every { .. } => back.push(0, until),
+        }
+        back
     }
 
-    /// How many nominal times lie after `after` and not after `until`, at most [`COUNTED_MAX`].
+    /// How many nominal times lie after `after` and not after `until`; of a cron expression at most [`COUNTED_MAX`].
     fn count(&self, after: UnixMs, until: UnixMs) -> u64 {
         if let Self::Every { every_ms, anchor } = self {
             let passed = |at: UnixMs| at.0.saturating_sub(anchor.0).div_euclid(*every_ms).max(0);
             return u64::try_from(passed(until) - passed(after)).unwrap_or(0);
         }
-        let mut count = 0;
-        let mut at = self.last_until(until);
-        while count < COUNTED_MAX
-            && let Some(nominal) = at.filter(|at| *at > after)
+        let bound = usize::try_from(COUNTED_MAX).unwrap_or(usize::MAX);
+        let times = self.back_from(until).take_while(|at| *at > after);
+        times.take(bound).count() as u64
+    }
+}
+
+/// Nominal times, backwards. Of the times of day that an expression writes in numbers each is looked for by itself, and
+/// again only when it was the next: what a step costs does not grow with how many there are.
+#[derive(Debug)]
+struct Back<'a> {
+    rhythm: &'a Rhythm,
+    next: BinaryHeap<(UnixMs, usize)>,
+    #[cfg(test)]
+    looks: usize,
+}
+
+impl Back<'_> {
+    /// Looks for the last time of one of the expressions that is not after `until`.
+    fn push(&mut self, cron: usize, until: UnixMs) {
+        let last = match self.rhythm {
+            Rhythm::Cron { crons, zone } => zoned(until, zone)
+                .and_then(|until| crons[cron].find_previous_occurrence(&until, true).ok())
+                .map(|time| unix_ms(&time)),
+            Rhythm::Every { .. } => self.rhythm.last_until(until),
+        };
+        #[cfg(test)]
         {
-            count += 1;
-            at = self.last_before(nominal);
+            self.looks += 1;
         }
-        count
+        // Strictly back, whatever a zone does.
+        let last = last.filter(|last| *last <= until);
+        self.next.extend(last.map(|last| (last, cron)));
+    }
+}
+
+impl Iterator for Back<'_> {
+    type Item = UnixMs;
+
+    fn next(&mut self) -> Option<UnixMs> {
+        let &(at, _) = self.next.peek()?;
+        // Two times of day can come at one moment, after a gap that the clock makes.
+        while let Some(&(same, cron)) = self.next.peek()
+            && same == at
+        {
+            self.next.pop();
+            self.push(cron, UnixMs(at.0.saturating_sub(1)));
+        }
+        Some(at)
     }
 }
 
@@ -306,9 +357,9 @@ impl Timing {
     pub fn due(&self, considered: UnixMs, now: UnixMs) -> Due {
         let mut ticks = VecDeque::new();
         let mut older = None;
-        let mut at = self.rhythm.last_until(now);
         // From the newest back: what is far behind costs nothing. Its number is bounded by a jitter of whole seconds.
-        while let Some(nominal) = at.filter(|at| *at > considered) {
+        let mut times = self.rhythm.back_from(now);
+        while let Some(nominal) = times.next().filter(|at| *at > considered) {
             if ticks.len() == CATCH_UP_MAX {
                 let count = self.rhythm.count(considered, nominal);
                 older = Some(Older {
@@ -321,7 +372,6 @@ impl Timing {
             if !ticks.is_empty() || self.fires_at(nominal) <= now {
                 ticks.push_front(nominal);
             }
-            at = self.rhythm.last_before(nominal);
         }
         Due {
             ticks: ticks.into(),

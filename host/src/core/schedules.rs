@@ -356,7 +356,9 @@ impl<S: Store> Core<S> {
                 run: Some(run),
                 ..decided(nominal, TickOutcome::Launched, None, now)
             };
-            self.write_tick(record, &tick, ticked)?;
+            if self.write_tick(record, &tick, ticked)? {
+                self.note_tick(record, &tick);
+            }
             return Ok(false);
         }
         let request = Digest::of(&serde_json::to_vec(&launch).expect("a launch is always JSON"));

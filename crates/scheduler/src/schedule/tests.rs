@@ -200,6 +200,26 @@ fn a_year_of_missed_ticks_is_bounded_and_counted() {
 }
 
 #[test]
+fn of_many_times_a_day_each_tick_costs_one_look() {
+    let minutes =
+        "0,10,20,30,40,50 0,1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16,17,18,19,20,21,22,23 * * *";
+    let rhythm = cron(minutes, "Europe/Berlin");
+    let Rhythm::Cron { crons, .. } = &rhythm else {
+        panic!("{rhythm:?}");
+    };
+    assert_eq!(crons.len(), TIMES_OF_DAY_MAX);
+    let now = at("2026-11-27T10:00:30Z");
+    let mut back = rhythm.back_from(now);
+    let found: Vec<UnixMs> = back.by_ref().take(1_000).collect();
+    assert!(found.windows(2).all(|pair| pair[0] > pair[1]));
+    assert_eq!(back.looks, TIMES_OF_DAY_MAX + found.len());
+    let from = UnixMs(found[999].0 - 1);
+    let mut ahead = ticks(&rhythm, from, now);
+    ahead.reverse();
+    assert_eq!(found, ahead);
+}
+
+#[test]
 fn an_interval_counts_from_its_anchor_whenever_it_is_asked() {
     let anchor = UnixMs(1_234);
     let rhythm = Rhythm::every(Duration::from_secs(90), anchor).unwrap();
@@ -298,7 +318,7 @@ proptest! {
     /// However a stretch of time is cut into looks, the same ticks are found, each once.
     #[test]
     fn the_same_ticks_are_found_whenever_it_is_looked(
-        pattern in prop::sample::select(vec!["30 2 * * *", "*/17 * * * *", "0 0,6 * * MON", "15 1-3 * * *", "0 3 L * *"]),
+        pattern in prop::sample::select(vec!["30 2 * * *", "*/17 * * * *", "0 0,6 * * MON", "15 1-3 * * *", "0 3 L * *", "5,35 1,2,3 * * *"]),
         zone in prop::sample::select(vec!["Europe/Berlin", "America/New_York", "Australia/Lord_Howe", "Asia/Kolkata"]),
         start_day in 0_i64..365,
         looks in prop::collection::vec(1_i64..30 * HOUR, 1..20),

@@ -264,8 +264,8 @@ fn case_32_a_year_of_missed_ticks_is_caught_up_with_in_bounded_steps() {
     let ticks = world.ticks("s");
     assert_eq!(ticks.len(), 101);
     assert_eq!(ticks[0].outcome, TickOutcome::Skipped);
-    assert_eq!(ticks[0].count, 10_000);
-    assert!(ticks[0].why.as_ref().unwrap().contains("more than 10000"));
+    assert_eq!(ticks[0].count, 1_000);
+    assert!(ticks[0].why.as_ref().unwrap().contains("more than 1000 "));
 }
 
 #[test]
