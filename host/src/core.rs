@@ -48,13 +48,13 @@ mod view;
 pub use audit::{Asker, Caller, OnlyIf};
 pub use join::Joined;
 pub use operator::{ApiCall, ComponentFacts, LogTarget, LogsOf, Reply};
-pub use outputs::{OutputCall, OutputTarget};
+pub use outputs::{OutputCall, OutputTarget, OutputsSwept};
 pub use tally::Tally;
 
 use failure::{describe, store_error};
 use full::Concerned;
 use session::Session;
-use tally::count;
+pub(crate) use tally::count;
 
 /// Evaluations handled in one transaction: keeps a flood of them from delaying acks.
 const EVALUATIONS_MAX: usize = 64;
@@ -287,6 +287,9 @@ pub struct Core<S> {
     runs_due: bool,
     placing: runs::place::Placing,
     claims_renewed: Option<MonotonicMs>,
+    history: runs::history::History,
+    /// Where tries ended since the last tick: older ones may have to be purged there.
+    tries_ended: BTreeSet<(JobId, NodeId)>,
     schedules: schedules::Watched,
 }
 
@@ -390,6 +393,8 @@ impl<S: Store> Core<S> {
             runs_due: true,
             placing: runs::place::Placing::default(),
             claims_renewed: None,
+            history: runs::history::History::default(),
+            tries_ended: BTreeSet::new(),
             schedules: schedules::Watched::default(),
         };
         core.inherit_claims(now.unix)?;
@@ -515,6 +520,9 @@ impl<S: Store> Core<S> {
         self.evaluate_schedules(step)?;
         if (self.runs_due || self.placing.is_under_way()) && !self.full {
             self.guarded(step, None, None, |core, step| core.place_tasks(step))?;
+        }
+        if self.history.is_due() && !self.full {
+            self.guarded(step, None, None, |core, step| core.sweep_history(step))?;
         }
         for node in std::mem::take(&mut step.touched) {
             step.pumped.insert(node);

@@ -16,6 +16,7 @@ use sluice_transport::EarlyData;
 use crate::core::Tally;
 use crate::http::ControlApi as _;
 use crate::operators::Operators;
+use crate::store::OutputTotals;
 
 /// Nodes with numbers of their own: 6 series of 100 bytes each. The rest is counted as left out.
 const NODES_MAX: usize = 2000;
@@ -59,7 +60,9 @@ impl Look {
         // Page by page, so that others have their turn between them.
         let nodes = self.nodes().await?;
         let executions = self.executions().await?;
+        let outputs = self.operators.output_totals().await.ok()?;
         let mut families = self.own();
+        families.extend(output_families(outputs));
         families.extend(node_families(&nodes));
         families.extend(execution_families(&executions));
         families.push(left_out(&nodes, &executions));
@@ -160,6 +163,16 @@ impl Look {
                 },
             ),
             counter(
+                "sluice_output_pulls",
+                "Outputs of tasks that were pulled from their edges",
+                &tally.outputs_pulled,
+            ),
+            counter(
+                "sluice_output_pull_failures",
+                "Pulls of outputs that failed, for now or for good",
+                &tally.output_pull_failures,
+            ),
+            counter(
                 "sluice_plan_changes",
                 "Assignments that plans changed",
                 &tally.plan_changes,
@@ -191,6 +204,25 @@ impl Look {
             ),
         ]
     }
+}
+
+fn output_families(totals: OutputTotals) -> [Family; 2] {
+    let state = |word: &str| -> Labels { vec![("state", word.to_owned())] };
+    let outputs = Family::new(
+        "sluice_outputs",
+        Kind::Gauge,
+        "Outputs of the tasks of kept runs, by where they are",
+    );
+    let outputs = outputs
+        .with(state("held"), Value::Whole(totals.held))
+        .with(state("lacking"), Value::Whole(totals.lacking))
+        .with(state("gone"), Value::Whole(totals.gone));
+    let bytes = Family::gauge(
+        "sluice_outputs_held_bytes",
+        "Bytes of held outputs, equal content counted once",
+        totals.held_bytes,
+    );
+    [outputs, bytes]
 }
 
 fn seconds(at: UnixMs) -> Value {

@@ -35,7 +35,7 @@ use crate::follow::{Follow, Readers, line_of};
 use crate::http::{Answer, ControlApi, OutputBytes, draw_api_token};
 use crate::outputs::Outputs;
 use crate::sessions::OpenSessions;
-use crate::store::{ApiTokenRecord, TokenRecord};
+use crate::store::{ApiTokenRecord, OutputTotals, TokenRecord};
 
 /// Edges asked for logs at the same time.
 const LOG_READS_MAX: usize = 32;
@@ -79,6 +79,14 @@ fn foreign(reply: &Reply) -> ErrorBody {
         ErrorCode::Internal,
         "the orchestrator mixed up its answers; its log says more",
     )
+}
+
+impl Operators {
+    /// How many outputs of tasks there are.
+    pub(crate) async fn output_totals(&self) -> Answer<OutputTotals> {
+        let call = ApiCall::Output(OutputCall::Totals);
+        ask!(self, call, Reply::OutputTotals(totals) => totals)
+    }
 }
 
 impl ControlApi for Operators {

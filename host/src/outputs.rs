@@ -130,26 +130,32 @@ impl Outputs {
         })
     }
 
-    /// Deletes what is in neither; returns how many. Blocking.
-    pub(crate) fn sweep(
-        &self,
-        wanted: &BTreeSet<Digest>,
-        busy: &BTreeSet<Digest>,
-    ) -> io::Result<usize> {
-        let kept: BTreeSet<String> = wanted.union(busy).map(Digest::to_hex).collect();
-        let mut swept = 0;
+    /// The contents that have a file here, whole or in part. Blocking.
+    pub(crate) fn contents(&self) -> io::Result<BTreeSet<Digest>> {
+        let mut found = BTreeSet::new();
         for entry in std::fs::read_dir(&self.dir)? {
             let name = entry?.file_name();
             let Some(name) = name.to_str() else { continue };
             let hex = name.strip_suffix(".part").unwrap_or(name);
             // A file that we did not name is somebody else's.
-            let is_ours = format!("sha256:{hex}").parse::<Digest>().is_ok();
-            if is_ours && !kept.contains(hex) {
-                std::fs::remove_file(self.dir.join(name))?;
-                swept += 1;
+            found.extend(format!("sha256:{hex}").parse::<Digest>());
+        }
+        Ok(found)
+    }
+
+    /// Deletes the files of these contents; returns how many. Blocking.
+    pub(crate) fn remove(&self, contents: &BTreeSet<Digest>) -> io::Result<usize> {
+        let mut removed = 0;
+        for &digest in contents {
+            for path in [self.whole(digest), self.part(digest)] {
+                match std::fs::remove_file(path) {
+                    Ok(()) => removed += 1,
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                    Err(error) => return Err(error),
+                }
             }
         }
-        Ok(swept)
+        Ok(removed)
     }
 }
 

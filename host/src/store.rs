@@ -25,10 +25,10 @@ mod sqlite;
 
 pub use changes::{CHANGES_MAX, Changed, Changes};
 pub use lists::{ListStore, Place};
-pub use outputs::{OutputRecord, OutputStore, OutputWhere};
+pub use outputs::{OutputRecord, OutputStore, OutputTotals, OutputWhere};
 pub use runs::{
     ActiveCounts, OPEN_TASKS_MAX, RunRecord, RunStore, RunsOf, TaskClaim, TaskEnd, TaskGroup,
-    TaskLimits, TaskPhase, TaskRecord,
+    TaskLimits, TaskPhase, TaskRecord, Turn,
 };
 pub use schedules::{ScheduleRecord, ScheduleStore, TickOf, TickRecord};
 pub(crate) use schema::FORMAT;

@@ -174,6 +174,30 @@ fn both_programs_tell_what_the_document_lists_and_what_the_command_line_shows() 
         assert!(here.number(positive) > 0.0, "{positive}");
     }
 
+    // An output of a task is pulled, and counted.
+    let deployed = cluster.try_deploy(
+        "name = \"report\"\nkind = \"batch\"\n[input.generate]\ncount = 1\ntemplate = \"text\"\n[output.stdout]\n",
+    );
+    assert_eq!(deployed.code, 0, "{deployed:?}");
+    let launched = cluster.sluice(&["run", "launch", "report"]);
+    assert_eq!(launched.code, 0, "{launched:?}");
+    wait::until("its output to be held", || {
+        let held = Scraped::of(orchestrator).number("sluice_outputs{state=\"held\"}");
+        wait::check(held == 1.0, || held.to_string())
+    });
+    for (name, number) in [
+        ("sluice_outputs{state=\"lacking\"}", 0.0),
+        ("sluice_outputs{state=\"gone\"}", 0.0),
+        ("sluice_outputs_held_bytes", 5.0),
+        ("sluice_output_pull_failures_total", 0.0),
+    ] {
+        assert_eq!(Scraped::of(orchestrator).number(name), number, "{name}");
+    }
+    wait::until("its pull to be counted", || {
+        let pulls = Scraped::of(orchestrator).number("sluice_output_pulls_total");
+        wait::check(pulls == 1.0, || pulls.to_string())
+    });
+
     // What is gone has no numbers.
     cluster.sluice(&["job", "delete", "steady", "--yes"]);
     wait::until("the job's numbers to be gone", || {

@@ -4,13 +4,14 @@
 //! it is pulled however often either side dies; pulling itself is the shell's ([`crate::outputs`]). An edge keeps a try's
 //! state, and with it the output, until it is ordered to purge it: that order waits while the output lacks.
 
+use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
 
 use sluice_api::{ErrorBody, OutputState, TaskOutput};
 use sluice_model::pipeline::Output as OutputKind;
 use sluice_model::{
-    Desired, ExecutionId, JobId, NodeId, NodeName, OUTPUT_BYTES_MAX, OutputFacts, RunId, Slot,
-    TaskState, UnixMs,
+    Desired, Digest, ExecutionId, JobId, NodeId, NodeName, OUTPUT_BYTES_MAX, OutputFacts, RunId,
+    Slot, TaskState, UnixMs,
 };
 use sluice_protocol::ObservedRow;
 use tracing::{info, warn};
@@ -29,6 +30,9 @@ const OFFERED_MAX: usize = 8;
 /// Ended tries of a job that a node keeps beyond [`TRIES_KEPT`] since their output lacks: at most 320 MiB of its disk.
 const TRIES_AWAITED_MAX: usize = 20;
 
+/// Outputs that one sweep lets go, and files that it gives up: some milliseconds.
+const SWEPT_MAX: usize = 256;
+
 /// What the shell asks and tells of outputs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum OutputCall {
@@ -40,7 +44,11 @@ pub enum OutputCall {
     Lost(ExecutionId, String),
     /// The outputs of a run.
     OfRun(RunId),
-    /// Lets go what is too old or too much.
+    /// How many there are.
+    Totals,
+    /// Which of these contents nothing names.
+    Unnamed(Vec<Digest>),
+    /// Lets go what is too old or too much, so much of it as one round has time for.
     Sweep {
         /// Held since before then is too old.
         before: UnixMs,
@@ -51,6 +59,15 @@ pub enum OutputCall {
         /// In the words of the setting.
         too_many: String,
     },
+}
+
+/// What a sweep let go.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct OutputsSwept {
+    /// Contents that nothing names any more: their files may go.
+    pub dropped: BTreeSet<Digest>,
+    /// There is more to let go.
+    pub more: bool,
 }
 
 /// An output that can be pulled.
@@ -89,6 +106,11 @@ impl<S: Store> Core<S> {
                 }
                 Ok(Reply::Done)
             }
+            OutputCall::Totals => Ok(Reply::OutputTotals(self.store.output_totals()?)),
+            OutputCall::Unnamed(of) => {
+                let unnamed = self.store.unnamed_contents(&of)?;
+                Ok(Reply::OutputDigests(unnamed.into_iter().collect()))
+            }
             OutputCall::OfRun(id) => self.outputs_of_run(id)?.map(Reply::TaskOutputs),
             OutputCall::Sweep {
                 before,
@@ -96,12 +118,16 @@ impl<S: Store> Core<S> {
                 bytes_max,
                 too_many,
             } => {
-                let old = self.store.retire_outputs(before, &too_old, now)?;
-                let many = self.store.shrink_outputs(bytes_max, &too_many, now)?;
+                let store = &mut self.store;
+                let old = store.retire_outputs(before, &too_old, now, SWEPT_MAX)?;
+                let many = store.shrink_outputs(bytes_max, &too_many, now, SWEPT_MAX)?;
+                let dropped: BTreeSet<Digest> =
+                    store.dropped_contents(SWEPT_MAX)?.into_iter().collect();
                 if old + many > 0 {
                     info!(event = "output.swept", old, many);
                 }
-                Ok(Reply::OutputDigests(self.store.output_digests()?))
+                let more = [old, many, dropped.len()].contains(&SWEPT_MAX);
+                Ok(Reply::OutputsSwept(OutputsSwept { dropped, more }))
             }
         })
     }

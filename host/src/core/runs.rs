@@ -28,14 +28,12 @@ use crate::store::{
     TaskRecord, TickOf,
 };
 
+pub(super) mod history;
 pub(super) mod place;
 mod view;
 
 /// Ended tries of a job that a node keeps, with their logs and state; older ones are purged.
 pub(super) const TRIES_KEPT: usize = 5;
-
-/// Runs that are kept; the oldest ended ones go.
-const RUNS_KEPT: usize = 20_000;
 
 /// Why a task ends whose pipeline an older program stored and this one no longer reads.
 const UNREADABLE: &str = "its pipeline no longer parses; deploy the job again and launch it anew";
@@ -81,6 +79,7 @@ impl<S: Store> Core<S> {
         tasks: &[TaskRecord],
     ) -> Result<(), StoreError> {
         self.store.insert_run(run, tasks)?;
+        self.history.note_rows(1 + tasks.len());
         self.runs_open = true;
         self.runs_due = true;
         info!(event = "run.launch", run = %run.id, tasks = tasks.len());
@@ -420,6 +419,12 @@ impl<S: Store> Core<S> {
 
     /// Time passed: claims are renewed and taken over, timeouts end, and what a report should have ended is looked at.
     pub(super) fn tend_runs(&mut self, swept: bool, step: &mut Step) -> Result<(), StoreError> {
+        if swept {
+            self.history.look();
+        }
+        for (job, node) in std::mem::take(&mut self.tries_ended) {
+            self.purge_old_tries(job, node, step)?;
+        }
         if !self.runs_open {
             return Ok(());
         }
@@ -442,7 +447,6 @@ impl<S: Store> Core<S> {
                     "their claims had run out"
                 );
             }
-            self.store.sweep_runs(RUNS_KEPT)?;
         }
         let active = self.store.active_tasks()?;
         let nodes = match active.as_slice() {
@@ -570,7 +574,9 @@ impl<S: Store> Core<S> {
         if end.state.is_none() {
             self.store.drop_output(id)?;
         }
-        self.purge_old_tries(task.job, *node, step)
+        // With the next tick: purging costs a row and two reports, together as much as one.
+        self.tries_ended.insert((task.job, *node));
+        Ok(())
     }
 
     /// After a process start: claims of processes that are no more are this one's. The state directory has one process

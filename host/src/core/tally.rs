@@ -35,6 +35,10 @@ pub struct Tally {
     pub disk_full: AtomicBool,
     /// Outputs of tasks that edges told of; grows before they can be asked for.
     pub outputs_noted: AtomicU64,
+    /// Outputs that were pulled.
+    pub outputs_pulled: AtomicU64,
+    /// Pulls of outputs that failed, for now or for good.
+    pub output_pull_failures: AtomicU64,
     /// Some lacked when it was looked last.
     pub outputs_lacking: AtomicBool,
     /// From sending assignments to their acknowledgement.
@@ -44,6 +48,6 @@ pub struct Tally {
 }
 
 /// Counts one more.
-pub(super) fn count(number: &AtomicU64) {
+pub(crate) fn count(number: &AtomicU64) {
     number.fetch_add(1, Ordering::Relaxed);
 }

@@ -19,6 +19,7 @@ mod events;
 mod full;
 mod identity;
 mod listing;
+mod machine;
 mod outputs;
 mod reports;
 mod runs;

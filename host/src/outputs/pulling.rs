@@ -21,7 +21,7 @@ use tracing::{debug, info, warn};
 
 use super::{OutputError, Outputs, OutputsConfig};
 use crate::control::{Ask, Clock, Control};
-use crate::core::{ApiCall, ConnId, OutputCall, OutputTarget, Reply, Tally};
+use crate::core::{ApiCall, ConnId, OutputCall, OutputTarget, Reply, Tally, count};
 use crate::sessions::OpenSessions;
 
 /// Outputs pulled at once: each has a stream and a file.
@@ -50,6 +50,9 @@ const READ_BYTES: usize = 64 * 1024;
 
 /// Time between two sweeps while outputs come, and while none does.
 const SWEEP_EVERY: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(3600));
+
+/// Files that the store is asked about at once: some milliseconds.
+const ASKED_AT_ONCE: usize = 256;
 
 /// What pulls.
 pub(crate) struct Pulling {
@@ -91,7 +94,7 @@ impl Pulling {
         let mut busy: BTreeMap<ExecutionId, OutputTarget> = BTreeMap::new();
         let mut waits: BTreeMap<ExecutionId, Wait> = BTreeMap::new();
         let (mut seen, mut looked_at) = (None, Instant::now());
-        let mut sweep_at = Instant::now();
+        let (mut sweep_at, mut files_at) = (Instant::now(), Instant::now());
         loop {
             tokio::select! {
                 () = self.stop.cancelled() => return,
@@ -134,8 +137,12 @@ impl Pulling {
             }
             if sweep_at <= Instant::now() {
                 sweep_at = Instant::now() + SWEEP_EVERY.1;
-                self.sweep(busy.values().map(|target| target.facts.digest).collect())
-                    .await;
+                let busy = busy.values().map(|target| target.facts.digest).collect();
+                self.sweep(&busy).await;
+                if files_at <= Instant::now() {
+                    files_at = Instant::now() + SWEEP_EVERY.1;
+                    self.sweep_files(&busy).await;
+                }
             }
         }
     }
@@ -174,16 +181,19 @@ impl Pulling {
         let (why, wrong) = match pulled {
             Pulled::Here => {
                 if self.ask(OutputCall::Held(id)).await.is_some() {
+                    count(&self.tally.outputs_pulled);
                     return;
                 }
                 ("the store does not take it".to_owned(), false)
             }
             Pulled::NotThere(why) => {
+                count(&self.tally.output_pull_failures);
                 self.ask(OutputCall::Lost(id, why)).await;
                 return;
             }
             Pulled::Failed { why, wrong } => (why, wrong),
         };
+        count(&self.tally.output_pull_failures);
         let failures = before.map_or(0, |wait| wait.failures) + 1;
         let wrong = before.map_or(0, |wait| wait.wrong) + u32::from(wrong);
         if wrong >= WRONG_MAX {
@@ -202,23 +212,59 @@ impl Pulling {
         waits.insert(id, wait);
     }
 
-    /// Lets old outputs go, and deletes the files that nothing names then.
-    async fn sweep(&self, busy: BTreeSet<Digest>) {
+    /// Lets old outputs go, and deletes the files that nothing names then, step by step.
+    async fn sweep(&self, busy: &BTreeSet<Digest>) {
         let OutputsConfig { keep, bytes_max } = self.config;
-        let now = self.clock.now().unix;
         let keep_ms = i64::try_from(keep.as_millis()).unwrap_or(i64::MAX);
-        let call = OutputCall::Sweep {
-            before: UnixMs(now.0.saturating_sub(keep_ms)),
-            too_old: format!("it was older than {keep:?}, as --keep-outputs says"),
-            bytes_max,
-            too_many: format!("it made room for newer ones: --outputs-max is {bytes_max} bytes"),
-        };
-        let Some(Reply::OutputDigests(wanted)) = self.ask(call).await else {
-            return;
-        };
+        loop {
+            let now = self.clock.now().unix;
+            let call = OutputCall::Sweep {
+                before: UnixMs(now.0.saturating_sub(keep_ms)),
+                too_old: format!("it was older than {keep:?}, as --keep-outputs says"),
+                bytes_max,
+                too_many: format!(
+                    "it made room for newer ones: --outputs-max is {bytes_max} bytes"
+                ),
+            };
+            let Some(Reply::OutputsSwept(swept)) = self.ask(call).await else {
+                return;
+            };
+            self.remove(swept.dropped, busy).await;
+            if !swept.more || self.stop.is_cancelled() {
+                return;
+            }
+        }
+    }
+
+    /// Deletes the files that nothing names, whatever became of whoever should have: looks at all of them.
+    async fn sweep_files(&self, busy: &BTreeSet<Digest>) {
         let outputs = self.outputs.clone();
-        let swept = tokio::task::spawn_blocking(move || outputs.sweep(&wanted, &busy)).await;
-        match swept {
+        let found = tokio::task::spawn_blocking(move || outputs.contents()).await;
+        let found: Vec<Digest> = match found {
+            Ok(Ok(found)) => found.into_iter().collect(),
+            Ok(Err(error)) => {
+                warn!(event = "output.sweep_failed", %error);
+                return;
+            }
+            Err(_) => return,
+        };
+        for some in found.chunks(ASKED_AT_ONCE) {
+            let call = OutputCall::Unnamed(some.to_vec());
+            let Some(Reply::OutputDigests(unnamed)) = self.ask(call).await else {
+                return;
+            };
+            self.remove(unnamed, busy).await;
+        }
+    }
+
+    async fn remove(&self, mut contents: BTreeSet<Digest>, busy: &BTreeSet<Digest>) {
+        contents.retain(|digest| !busy.contains(digest));
+        if contents.is_empty() {
+            return;
+        }
+        let outputs = self.outputs.clone();
+        let removed = tokio::task::spawn_blocking(move || outputs.remove(&contents)).await;
+        match removed {
             Ok(Ok(0)) | Err(_) => {}
             Ok(Ok(files)) => info!(event = "output.files_swept", files),
             Ok(Err(error)) => warn!(event = "output.sweep_failed", %error),

@@ -5,8 +5,6 @@
 //!                                 └────── its edge has it no more ──────────────────────────────────────^
 //! ```
 
-use std::collections::BTreeSet;
-
 use sluice_model::{Digest, ExecutionId, NodeId, OutputFacts, RunId, UnixMs};
 
 use super::StoreError;
@@ -42,6 +40,19 @@ pub enum OutputWhere {
     },
 }
 
+/// How many outputs are known.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct OutputTotals {
+    /// On their edges only.
+    pub lacking: u64,
+    /// Here.
+    pub held: u64,
+    /// Nowhere any more.
+    pub gone: u64,
+    /// Bytes that are here, each content counted once.
+    pub held_bytes: u64,
+}
+
 /// The verbs for outputs. As with [`super::Store`], nothing reads a clock, and every call may block for the disk.
 pub trait OutputStore {
     /// Keeps what an edge said of an output; what is known of that execution already stays. An empty one is held at once.
@@ -70,21 +81,27 @@ pub trait OutputStore {
     ) -> Result<(), StoreError>;
     /// Forgets the output of a try that is followed by another one.
     fn drop_output(&mut self, execution: ExecutionId) -> Result<(), StoreError>;
-    /// Held outputs of before `before` are gone for this reason; returns how many.
+    /// Held outputs of before `before`, the oldest `count`, are gone for this reason; returns how many.
     fn retire_outputs(
         &mut self,
         before: UnixMs,
         reason: &str,
         now: UnixMs,
+        count: usize,
     ) -> Result<usize, StoreError>;
-    /// While held outputs have more than `bytes_max` bytes together, each content counted once, the oldest is gone for
-    /// this reason; returns how many went.
+    /// While held outputs have more than `bytes_max` bytes together, each content counted once, those with the oldest
+    /// content are gone for this reason, at most `count`; returns how many went.
     fn shrink_outputs(
         &mut self,
         bytes_max: u64,
         reason: &str,
         now: UnixMs,
+        count: usize,
     ) -> Result<usize, StoreError>;
-    /// The contents that a held or lacking output has.
-    fn output_digests(&mut self) -> Result<BTreeSet<Digest>, StoreError>;
+    /// Contents that no held or lacking output has any more, at most `count`: each is told once.
+    fn dropped_contents(&mut self, count: usize) -> Result<Vec<Digest>, StoreError>;
+    /// Those of these contents that no held or lacking output has.
+    fn unnamed_contents(&mut self, of: &[Digest]) -> Result<Vec<Digest>, StoreError>;
+    /// How many outputs there are; costs the same however many.
+    fn output_totals(&mut self) -> Result<OutputTotals, StoreError>;
 }

@@ -118,6 +118,15 @@ pub struct TaskGroup {
     pub pinned: Option<NodeId>,
 }
 
+/// When a group has its turn: the highest priority first, among equals the one that has waited longest. No two have the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Turn {
+    /// The group's priority.
+    pub priority: i32,
+    /// Its oldest task that waits.
+    pub oldest: u64,
+}
+
 /// Tasks that wait or are active: some fifty megabytes of rows, and hours of work for a small fleet. Who launches more has
 /// a loop that nobody meant.
 pub const OPEN_TASKS_MAX: u64 = 100_000;
@@ -258,12 +267,13 @@ pub trait RunStore {
     fn last_run_of_job(&mut self, job: JobId) -> Result<Option<RunRecord>, StoreError>;
     /// Tasks whose next try is due by now wait for a place again; how many these are.
     fn promote_tasks(&mut self, now: UnixMs) -> Result<usize, StoreError>;
-    /// Groups with tasks that wait for a place, in their order, from behind `after`, at most `count`.
+    /// Groups with tasks that wait for a place, in the order of their turns, from behind `after`, at most `count`. Costs
+    /// what it returns, however many tasks wait.
     fn waiting_groups(
         &mut self,
-        after: Option<TaskGroup>,
+        after: Option<Turn>,
         count: usize,
-    ) -> Result<Vec<TaskGroup>, StoreError>;
+    ) -> Result<Vec<(TaskGroup, Turn)>, StoreError>;
     /// Tasks of a group that wait for a place, the oldest first, at most `count`; behind a task, and none of that task's
     /// run, when one is named.
     fn waiting_tasks(
@@ -325,6 +335,19 @@ pub trait RunStore {
     ) -> Result<Vec<ExecutionId>, StoreError>;
     /// A slot that no execution of the job has on the node; from 1.
     fn free_slot(&mut self, job: JobId, node: NodeId) -> Result<sluice_model::Slot, StoreError>;
-    /// Forgets ended runs beyond the newest `kept`, a bounded number at a time.
-    fn sweep_runs(&mut self, kept: usize) -> Result<(), StoreError>;
+    /// Looks at the runs behind `after` that are older than the newest `kept`, until that was `rows` rows, and forgets
+    /// those that have ended; a run is looked at whole. Up to which one it looked, and whether there are more.
+    fn sweep_runs(
+        &mut self,
+        after: u64,
+        kept: usize,
+        rows: usize,
+    ) -> Result<(u64, bool), StoreError>;
+    /// Looks at the `count` specs behind `after` and forgets those that nothing names: a launch with parameters of its own
+    /// has a spec of its own. Where to go on; `None` after the last.
+    fn sweep_specs(
+        &mut self,
+        after: Option<Digest>,
+        count: usize,
+    ) -> Result<Option<Digest>, StoreError>;
 }

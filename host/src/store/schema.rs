@@ -89,6 +89,7 @@ CREATE TABLE job (
     updated_at INTEGER NOT NULL
 ) STRICT;
 CREATE UNIQUE INDEX job_name ON job (name) WHERE deleted = 0;
+CREATE INDEX job_spec ON job (spec);
 CREATE TABLE job_version (
     job BLOB NOT NULL REFERENCES job (id) ON DELETE CASCADE,
     version INTEGER NOT NULL,
@@ -101,12 +102,14 @@ CREATE TABLE job_version (
     good INTEGER NOT NULL DEFAULT 0,
     PRIMARY KEY (job, version)
 ) STRICT, WITHOUT ROWID;
+CREATE INDEX job_version_spec ON job_version (spec);
 -- How the newest version of a job reaches its nodes. `good_spec` keeps the content to go back to.
 CREATE TABLE rollout (
     job BLOB PRIMARY KEY REFERENCES job (id) ON DELETE CASCADE,
     good_spec BLOB REFERENCES spec (digest),
     body TEXT NOT NULL
 ) STRICT, WITHOUT ROWID;
+CREATE INDEX rollout_spec ON rollout (good_spec);
 -- One row is one execution and its assignment: `body` is the row byte for byte as first committed.
 CREATE TABLE execution (
     id BLOB PRIMARY KEY,
@@ -127,6 +130,7 @@ CREATE TABLE execution (
     UNIQUE (job, node, slot)
 ) STRICT;
 CREATE INDEX execution_node_rev ON execution (node, rev);
+CREATE INDEX execution_spec ON execution (spec);
 CREATE TABLE removal (
     node BLOB NOT NULL,
     rev INTEGER NOT NULL,
@@ -250,6 +254,7 @@ CREATE INDEX task_run ON task (run);
 CREATE INDEX task_job ON task (job, seq);
 CREATE INDEX task_execution ON task (execution) WHERE execution IS NOT NULL;
 CREATE INDEX task_waiting ON task (job, version, priority, pinned, seq) WHERE phase = 'waiting';
+CREATE INDEX task_open_spec ON task (spec) WHERE phase <> 'ended';
 CREATE INDEX task_later ON task (not_before) WHERE phase = 'later';
 CREATE INDEX task_active ON task (node, job, pool) WHERE phase = 'active';
 CREATE INDEX task_active_job ON task (job) WHERE phase = 'active';
@@ -263,6 +268,43 @@ CREATE TRIGGER task_closes AFTER UPDATE OF phase ON task WHEN OLD.phase <> 'ende
     BEGIN UPDATE open_tasks SET count = count - 1; END;
 CREATE TRIGGER task_goes AFTER DELETE ON task WHEN OLD.phase <> 'ended'
     BEGIN UPDATE open_tasks SET count = count - 1; END;
+-- Which groups have tasks that wait, and the oldest of each: always, so that no queue is read to know it.
+CREATE TABLE waiting_group (
+    job BLOB NOT NULL,
+    version INTEGER NOT NULL,
+    -- Minus the priority: the highest comes first.
+    rank INTEGER NOT NULL,
+    pinned BLOB NOT NULL,
+    oldest INTEGER NOT NULL,
+    PRIMARY KEY (job, version, rank, pinned)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX waiting_group_turn ON waiting_group (rank, oldest);
+CREATE TRIGGER task_waits AFTER INSERT ON task WHEN NEW.phase = 'waiting' BEGIN
+    INSERT INTO waiting_group (job, version, rank, pinned, oldest)
+        VALUES (NEW.job, NEW.version, -NEW.priority, NEW.pinned, NEW.seq)
+        ON CONFLICT DO UPDATE SET oldest = NEW.seq WHERE oldest > NEW.seq;
+END;
+CREATE TRIGGER task_waits_again AFTER UPDATE OF phase ON task WHEN OLD.phase <> 'waiting' AND NEW.phase = 'waiting' BEGIN
+    INSERT INTO waiting_group (job, version, rank, pinned, oldest)
+        VALUES (NEW.job, NEW.version, -NEW.priority, NEW.pinned, NEW.seq)
+        ON CONFLICT DO UPDATE SET oldest = NEW.seq WHERE oldest > NEW.seq;
+END;
+CREATE TRIGGER task_waits_no_more AFTER UPDATE OF phase ON task WHEN OLD.phase = 'waiting' AND NEW.phase <> 'waiting' BEGIN
+    DELETE FROM waiting_group WHERE job = OLD.job AND version = OLD.version AND rank = -OLD.priority AND pinned = OLD.pinned
+        AND NOT EXISTS (SELECT 1 FROM task WHERE phase = 'waiting' AND job = OLD.job AND version = OLD.version
+            AND priority = OLD.priority AND pinned = OLD.pinned);
+    UPDATE waiting_group SET oldest = (SELECT seq FROM task WHERE phase = 'waiting' AND job = OLD.job
+            AND version = OLD.version AND priority = OLD.priority AND pinned = OLD.pinned ORDER BY seq LIMIT 1)
+        WHERE job = OLD.job AND version = OLD.version AND rank = -OLD.priority AND pinned = OLD.pinned AND oldest = OLD.seq;
+END;
+CREATE TRIGGER task_waited AFTER DELETE ON task WHEN OLD.phase = 'waiting' BEGIN
+    DELETE FROM waiting_group WHERE job = OLD.job AND version = OLD.version AND rank = -OLD.priority AND pinned = OLD.pinned
+        AND NOT EXISTS (SELECT 1 FROM task WHERE phase = 'waiting' AND job = OLD.job AND version = OLD.version
+            AND priority = OLD.priority AND pinned = OLD.pinned);
+    UPDATE waiting_group SET oldest = (SELECT seq FROM task WHERE phase = 'waiting' AND job = OLD.job
+            AND version = OLD.version AND priority = OLD.priority AND pinned = OLD.pinned ORDER BY seq LIMIT 1)
+        WHERE job = OLD.job AND version = OLD.version AND rank = -OLD.priority AND pinned = OLD.pinned AND oldest = OLD.seq;
+END;
 -- What the newest try of a run's task wrote, as its edge said; the bytes are in files of their own, by digest.
 CREATE TABLE output (
     seq INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -281,7 +323,63 @@ CREATE TABLE output (
 ) STRICT;
 CREATE INDEX output_run ON output (run);
 CREATE INDEX output_lacking ON output (node, seq) WHERE state = 'lacking';
-CREATE INDEX output_held ON output (at, seq) WHERE state = 'held';
+CREATE INDEX output_held ON output (at, seq) WHERE state = 'held' AND bytes > 0;
+CREATE INDEX output_digest ON output (digest) WHERE state <> 'gone';
+-- Contents that outputs hold, each once, by the newest output that ever held it.
+CREATE TABLE content (
+    digest BLOB PRIMARY KEY,
+    bytes INTEGER NOT NULL,
+    newest INTEGER NOT NULL,
+    holders INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE INDEX content_newest ON content (newest);
+-- Contents that nothing holds any more, and whose files may go.
+CREATE TABLE content_dropped (digest BLOB PRIMARY KEY) STRICT, WITHOUT ROWID;
+-- How many outputs there are of each sort, and what is held, always.
+CREATE TABLE output_totals (
+    lacking INTEGER NOT NULL,
+    held INTEGER NOT NULL,
+    gone INTEGER NOT NULL,
+    held_bytes INTEGER NOT NULL
+) STRICT;
+INSERT INTO output_totals (lacking, held, gone, held_bytes) VALUES (0, 0, 0, 0);
+CREATE TRIGGER output_comes AFTER INSERT ON output BEGIN
+    UPDATE output_totals SET lacking = lacking + (NEW.state = 'lacking'), held = held + (NEW.state = 'held'),
+        gone = gone + (NEW.state = 'gone');
+END;
+CREATE TRIGGER output_turns AFTER UPDATE OF state ON output BEGIN
+    UPDATE output_totals SET lacking = lacking - (OLD.state = 'lacking') + (NEW.state = 'lacking'),
+        held = held - (OLD.state = 'held') + (NEW.state = 'held'), gone = gone - (OLD.state = 'gone') + (NEW.state = 'gone');
+END;
+CREATE TRIGGER output_goes AFTER DELETE ON output BEGIN
+    UPDATE output_totals SET lacking = lacking - (OLD.state = 'lacking'), held = held - (OLD.state = 'held'),
+        gone = gone - (OLD.state = 'gone');
+END;
+CREATE TRIGGER output_holds AFTER UPDATE OF state ON output
+    WHEN OLD.state <> 'held' AND NEW.state = 'held' AND NEW.bytes > 0 BEGIN
+    INSERT INTO content (digest, bytes, newest, holders) VALUES (NEW.digest, NEW.bytes, NEW.seq, 1)
+        ON CONFLICT DO UPDATE SET newest = max(newest, NEW.seq), holders = holders + 1;
+END;
+CREATE TRIGGER output_comes_held AFTER INSERT ON output WHEN NEW.state = 'held' AND NEW.bytes > 0 BEGIN
+    INSERT INTO content (digest, bytes, newest, holders) VALUES (NEW.digest, NEW.bytes, NEW.seq, 1)
+        ON CONFLICT DO UPDATE SET newest = max(newest, NEW.seq), holders = holders + 1;
+END;
+CREATE TRIGGER output_lets_go AFTER UPDATE OF state ON output
+    WHEN OLD.state = 'held' AND NEW.state <> 'held' AND OLD.bytes > 0 BEGIN
+    UPDATE content SET holders = holders - 1 WHERE digest = OLD.digest;
+    DELETE FROM content WHERE digest = OLD.digest AND holders = 0;
+END;
+CREATE TRIGGER output_held_goes AFTER DELETE ON output WHEN OLD.state = 'held' AND OLD.bytes > 0 BEGIN
+    UPDATE content SET holders = holders - 1 WHERE digest = OLD.digest;
+    DELETE FROM content WHERE digest = OLD.digest AND holders = 0;
+END;
+CREATE TRIGGER content_comes AFTER INSERT ON content BEGIN
+    UPDATE output_totals SET held_bytes = held_bytes + NEW.bytes;
+END;
+CREATE TRIGGER content_goes AFTER DELETE ON content BEGIN
+    UPDATE output_totals SET held_bytes = held_bytes - OLD.bytes;
+    INSERT INTO content_dropped (digest) VALUES (OLD.digest) ON CONFLICT DO NOTHING;
+END;
 CREATE TABLE token (
     id BLOB PRIMARY KEY,
     secret_hash BLOB NOT NULL,

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use rusqlite::{Connection, OptionalExtension, Row as SqlRow, params};
+use rusqlite::{Connection, params};
 use sluice_api::AuditEntry;
 use sluice_ledger::{Position, RowHash, SetDigest};
 use sluice_model::{
@@ -30,6 +30,7 @@ mod rows;
 mod runs;
 mod schedules;
 pub(super) mod whole;
+mod steps;
 
 use rows::{
     API_TOKEN_COLUMNS, AUDIT_COLUMNS, EXECUTION_COLUMNS, JOB_COLUMNS, NODE_COLUMNS, TOKEN_COLUMNS,
@@ -54,6 +55,8 @@ pub struct SqliteStore {
     told: Changes,
     /// Where it stood when the step began.
     told_before: Mark,
+    #[cfg(test)]
+    work: u64,
 }
 
 impl std::fmt::Debug for SqliteStore {
@@ -182,72 +185,82 @@ impl SqliteStore {
             changed: false,
             told: Changes::default(),
             told_before: Mark::default(),
-        })
+            #[cfg(test)]
+            work: 0,
+        };
+        store.check_rows()?;
+        store.check_specs()?;
+        Ok(store)
     }
 
-    fn fault(&mut self, point: &'static str) -> Result<(), StoreError> {
-        if let Some(hook) = &mut self.fault {
-            hook(point)?;
+    /// Compares every node's digest with its rows: how a flipped bit is noticed.
+    fn check_rows(&mut self) -> Result<(), StoreError> {
+        let nodes = self.nodes()?;
+        for node in nodes {
+            let mut digest = SetDigest::EMPTY;
+            let mut statement = self
+                .connection
+                .prepare_cached("SELECT body FROM execution WHERE node = ?1")
+                .map_err(failed("check the rows"))?;
+            let bodies = statement
+                .query_map([blob(node.id.to_bytes())], |row| row.get::<_, Vec<u8>>(0))
+                .map_err(failed("check the rows"))?;
+            for body in bodies {
+                digest = digest.with(RowHash::of(&body.map_err(failed("check the rows"))?));
+            }
+            if digest != node.desired.digest {
+                return Err(StoreError::Unusable {
+                    problem: format!(
+                        "the assignments of node {} differ from their digest: the orchestrator's store is damaged; \
+                         restore the state directory from a backup, or start with an empty one and let the edges \
+                         be adopted",
+                        node.name
+                    ),
+                });
+            }
         }
-        self.steps.step(point);
         Ok(())
     }
 
-    fn execute(
-        &mut self,
-        action: &'static str,
-        sql: &str,
-        params: impl rusqlite::Params,
-    ) -> Result<usize, StoreError> {
-        self.fault(action)?;
-        let rows = self
-            .connection
-            .prepare_cached(sql)
-            .and_then(|mut statement| statement.execute(params))
-            .map_err(failed(action))?;
-        self.changed |= rows > 0;
-        Ok(rows)
+    /// Compares every spec with its digest: an edge would refuse a text that is not what its row names.
+    fn check_specs(&mut self) -> Result<(), StoreError> {
+        let action = "check the specs";
+        let damaged = {
+            let mut statement = self
+                .connection
+                .prepare_cached("SELECT digest, bytes FROM spec")
+                .map_err(failed(action))?;
+            let mut rows = statement.query([]).map_err(failed(action))?;
+            let mut damaged = 0_u64;
+            while let Some(row) = rows.next().map_err(failed(action))? {
+                let digest: Vec<u8> = row.get(0).map_err(failed(action))?;
+                let bytes: Vec<u8> = row.get(1).map_err(failed(action))?;
+                damaged += u64::from(Digest::of(&bytes).as_bytes()[..] != digest[..]);
+            }
+            damaged
+        };
+        if damaged == 0 {
+            return Ok(());
+        }
+        Err(StoreError::Unusable {
+            problem: format!(
+                "{damaged} of the kept pipelines are not what was written: the orchestrator's store is damaged; restore \
+                 the state directory from a backup, or start with an empty one and let the edges be adopted"
+            ),
+        })
     }
 
-    fn one<T>(
-        &mut self,
-        action: &'static str,
-        sql: &str,
-        params: impl rusqlite::Params,
-        read: impl FnOnce(&SqlRow<'_>) -> rusqlite::Result<T>,
-    ) -> Result<Option<T>, StoreError> {
-        self.fault(action)?;
-        self.connection
-            .prepare_cached(sql)
-            .and_then(|mut statement| statement.query_row(params, read).optional())
-            .map_err(failed(action))
-    }
-
-    fn all<T>(
-        &mut self,
-        action: &'static str,
-        sql: &str,
-        params: impl rusqlite::Params,
-        read: impl FnMut(&SqlRow<'_>) -> rusqlite::Result<T>,
-    ) -> Result<Vec<T>, StoreError> {
-        self.fault(action)?;
-        let mut statement = self
-            .connection
-            .prepare_cached(sql)
-            .map_err(failed(action))?;
-        let rows = statement.query_map(params, read).map_err(failed(action))?;
-        rows.collect::<Result<_, _>>().map_err(failed(action))
-    }
-
-    fn sweep_specs(&mut self) -> Result<(), StoreError> {
+    /// Forgets those of the next `count` specs behind a digest that nothing names.
+    fn forget_specs(&mut self, after: &[u8], count: i64) -> Result<(), StoreError> {
         self.execute(
             "forget specs that nothing names",
-            "DELETE FROM spec WHERE digest NOT IN (SELECT spec FROM job_version)
-                AND digest NOT IN (SELECT spec FROM execution) AND digest NOT IN (SELECT spec FROM job)
-                AND digest NOT IN (SELECT spec FROM task WHERE phase = 'waiting' UNION ALL
-                    SELECT spec FROM task WHERE phase = 'later' UNION ALL SELECT spec FROM task WHERE phase = 'active')
-                AND digest NOT IN (SELECT good_spec FROM rollout WHERE good_spec IS NOT NULL)",
-            [],
+            "DELETE FROM spec WHERE digest IN (SELECT digest FROM spec WHERE digest > ?1 ORDER BY digest LIMIT ?2)
+                AND NOT EXISTS (SELECT 1 FROM job WHERE job.spec = spec.digest)
+                AND NOT EXISTS (SELECT 1 FROM job_version WHERE job_version.spec = spec.digest)
+                AND NOT EXISTS (SELECT 1 FROM execution WHERE execution.spec = spec.digest)
+                AND NOT EXISTS (SELECT 1 FROM task WHERE task.spec = spec.digest AND phase <> 'ended')
+                AND NOT EXISTS (SELECT 1 FROM rollout WHERE good_spec = spec.digest)",
+            params![after, count],
         )?;
         Ok(())
     }
@@ -512,7 +525,7 @@ impl Store for SqliteStore {
         ] {
             self.execute(action, sql, [&key])?;
         }
-        self.sweep_specs()
+        self.forget_specs(&[], i64::MAX)
     }
 
     fn deleted_node(&mut self, id: NodeId) -> Result<Option<NodeName>, StoreError> {
@@ -750,7 +763,7 @@ impl Store for SqliteStore {
             "DELETE FROM job_version WHERE job = ?1 AND version <= ?2 - ?3",
             params![blob(id.to_bytes()), int(version.0), VERSIONS_KEPT],
         )?;
-        self.sweep_specs()?;
+        self.forget_specs(&[], i64::MAX)?;
         self.note_job(id)
     }
 
@@ -781,7 +794,7 @@ impl Store for SqliteStore {
             "DELETE FROM job WHERE id = ?1 AND deleted = 1",
             [&id],
         )?;
-        self.sweep_specs()
+        self.forget_specs(&[], i64::MAX)
     }
 
     fn versions(&mut self, id: JobId, count: usize) -> Result<Vec<(Version, Digest)>, StoreError> {

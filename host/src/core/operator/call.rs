@@ -14,7 +14,7 @@ use sluice_model::{
     Digest, ExecutionId, JobName, NodeName, RunId, ScheduleName, TokenId, Version, World,
 };
 
-use super::super::outputs::{OutputCall, OutputTarget};
+use super::super::outputs::{OutputCall, OutputTarget, OutputsSwept};
 use super::super::{Asker, Caller, ConnId, Joined};
 use crate::store::{ApiTokenRecord, TokenRecord};
 
@@ -268,8 +268,12 @@ pub enum Reply {
     TaskOutputs(Vec<TaskOutput>),
     /// To `OutputCall::Lacking`.
     OutputTargets(Vec<OutputTarget>),
-    /// To `OutputCall::Sweep`: the contents that are wanted.
+    /// To `OutputCall::Sweep`.
+    OutputsSwept(OutputsSwept),
+    /// To `OutputCall::Unnamed`: those of them that nothing names.
     OutputDigests(BTreeSet<Digest>),
+    /// To `OutputCall::Totals`.
+    OutputTotals(crate::store::OutputTotals),
     /// To `CreateSchedule`, `PauseSchedule` and `ResumeSchedule`, and to `DeleteSchedule` as it was.
     Schedule(Box<Schedule>),
     /// To `Schedule`.

@@ -1,7 +1,7 @@
 //! Placing: which waiting task goes next, and where.
 //!
 //! ```text
-//!   something changed ──> a scan: every group, the front of each by priority and age
+//!   something changed ──> a scan: every group in the order of its turn, the front of each by priority and age
 //!        a task finds a node and room    ──> claimed, an execution, a row
 //!        it alone does not               ──> the next one of its group
 //!        nothing of its group can        ──> the next group
@@ -27,7 +27,7 @@ use super::super::{Core, Handled, LEASE, Output, Step};
 use super::UNREADABLE;
 use crate::store::{
     ActiveCounts, ExecutionRecord, NodeRecord, Store, StoreError, TaskClaim, TaskEnd, TaskGroup,
-    TaskRecord,
+    TaskRecord, Turn,
 };
 
 /// Tasks placed in one transaction: keeps a flood of launches from delaying acks.
@@ -36,7 +36,8 @@ const PLACED_MAX: usize = 64;
 /// Waiting tasks looked at in one transaction: some milliseconds.
 const LOOKED_MAX: usize = 512;
 
-/// Groups looked at in one transaction; between these priority decides.
+/// Groups looked at together: between the tasks of these priority and age decide, and no group behind them has a higher
+/// priority or an older task in front.
 const GROUPS_MAX: usize = 256;
 
 /// Tasks of a group that are read at once: as many as often find room together.
@@ -68,8 +69,8 @@ impl Placing {
 /// How far a scan of what waits has come.
 #[derive(Debug, Default)]
 struct Scan {
-    /// Everything up to this group has been looked at.
-    done: Option<TaskGroup>,
+    /// Every group whose turn is not behind this one has been looked at.
+    done: Option<Turn>,
     /// Of the groups behind it: how far each has been.
     at: BTreeMap<TaskGroup, At>,
 }
@@ -293,14 +294,20 @@ impl<S: Store> Core<S> {
     /// One round of a scan; whether it has come to its end.
     fn go_on(&mut self, scan: &mut Scan, step: &mut Step) -> Result<bool, StoreError> {
         let groups = self.store.waiting_groups(scan.done, GROUPS_MAX)?;
-        let Some(&last) = groups.last() else {
+        let Some(&(_, last)) = groups.last() else {
             return Ok(true);
         };
         let is_window = groups.len() == GROUPS_MAX;
         let mut look = self.look()?;
         let mut fronts = BTreeMap::new();
-        for group in groups {
-            self.push_front(group, VecDeque::new(), scan, &mut fronts)?;
+        for (group, turn) in groups {
+            if scan.at.contains_key(&group) {
+                self.push_front(group, VecDeque::new(), scan, &mut fronts)?;
+            } else {
+                // Its tasks are read when it has its turn.
+                let key = (Reverse(turn.priority), turn.oldest);
+                fronts.insert(key, (group, VecDeque::new()));
+            }
         }
         let (mut placed, mut looked) = (0, 0);
         while let Some((_, (group, mut tasks))) = fronts.pop_first() {
@@ -308,7 +315,12 @@ impl<S: Store> Core<S> {
                 return Ok(false);
             }
             looked += 1;
-            let task: TaskRecord = tasks.pop_front().expect("a front has a task");
+            if tasks.is_empty() {
+                tasks = self.store.waiting_tasks(group, None, READ_AT_ONCE)?.into();
+            }
+            let Some(task) = tasks.pop_front() else {
+                continue;
+            };
             let at = match self.place_task(&task, &mut look, step)? {
                 Placed::Yes => {
                     placed += 1;

@@ -1,8 +1,9 @@
 //! Outputs of runs: what lacks is known however often anybody dies, and is kept on its edge until it is here.
 
 use sluice_api::{OutputState, Run, RunLaunch, TaskOutput};
-use sluice_model::{Desired, OutputFacts, RunId, Slot};
+use sluice_model::{Desired, OutputFacts, RunId};
 
+use super::machine::Machine;
 use super::*;
 use crate::store::{OutputStore as _, OutputWhere};
 
@@ -19,91 +20,6 @@ fn facts(text: &str) -> OutputFacts {
         digest: Digest::of(text.as_bytes()),
         dropped: 0,
     }
-}
-
-/// An edge whose tasks end, with what it has reported.
-struct Reporter {
-    edge: Edge,
-    conn: ConnId,
-    rev: u64,
-    digest: SetDigest,
-}
-
-impl Reporter {
-    fn connect(world: &mut World, name: &str, key: u8) -> Self {
-        let mut edge = world.edge(name, key);
-        let (conn, outputs) = world.begin(&mut edge);
-        world.apply(&mut edge, conn, &outputs);
-        Self {
-            edge,
-            conn,
-            rev: 0,
-            digest: SetDigest::EMPTY,
-        }
-    }
-
-    fn again(&mut self, world: &mut World) {
-        self.edge.boot.0 += 1;
-        self.edge.boot.1 = [u8::try_from(self.edge.boot.0).unwrap(); 16];
-        (self.conn, _) = world.begin(&mut self.edge);
-    }
-
-    /// Reports the end of an execution's only try.
-    fn end(
-        &mut self,
-        world: &mut World,
-        id: ExecutionId,
-        phase: ObservedPhase,
-        output: Option<OutputFacts>,
-    ) {
-        let execution = world.core.store_mut().execution(id).unwrap().unwrap();
-        let report = ObservedRow {
-            execution: id,
-            version: execution.version,
-            attempt: execution.attempt,
-            output,
-            ..observed_of(id, phase)
-        };
-        let body = report.encode();
-        self.digest = self.digest.with(RowHash::of(&body));
-        let row = |key: Vec<u8>| Row {
-            key,
-            body: body.clone(),
-        };
-        let rows = Rows {
-            epoch: self.edge.life.0,
-            base: Some(self.rev),
-            to: Position {
-                rev: Revision(self.rev + 1),
-                digest: self.digest,
-            }
-            .into(),
-            last: true,
-            upserts: vec![row(id.to_bytes().to_vec())],
-            outcomes: match phase {
-                ObservedPhase::Stopped => Vec::new(),
-                _ => vec![row(report.outcome_key().to_bytes().to_vec())],
-            },
-            ..Rows::default()
-        };
-        self.rev += 1;
-        world.say(self.conn, edge_message::Kind::Rows(rows));
-    }
-}
-
-fn observed_of(execution: ExecutionId, phase: ObservedPhase) -> ObservedRow {
-    let row = AssignmentRow {
-        execution,
-        job: JobId::from_random([1; 16]),
-        job_name: "a".parse().unwrap(),
-        version: Version(1),
-        attempt: Attempt(1),
-        desired: Desired::Run,
-        slot: Slot::ZERO,
-        spec: Digest::of(b""),
-        once: false,
-    };
-    observed(&row, phase)
 }
 
 impl World {
@@ -145,7 +61,7 @@ impl World {
     }
 
     /// Launches and ends a task with this output.
-    fn wrote(&mut self, edge: &mut Reporter, text: &str) -> (RunId, ExecutionId) {
+    fn wrote(&mut self, edge: &mut Machine, text: &str) -> (RunId, ExecutionId) {
         let run = self.launch_one("a");
         let id = run.tasks[0].execution.expect("it is placed");
         edge.end(self, id, ObservedPhase::Completed, Some(facts(text)));
@@ -157,7 +73,7 @@ impl World {
 fn what_lacks_is_asked_for_again_after_every_death_until_it_is_held() {
     let mut world = World::new();
     world.deploy(&batch("a", "stdout"));
-    let mut edge = Reporter::connect(&mut world, "e1", 1);
+    let mut edge = Machine::connect(&mut world, "e1", 1);
     assert_eq!(world.lacking(), []);
     let run = world.launch_one("a");
     let before = world.the_output(run.id);
@@ -206,7 +122,7 @@ fn what_lacks_is_asked_for_again_after_every_death_until_it_is_held() {
 fn case_43_a_full_disk_keeps_what_lacks_for_later() {
     let mut world = World::new();
     world.deploy(&batch("a", "stdout"));
-    let mut edge = Reporter::connect(&mut world, "e1", 1);
+    let mut edge = Machine::connect(&mut world, "e1", 1);
     let (run, id) = world.wrote(&mut edge, "report");
     world
         .core
@@ -228,7 +144,7 @@ fn case_43_a_full_disk_keeps_what_lacks_for_later() {
 fn an_edge_keeps_old_tries_while_their_output_lacks_and_no_more_than_a_few() {
     let mut world = World::new();
     world.deploy(&batch("a", "stdout"));
-    let mut edge = Reporter::connect(&mut world, "e1", 1);
+    let mut edge = Machine::connect(&mut world, "e1", 1);
     let purged = |world: &mut World| {
         let executions = world.executions();
         let purged = executions.iter().filter(|it| it.desired == Desired::Purge);
@@ -261,7 +177,7 @@ fn an_edge_keeps_old_tries_while_their_output_lacks_and_no_more_than_a_few() {
 fn of_a_task_s_tries_only_the_last_one_s_output_counts_and_it_may_be_of_one_that_failed() {
     let mut world = World::new();
     world.deploy(&batch("a", "stdout"));
-    let mut edge = Reporter::connect(&mut world, "e1", 1);
+    let mut edge = Machine::connect(&mut world, "e1", 1);
     let run = world.launch_one("a");
     let first = run.tasks[0].execution.unwrap();
     edge.end(&mut world, first, ObservedPhase::Failed, Some(facts("one")));
@@ -286,7 +202,7 @@ fn an_output_that_cannot_come_is_gone_and_says_why() {
     let mut world = World::new();
     world.deploy(&batch("a", "stdout"));
     world.deploy(&batch("silent", "discard"));
-    let mut edge = Reporter::connect(&mut world, "e1", 1);
+    let mut edge = Machine::connect(&mut world, "e1", 1);
     let (first, _) = world.wrote(&mut edge, "one");
     let (empty, _) = world.wrote(&mut edge, "");
     assert_eq!(world.the_output(empty).state, OutputState::Held);
@@ -320,7 +236,7 @@ fn an_output_that_cannot_come_is_gone_and_says_why() {
 fn what_is_too_old_or_too_much_goes_oldest_first_and_equal_content_counts_once() {
     let mut world = World::new();
     world.deploy(&batch("a", "stdout"));
-    let mut edge = Reporter::connect(&mut world, "e1", 1);
+    let mut edge = Machine::connect(&mut world, "e1", 1);
     let mut runs = Vec::new();
     for text in ["old", "same", "four", "same", "five5"] {
         let (run, id) = world.wrote(&mut edge, text);
@@ -337,23 +253,41 @@ fn what_is_too_old_or_too_much_goes_oldest_first_and_equal_content_counts_once()
             too_many: "too many".to_owned(),
         };
         match world.output(call) {
-            Reply::OutputDigests(digests) => digests.len(),
+            Reply::OutputsSwept(swept) => {
+                assert!(!swept.more);
+                swept.dropped.into_iter().collect::<Vec<_>>()
+            }
             other => panic!("{other:?}"),
         }
     };
+    let of = |text: &str| facts(text).digest;
+    let totals = |world: &mut World| {
+        let totals = world.core.store_mut().output_totals().unwrap();
+        (totals.held, totals.gone, totals.held_bytes)
+    };
+    assert_eq!(totals(&mut world), (5, 0, 16));
     let states = |world: &mut World| {
         let outputs = runs.iter().map(|run| world.the_output(*run));
         let reasons = outputs.map(|it| it.reason.unwrap_or_default());
         reasons.collect::<Vec<_>>()
     };
-    assert_eq!(sweep(&mut world, 1_000, 1_000), 4);
+    assert_eq!(sweep(&mut world, 1_000, 1_000), []);
     assert_eq!(states(&mut world), ["", "", "", "", ""]);
-    assert_eq!(sweep(&mut world, 45, 1_000), 3);
+    assert_eq!(sweep(&mut world, 45, 1_000), [of("old")]);
     assert_eq!(states(&mut world), ["too old", "", "", "", ""]);
     // 5 + 4 of the newest two contents; the third has 4 more.
-    assert_eq!(sweep(&mut world, 45, 12), 2);
+    assert_eq!(totals(&mut world), (4, 1, 13));
+    assert_eq!(sweep(&mut world, 45, 12), [of("four")]);
     assert_eq!(states(&mut world), ["too old", "", "too many", "", ""]);
-    assert_eq!(sweep(&mut world, 45, 1), 0);
+    let mut dropped = [of("same"), of("five5")];
+    dropped.sort();
+    assert_eq!(sweep(&mut world, 45, 1), dropped);
+    assert_eq!(totals(&mut world), (0, 5, 0));
+    let all = ["old", "same"].map(of).to_vec();
+    match world.output(OutputCall::Unnamed(all.clone())) {
+        Reply::OutputDigests(unnamed) => assert_eq!(unnamed, all.into_iter().collect()),
+        other => panic!("{other:?}"),
+    }
     let all = ["too old", "too many", "too many", "too many", "too many"];
     assert_eq!(states(&mut world), all);
 }

@@ -372,3 +372,55 @@ fn a_run_that_is_called_off_ends_and_a_deleted_job_leaves_nothing_on_its_edges()
     assert_eq!(world.executions()[0].desired, Desired::Purge);
     assert_eq!(world.runs().len(), 2, "what happened is kept");
 }
+
+#[test]
+fn old_runs_are_forgotten_a_few_rows_at_a_time_and_none_that_is_under_way() {
+    let mut world = World::new();
+    world.deploy(&batch(
+        "a",
+        "count = 2\n[params]\nn = { type = \"string\" }",
+    ));
+    let runs: Vec<RunId> = (0..8)
+        .map(|n| {
+            let mut launch = launch_of(&["a"]);
+            launch.params.insert("n".to_owned(), format!("text {n}"));
+            the_run(world.call(ApiCall::Launch(launch, None)).unwrap()).id
+        })
+        .collect();
+    for run in &runs[1..] {
+        world.call(ApiCall::CancelRun(*run)).unwrap();
+    }
+    let left = |world: &mut World| {
+        let mut left: Vec<RunId> = world.runs().into_iter().map(|run| run.id).collect();
+        left.reverse();
+        left
+    };
+    // The first is open, the second goes with its two tasks, and that is enough.
+    let (after, more) = world.core.store_mut().sweep_runs(0, 2, 4).unwrap();
+    assert!(more);
+    let expected: Vec<RunId> = [&runs[..1], &runs[2..]].concat();
+    assert_eq!(left(&mut world), expected);
+    assert_eq!(world.tasks(runs[1]), []);
+    let (after, more) = world.core.store_mut().sweep_runs(after, 2, 100).unwrap();
+    assert!(!more);
+    let expected: Vec<RunId> = [&runs[..1], &runs[6..]].concat();
+    assert_eq!(left(&mut world), expected, "the newest two stay");
+    assert_eq!(
+        world.core.store_mut().sweep_runs(after, 2, 1).unwrap(),
+        (after, false)
+    );
+    // What ended behind it is found by a look at all.
+    world.call(ApiCall::CancelRun(runs[0])).unwrap();
+    world.core.store_mut().sweep_runs(0, 2, 100).unwrap();
+    assert_eq!(left(&mut world), runs[6..]);
+    // Their specs go as well, but for the job's own.
+    let store = world.core.store_mut();
+    assert_eq!(store.specs_in_use().unwrap().len(), 9);
+    let mut after = None;
+    for _ in 0..9 {
+        after = store.sweep_specs(after, 1).unwrap();
+    }
+    assert!(after.is_some());
+    assert_eq!(store.sweep_specs(after, 1).unwrap(), None);
+    assert_eq!(store.specs_in_use().unwrap().len(), 1);
+}

@@ -1,12 +1,10 @@
 //! Outputs of runs' tasks in SQLite.
 
-use std::collections::BTreeSet;
-
 use rusqlite::{Row as SqlRow, params};
 use sluice_model::{Digest, ExecutionId, NodeId, OutputFacts, RunId, UnixMs};
 
 use super::super::StoreError;
-use super::super::outputs::{OutputRecord, OutputStore, OutputWhere};
+use super::super::outputs::{OutputRecord, OutputStore, OutputTotals, OutputWhere};
 use super::SqliteStore;
 use super::rows::{blob, bytes, counter, int, select, time, wrong};
 
@@ -44,8 +42,8 @@ impl OutputStore for SqliteStore {
         };
         self.execute(
             "keep what is known of an output",
-            "INSERT OR IGNORE INTO output (execution, run, node, digest, bytes, dropped, state, reason, at)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
+            "INSERT INTO output (execution, run, node, digest, bytes, dropped, state, reason, at)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9) ON CONFLICT DO NOTHING",
             params![
                 blob(output.execution.to_bytes()),
                 blob(output.run.to_bytes()),
@@ -154,11 +152,13 @@ impl OutputStore for SqliteStore {
         before: UnixMs,
         reason: &str,
         now: UnixMs,
+        count: usize,
     ) -> Result<usize, StoreError> {
         self.execute(
             "let old outputs go",
-            "UPDATE output SET state = 'gone', reason = ?2, at = ?3 WHERE state = 'held' AND at < ?1 AND bytes > 0",
-            params![before.0, reason, now.0],
+            "UPDATE output SET state = 'gone', reason = ?2, at = ?3 WHERE seq IN (
+                SELECT seq FROM output WHERE state = 'held' AND bytes > 0 AND at < ?1 ORDER BY at, seq LIMIT ?4)",
+            params![before.0, reason, now.0, bound(count)],
         )
     }
 
@@ -167,27 +167,85 @@ impl OutputStore for SqliteStore {
         bytes_max: u64,
         reason: &str,
         now: UnixMs,
+        count: usize,
     ) -> Result<usize, StoreError> {
+        let action = "let outputs make room";
+        let mut went = 0;
         // Of outputs with one content the newest counts: the content goes with the last that has it.
-        self.execute(
-            "let outputs make room",
-            "UPDATE output SET state = 'gone', reason = ?2, at = ?3 WHERE state = 'held' AND bytes > 0 AND digest IN (
-                SELECT digest FROM (
-                    SELECT digest, sum(bytes) OVER (ORDER BY newest DESC) AS together
-                    FROM (SELECT digest, max(seq) AS newest, max(bytes) AS bytes
-                        FROM output WHERE state = 'held' AND bytes > 0 GROUP BY digest))
-                WHERE together > ?1)",
-            params![int(bytes_max), reason, now.0],
-        )
+        while went < count && self.output_totals()?.held_bytes > bytes_max {
+            let oldest = self.one(
+                action,
+                "SELECT digest FROM content ORDER BY newest LIMIT 1",
+                [],
+                |row| row.get::<_, Vec<u8>>(0),
+            )?;
+            let Some(oldest) = oldest else { break };
+            let more = self.execute(
+                action,
+                "UPDATE output SET state = 'gone', reason = ?2, at = ?3 WHERE seq IN (
+                    SELECT seq FROM output WHERE digest = ?1 AND state <> 'gone' AND state = 'held' ORDER BY seq LIMIT ?4)",
+                params![oldest, reason, now.0, bound(count - went)],
+            )?;
+            if more == 0 {
+                break;
+            }
+            went += more;
+        }
+        Ok(went)
     }
 
-    fn output_digests(&mut self) -> Result<BTreeSet<Digest>, StoreError> {
-        let digests = self.all(
-            "list the contents of outputs",
-            "SELECT DISTINCT digest FROM output WHERE state <> 'gone'",
-            [],
+    fn dropped_contents(&mut self, count: usize) -> Result<Vec<Digest>, StoreError> {
+        let action = "look for contents that nothing has";
+        let dropped = self.all(
+            action,
+            "SELECT digest FROM content_dropped LIMIT ?1",
+            [bound(count)],
             |row| bytes(row, 0, "a digest", Digest::from_slice),
         )?;
-        Ok(digests.into_iter().collect())
+        for digest in &dropped {
+            self.execute(
+                action,
+                "DELETE FROM content_dropped WHERE digest = ?1",
+                [digest.as_bytes().to_vec()],
+            )?;
+        }
+        self.unnamed_contents(&dropped)
     }
+
+    fn unnamed_contents(&mut self, of: &[Digest]) -> Result<Vec<Digest>, StoreError> {
+        let mut unnamed = Vec::new();
+        for digest in of {
+            let named = self.one(
+                "look whether an output has a content",
+                "SELECT 1 FROM output WHERE digest = ?1 AND state <> 'gone' LIMIT 1",
+                [digest.as_bytes().to_vec()],
+                |_| Ok(()),
+            )?;
+            if named.is_none() {
+                unnamed.push(*digest);
+            }
+        }
+        Ok(unnamed)
+    }
+
+    fn output_totals(&mut self) -> Result<OutputTotals, StoreError> {
+        let totals = self.one(
+            "count outputs",
+            "SELECT lacking, held, gone, held_bytes FROM output_totals",
+            [],
+            |row| {
+                Ok(OutputTotals {
+                    lacking: counter(row, 0)?,
+                    held: counter(row, 1)?,
+                    gone: counter(row, 2)?,
+                    held_bytes: counter(row, 3)?,
+                })
+            },
+        )?;
+        Ok(totals.unwrap_or_default())
+    }
+}
+
+fn bound(count: usize) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
 }

@@ -10,7 +10,8 @@ use sluice_model::{
 use sluice_scheduler::Stopping;
 
 use super::super::runs::{
-    ActiveCounts, RunRecord, RunStore, RunsOf, TaskClaim, TaskEnd, TaskGroup, TaskPhase, TaskRecord,
+    ActiveCounts, RunRecord, RunStore, RunsOf, TaskClaim, TaskEnd, TaskGroup, TaskPhase,
+    TaskRecord, Turn,
 };
 use super::super::{StoreError, TickOf};
 use super::SqliteStore;
@@ -20,9 +21,6 @@ use super::rows::{
 
 /// Bytes of a node's id.
 const NODE_ID_BYTES: usize = 16;
-
-/// Runs forgotten in one sweep: keeps it short.
-const SWEPT_MAX: i64 = 1_000;
 
 const RUN_COLUMNS: &str = "id, key, request, params, launched_at, schedule, schedule_name, nominal";
 
@@ -132,13 +130,22 @@ fn read_pin(row: &SqlRow<'_>, index: usize) -> rusqlite::Result<Option<NodeId>> 
     }
 }
 
-fn read_group(row: &SqlRow<'_>) -> rusqlite::Result<TaskGroup> {
-    Ok(TaskGroup {
+fn read_group(row: &SqlRow<'_>) -> rusqlite::Result<(TaskGroup, Turn)> {
+    let rank: i64 = row.get(2)?;
+    let priority = rank.checked_neg().and_then(|it| i32::try_from(it).ok());
+    let priority = priority.ok_or_else(|| wrong(2, "a priority"))?;
+    let group = TaskGroup {
         job: bytes(row, 0, "a job id", JobId::from_slice)?,
         version: Version(counter(row, 1)?),
-        priority: row.get(2)?,
+        priority,
         pinned: read_pin(row, 3)?,
-    })
+    };
+    let oldest = counter(row, 4)?;
+    Ok((group, Turn { priority, oldest }))
+}
+
+fn rank(turn: Turn) -> i64 {
+    -i64::from(turn.priority)
 }
 
 fn node_ids(nodes: &BTreeSet<NodeId>) -> Vec<u8> {
@@ -251,34 +258,17 @@ impl RunStore for SqliteStore {
 
     fn waiting_groups(
         &mut self,
-        after: Option<TaskGroup>,
+        after: Option<Turn>,
         count: usize,
-    ) -> Result<Vec<TaskGroup>, StoreError> {
-        let mut groups: Vec<TaskGroup> = Vec::new();
-        // From group to group along the index, however many wait in each.
-        while groups.len() < count {
-            let last = groups.last().copied().or(after);
-            let (job, version, priority, pinned) = match last {
-                None => (Vec::new(), 0, i32::MIN, Vec::new()),
-                Some(last) => (
-                    blob(last.job.to_bytes()),
-                    int(last.version.0),
-                    last.priority,
-                    pin(last.pinned),
-                ),
-            };
-            let next = self.one(
-                "look for waiting tasks",
-                "SELECT job, version, priority, pinned FROM task
-                 WHERE phase = 'waiting' AND (job, version, priority, pinned) > (?1, ?2, ?3, ?4)
-                 ORDER BY job, version, priority, pinned LIMIT 1",
-                params![job, version, priority, pinned],
-                read_group,
-            )?;
-            let Some(next) = next else { break };
-            groups.push(next);
-        }
-        Ok(groups)
+    ) -> Result<Vec<(TaskGroup, Turn)>, StoreError> {
+        let (rank, oldest) = after.map_or((i64::MIN, 0), |turn| (rank(turn), int(turn.oldest)));
+        self.all(
+            "look for waiting groups",
+            "SELECT job, version, rank, pinned, oldest FROM waiting_group WHERE (rank, oldest) > (?1, ?2)
+             ORDER BY rank, oldest LIMIT ?3",
+            params![rank, oldest, i64::try_from(count).unwrap_or(i64::MAX)],
+            read_group,
+        )
     }
 
     fn waiting_tasks(
@@ -556,16 +546,51 @@ impl RunStore for SqliteStore {
         Ok(Slot(highest.unwrap_or(0)).next())
     }
 
-    fn sweep_runs(&mut self, kept: usize) -> Result<(), StoreError> {
-        self.execute(
-            "forget old runs",
-            "DELETE FROM run WHERE seq IN (
-                SELECT seq FROM run WHERE seq <= (SELECT seq FROM run ORDER BY seq DESC LIMIT 1 OFFSET ?1)
-                    AND NOT EXISTS (SELECT 1 FROM task WHERE task.run = run.id AND task.phase <> 'ended')
-                ORDER BY seq LIMIT ?2)",
-            params![i64::try_from(kept).unwrap_or(i64::MAX), SWEPT_MAX],
+    fn sweep_runs(
+        &mut self,
+        after: u64,
+        kept: usize,
+        rows: usize,
+    ) -> Result<(u64, bool), StoreError> {
+        let action = "forget old runs";
+        let kept = i64::try_from(kept).unwrap_or(i64::MAX);
+        let (mut at, mut read) = (after, 0);
+        // One by one: how many rows a run has is known only then.
+        while read < rows {
+            let next = self.one(
+                action,
+                "SELECT seq, (SELECT count(*) FROM task INDEXED BY task_run WHERE task.run = run.id),
+                    EXISTS (SELECT 1 FROM task INDEXED BY task_run WHERE task.run = run.id AND phase <> 'ended')
+                 FROM run WHERE seq > ?1 AND seq <= (SELECT max(seq) FROM run) - ?2 ORDER BY seq LIMIT 1",
+                params![int(at), kept],
+                |row| Ok((counter(row, 0)?, counter(row, 1)?, row.get::<_, bool>(2)?)),
+            )?;
+            let Some((seq, tasks, is_open)) = next else {
+                return Ok((at, false));
+            };
+            if !is_open {
+                self.execute(action, "DELETE FROM run WHERE seq = ?1", [int(seq)])?;
+            }
+            at = seq;
+            read += 1 + usize::try_from(tasks).unwrap_or(rows);
+        }
+        Ok((at, true))
+    }
+
+    fn sweep_specs(
+        &mut self,
+        after: Option<Digest>,
+        count: usize,
+    ) -> Result<Option<Digest>, StoreError> {
+        let from = after.map_or_else(Vec::new, |after| after.as_bytes().to_vec());
+        let count = i64::try_from(count).unwrap_or(i64::MAX);
+        let last = self.one(
+            "look at specs",
+            "SELECT digest FROM spec WHERE digest > ?1 ORDER BY digest LIMIT 1 OFFSET ?2 - 1",
+            params![from, count],
+            |row| bytes(row, 0, "a digest", Digest::from_slice),
         )?;
-        // A launch with parameters of its own has a spec of its own, which nothing names once its tasks are gone.
-        self.sweep_specs()
+        self.forget_specs(&from, count)?;
+        Ok(last)
     }
 }

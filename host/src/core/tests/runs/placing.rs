@@ -1,7 +1,6 @@
 //! Which tasks go, which wait and for what, and that each of them comes to an end.
 
-use sluice_ledger::RowHash;
-
+use super::super::machine::Machine;
 use super::*;
 
 const LONG: Duration = Duration::from_secs(600);
@@ -17,123 +16,6 @@ fn calm(limits: TaskLimits) -> World {
     let store = SqliteStore::in_memory().unwrap();
     world.core = Core::start(store, config, random(), world.now).unwrap();
     world
-}
-
-/// A connected edge, and what it has reported.
-struct Machine {
-    edge: Edge,
-    conn: ConnId,
-    rev: u64,
-    digest: SetDigest,
-    told: BTreeMap<ExecutionId, RowHash>,
-}
-
-impl Machine {
-    fn connect(world: &mut World, name: &str, key: u8) -> Self {
-        let mut edge = world.edge(name, key);
-        let (conn, outputs) = world.begin(&mut edge);
-        world.apply(&mut edge, conn, &outputs);
-        Self {
-            edge,
-            conn,
-            rev: 0,
-            digest: SetDigest::EMPTY,
-            told: BTreeMap::new(),
-        }
-    }
-
-    /// Acknowledges whatever it was sent.
-    fn ack(&self, world: &mut World) {
-        let node = world
-            .core
-            .store_mut()
-            .node(self.edge.node)
-            .unwrap()
-            .unwrap();
-        let received = Received {
-            epoch: self.edge.life.0,
-            rev: node.desired.rev.0,
-        };
-        world.say(self.conn, edge_message::Kind::Received(received));
-    }
-
-    fn report(
-        &mut self,
-        world: &mut World,
-        execution: ExecutionId,
-        phase: ObservedPhase,
-        fail: Option<FailReason>,
-    ) {
-        self.ack(world);
-        let record = world
-            .core
-            .store_mut()
-            .execution(execution)
-            .unwrap()
-            .unwrap();
-        let report = ObservedRow {
-            execution,
-            version: record.version,
-            attempt: record.attempt,
-            phase,
-            fail,
-            reason: fail.map(|fail| format!("said {fail}")).unwrap_or_default(),
-            next_action: String::new(),
-            next_at: None,
-            restarts: 0,
-            records_in: 0,
-            records_out: 0,
-            dead_letters: 0,
-            running_version: None,
-            at: UnixMs(1),
-            output: None,
-        };
-        let body = report.encode();
-        let hash = RowHash::of(&body);
-        if let Some(old) = self.told.insert(execution, hash) {
-            self.digest = self.digest.without(old);
-        }
-        self.digest = self.digest.with(hash);
-        let row = |key| Row {
-            key,
-            body: body.clone(),
-        };
-        let is_end = matches!(phase, ObservedPhase::Completed | ObservedPhase::Failed);
-        let rows = Rows {
-            epoch: self.edge.life.0,
-            base: Some(self.rev),
-            to: Position {
-                rev: Revision(self.rev + 1),
-                digest: self.digest,
-            }
-            .into(),
-            last: true,
-            upserts: vec![row(execution.to_bytes().to_vec())],
-            outcomes: is_end
-                .then(|| row(report.outcome_key().to_bytes().to_vec()))
-                .into_iter()
-                .collect(),
-            ..Rows::default()
-        };
-        self.rev += 1;
-        let outputs = world.say(self.conn, edge_message::Kind::Rows(rows));
-        assert_eq!(closed(&outputs, self.conn), None);
-        self.ack(world);
-    }
-
-    fn completes(&mut self, world: &mut World, execution: ExecutionId) {
-        self.report(world, execution, ObservedPhase::Completed, None);
-    }
-
-    fn fails(&mut self, world: &mut World, execution: ExecutionId, fail: FailReason) {
-        self.report(world, execution, ObservedPhase::Failed, Some(fail));
-    }
-
-    fn is_of(&self, task: &TaskRecord) -> bool {
-        task.node
-            .as_ref()
-            .is_some_and(|(node, _)| *node == self.edge.node)
-    }
 }
 
 impl World {
@@ -382,7 +264,7 @@ fn a_task_that_runs_past_its_timeout_is_stopped_and_ends_as_that() {
     let mut e1 = Machine::connect(&mut world, "e1", 1);
     let run = world.launch(&["a"]);
     let execution = world.the_active().execution.unwrap();
-    e1.report(&mut world, execution, ObservedPhase::Running, None);
+    e1.report(&mut world, execution, ObservedPhase::Running);
     world.pass(Duration::from_secs(4));
     assert_eq!(world.executions()[0].desired, Desired::Run);
     world.pass(Duration::from_secs(2));
@@ -392,7 +274,7 @@ fn a_task_that_runs_past_its_timeout_is_stopped_and_ends_as_that() {
         RunState::Running,
         "it has not stopped yet"
     );
-    e1.report(&mut world, execution, ObservedPhase::Stopped, None);
+    e1.report(&mut world, execution, ObservedPhase::Stopped);
     let run = world.run(run.id);
     assert_eq!(run.state, RunState::TimedOut);
     assert_eq!(run.tasks[0].reason_code, Some(FailReason::TimedOut));
@@ -468,7 +350,7 @@ fn what_an_edge_refuses_goes_to_another_and_fails_when_none_is_left() {
     world.deploy(&batch("b", "idempotent = true"));
     let run = world.launch_on("b", "e1");
     let execution = world.the_active().execution.unwrap();
-    machines[0].report(&mut world, execution, ObservedPhase::Refused, None);
+    machines[0].report(&mut world, execution, ObservedPhase::Refused);
     assert_eq!(world.run(run.id).state, RunState::Failed);
     assert_eq!(world.core.store_mut().open_tasks().unwrap(), 0);
 }
@@ -499,12 +381,12 @@ fn a_deleted_job_s_task_ends_though_its_edge_says_only_that_it_was_purged() {
     let mut e1 = Machine::connect(&mut world, "e1", 1);
     let run = world.launch(&["a"]);
     let execution = world.the_active().execution.unwrap();
-    e1.report(&mut world, execution, ObservedPhase::Running, None);
+    e1.report(&mut world, execution, ObservedPhase::Running);
     world
         .call(ApiCall::DeleteJob("a".parse().unwrap()))
         .unwrap();
     assert_eq!(world.executions()[0].desired, Desired::Purge);
-    e1.report(&mut world, execution, ObservedPhase::Purged, None);
+    e1.report(&mut world, execution, ObservedPhase::Purged);
     assert_eq!(world.active(), []);
     assert_eq!(world.run(run.id).state, RunState::Cancelled);
 }
@@ -611,7 +493,7 @@ fn case_30_of_two_launches_with_limit_1_the_second_waits_and_runs_when_the_first
         assert_eq!(world.the_active().seq, task.seq);
         let machine = if e1.is_of(&task) { &mut e1 } else { &mut e2 };
         let execution = task.execution.unwrap();
-        machine.report(&mut world, execution, ObservedPhase::Running, None);
+        machine.report(&mut world, execution, ObservedPhase::Running);
         machine.completes(&mut world, execution);
         assert_eq!(world.run(run).state, RunState::Completed);
         assert_eq!(
@@ -621,6 +503,44 @@ fn case_30_of_two_launches_with_limit_1_the_second_waits_and_runs_when_the_first
         );
     }
     assert_eq!(world.executions().len(), 3);
+}
+
+#[test]
+fn of_more_groups_than_are_looked_at_together_the_highest_priority_and_the_oldest_go_first() {
+    let mut world = calm(TaskLimits {
+        all: 1,
+        ..TaskLimits::default()
+    });
+    let mut e1 = Machine::connect(&mut world, "e1", 1);
+    for job in 0..300 {
+        world.deploy(&batch(&format!("j{job}"), ""));
+    }
+    // The newest jobs first: what waits longest is what was deployed last.
+    let launched: Vec<RunId> = (0..300)
+        .rev()
+        .map(|job| world.launch(&[&format!("j{job}")]).id)
+        .collect();
+    let mut urgent = Vec::new();
+    for priority in 1..=3 {
+        let name = format!("urgent{priority}");
+        world.deploy(&batch(&name, &format!("priority = {priority}")));
+        urgent.push(world.launch(&[&name]).id);
+    }
+    let mut order = Vec::new();
+    for _ in 0..6 {
+        let task = world.the_active();
+        order.push(task.run);
+        e1.completes(&mut world, task.execution.unwrap());
+    }
+    let expected = [
+        launched[0],
+        urgent[2],
+        urgent[1],
+        urgent[0],
+        launched[1],
+        launched[2],
+    ];
+    assert_eq!(order, expected);
 }
 
 /// What keeps the control thread from anything else stays bounded, however much waits.
@@ -635,35 +555,27 @@ fn a_long_queue_is_not_read_to_place_one_task() {
     for _ in 0..1_000 {
         world.launch(&["a"]);
     }
-    let steps = |world: &mut World, e1: &mut Machine| {
-        let count = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
-        let counted = std::sync::Arc::clone(&count);
+    let work = |world: &mut World, e1: &mut Machine| {
         let execution = world.the_active().execution.unwrap();
         e1.ack(world);
-        world
-            .core
-            .store_mut()
-            .set_fault_hook(Some(Box::new(move |_| {
-                counted.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-                Ok(())
-            })));
+        let before = world.core.store_mut().work();
         e1.completes(world, execution);
-        world.core.store_mut().set_fault_hook(None);
-        count.load(std::sync::atomic::Ordering::Relaxed)
+        world.core.store_mut().work() - before
     };
-    let many = steps(&mut world, &mut e1);
-    // Without anything else that waits it takes as many, give or take a tenth.
+    let many = work(&mut world, &mut e1);
+    // For one of twenty it takes as many, give or take a tenth.
     world.call(ApiCall::StopJob("a".parse().unwrap())).unwrap();
     world.pass(Duration::from_secs(1));
     let mut world = calm(TaskLimits::default());
     world.deploy(&batch("a", "concurrency = 1"));
     let mut e1 = Machine::connect(&mut world, "e1", 1);
-    world.launch(&["a"]);
-    world.launch(&["a"]);
-    let few = steps(&mut world, &mut e1);
+    for _ in 0..20 {
+        world.launch(&["a"]);
+    }
+    let few = work(&mut world, &mut e1);
     assert!(
-        many <= few + few / 10 + 2,
-        "{many} steps for a long queue, {few} for a short one"
+        many <= few + few / 10,
+        "{many} instructions for a long queue, {few} for a short one"
     );
 }
 
