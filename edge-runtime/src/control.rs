@@ -609,12 +609,13 @@ impl Loop {
             let message = "the pipeline's stages and its components do not fit together";
             return Err(refused(message.to_owned()));
         }
+        let content = spec.content();
         let components = spec.components.iter();
         Ok(ExecutionPlan {
             execution: assignment.execution,
             version: assignment.label.version,
             attempt: assignment.label.attempt,
-            spec_digest: assignment.spec,
+            content,
             job: assignment.job_name,
             node: self.around.node.clone(),
             labels: self.around.labels.clone(),

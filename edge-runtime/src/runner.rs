@@ -96,8 +96,8 @@ pub struct ExecutionPlan {
     pub version: Version,
     /// At which attempt of it.
     pub attempt: Attempt,
-    /// The pipeline text's digest: state of an input with an end continues only under the same one.
-    pub spec_digest: Digest,
+    /// The digest of what it runs: state of an input with an end continues only under the same one.
+    pub content: Digest,
     /// The job.
     pub job: JobName,
     /// This node's name.

@@ -5,8 +5,8 @@
 use std::time::Duration;
 
 use sluice_api::{JobVersion, Node};
-use sluice_model::{ExecutionState, NodeState};
-use sluice_tests::e2e::pipelines::PipelineText;
+use sluice_model::{ExecutionState, NodeState, RolloutPhase};
+use sluice_tests::e2e::pipelines::{PipelineText, seqs};
 use sluice_tests::e2e::{Cluster, ClusterOptions};
 
 fn cluster(edges: &[&str]) -> Cluster {
@@ -42,6 +42,72 @@ fn case_05_case_16_a_killed_node_is_replaced_and_its_return_makes_no_two() {
     let job = cluster.wait_job_running("one", 1).job;
     assert_eq!(job.running, 1);
     cluster.wait_more_lines(other, "one.out", 3);
+}
+
+#[test]
+fn more_replicas_of_the_same_restart_none_of_them() {
+    let mut cluster = cluster(&["e1", "e2", "e3"]);
+    replicas(&mut cluster, "few", 2);
+    let detail = cluster.wait_job_running("few", 2);
+    let old: Vec<String> = detail
+        .executions
+        .iter()
+        .map(|it| it.node.to_string())
+        .collect();
+    let marks: Vec<_> = old
+        .iter()
+        .map(|name| {
+            cluster.wait_more_lines(name, "few.out", 3);
+            cluster.edge_log(name).mark()
+        })
+        .collect();
+
+    let text = PipelineText::steady("few").rollout("canary = 1, min_healthy = '1s'");
+    let text = format!("kind = \"replicas\"\ncount = 3\n{}", text.text());
+    let ran = cluster.try_deploy(&text);
+    assert_eq!(ran.code, 0, "{ran:?}");
+    let detail = cluster.wait_job("few", "rolled out to three", |detail| {
+        let phase = detail.job.rollout.as_ref().map(|it| it.phase);
+        phase == Some(RolloutPhase::Done) && detail.job.running == 3
+    });
+    let story = cluster.sluice(&["rollout", "status", "few"]).stdout;
+    assert!(story.contains("which runs the same"), "{story}");
+    for (name, mark) in old.iter().zip(marks) {
+        let on_it = |it: &&sluice_api::Execution| it.node.as_str() == name;
+        let execution = detail.executions.iter().find(on_it).unwrap();
+        assert_eq!(
+            (execution.version.0, execution.attempt.0, execution.restarts),
+            (2, 1, 0)
+        );
+        let lines = cluster.wait_more_lines(name, "few.out", 10);
+        let expected: Vec<u64> = (0..lines.len() as u64).collect();
+        assert_eq!(seqs("few", &lines), expected, "nothing was done twice");
+        let told = cluster.edge_log(name).events_since(mark, "execution.state");
+        let states: Vec<_> = told.iter().map(|it| it["state"].clone()).collect();
+        assert_eq!(states, ["running"], "it went on under the new version");
+    }
+}
+
+#[test]
+fn case_53_a_machine_that_slept_for_longer_than_a_node_may_be_away_keeps_its_work() {
+    let mut cluster = cluster(&["e1"]);
+    cluster.deploy(&PipelineText::steady("kept"));
+    cluster.wait_running("kept", "e1");
+    cluster.wait_lines("e1", "kept.out", 3);
+    let mark = cluster.log().mark();
+    cluster.edge("e1").freeze();
+    cluster.wait_node("e1", NodeState::Lost);
+    let slept = cluster.lines("e1", "kept.out");
+    cluster.edge("e1").thaw();
+    cluster.wait_node("e1", NodeState::Connected);
+    let opened = cluster.log().events_since(mark, "session.open");
+    assert_eq!(opened.len(), 1, "its session was renewed: {opened:?}");
+    let lines = cluster.wait_more_lines("e1", "kept.out", 3);
+    assert!(lines.len() > slept.len());
+    let expected: Vec<u64> = (0..lines.len() as u64).collect();
+    assert_eq!(seqs("kept", &lines), expected, "nothing was done twice");
+    let execution = cluster.wait_running("kept", "e1");
+    assert_eq!((execution.attempt.0, execution.restarts), (1, 0));
 }
 
 #[test]

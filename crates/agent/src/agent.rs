@@ -108,6 +108,18 @@ pub(crate) struct Machinery {
 }
 
 impl Machinery {
+    /// A component that a spec names.
+    fn component(&self, digest: Digest) -> Option<Component> {
+        let known = self.specs.values().flatten().flat_map(|it| &it.components);
+        known.copied().find(|component| component.digest == digest)
+    }
+
+    /// Whether what runs the one spec runs the other.
+    pub(crate) fn run_the_same(&self, one: Digest, other: Digest) -> bool {
+        let content = |spec| Some(self.specs.get(&spec)?.as_ref().ok()?.content);
+        one == other || content(one).is_some_and(|it| content(other) == Some(it))
+    }
+
     pub(crate) fn act(&mut self, action: Action) {
         self.actions.push_back(action);
     }
@@ -277,11 +289,7 @@ impl Agent {
     /// A fetch that takes long has got so far.
     pub fn handle_fetching(&mut self, digest: Digest, bytes: u64, now: Now) {
         self.cx.now = now;
-        let components = self.cx.specs.values().flatten().flatten();
-        let size = components
-            .clone()
-            .find(|component| component.digest == digest)
-            .map_or(0, |component| component.size);
+        let size = self.cx.component(digest).map_or(0, |it| it.size);
         let percent = u8::try_from(bytes.saturating_mul(100) / size.max(1)).unwrap_or(100);
         let waiting = self.executions.iter_mut();
         let ids: Vec<ExecutionId> = waiting
@@ -442,7 +450,7 @@ impl Agent {
         let facts = specs.iter().filter_map(|spec| self.cx.specs.get(spec));
         facts
             .flatten()
-            .flatten()
+            .flat_map(|it| &it.components)
             .map(|component| component.digest)
             .collect()
     }
@@ -529,9 +537,7 @@ impl Agent {
         if !self.executions.values().any(|it| it.waits_for(digest)) {
             return;
         }
-        let known = self.cx.specs.values().flatten().flatten();
-        let component = known.copied().find(|component| component.digest == digest);
-        if let Some(component) = component {
+        if let Some(component) = self.cx.component(digest) {
             self.cx.want_component(component);
         }
     }

@@ -49,5 +49,14 @@ pub struct Component {
     pub size: u64,
 }
 
-/// What the agent must know of a spec: its components, or why it cannot be read.
-pub type SpecFacts = Result<Vec<Component>, String>;
+/// What the agent must know of a spec that can be read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SpecParts {
+    /// The digest of what it runs: what runs another spec with the same content needs no restart for this one.
+    pub content: Digest,
+    /// What its stages run.
+    pub components: Vec<Component>,
+}
+
+/// What the agent must know of a spec, or why it cannot be read.
+pub type SpecFacts = Result<SpecParts, String>;

@@ -303,12 +303,12 @@ impl Execution {
         }
     }
 
-    /// What was started last is the content that is wanted now: only the label changes. Another attempt at the same
-    /// version is an order to run it anew.
+    /// What was started last is the content that is wanted now: only the label changes, and where the job is wanted. Another
+    /// attempt at the same version is an order to run it anew.
     fn adopt(&mut self, cx: &mut Machinery) {
         let same = self.fallback.as_ref().is_some_and(|fallback| {
             let (old, new) = (&fallback.assignment, &self.target.assignment);
-            old.spec == new.spec
+            cx.run_the_same(old.spec, new.spec)
                 && old.label.version != new.label.version
                 && self.target.end.is_none()
         });
@@ -337,7 +337,7 @@ impl Execution {
     fn begin(&mut self, which: Which, cx: &mut Machinery) {
         let spec = self.lane(which).assignment.spec;
         let components = match cx.specs.get(&spec) {
-            Some(Ok(components)) => components.clone(),
+            Some(Ok(parts)) => parts.components.clone(),
             Some(Err(reason)) => {
                 let reason = format!("this edge cannot read the pipeline: {reason}");
                 self.outcome = self.refuse(which, reason);

@@ -10,6 +10,7 @@ use serde_json::Value as Json;
 use crate::{CommandName, JobName, OnLost, StageName, World};
 
 mod batch;
+mod content;
 mod parse;
 mod plugin_ref;
 mod problems;
@@ -21,6 +22,7 @@ pub use batch::{
     Batch, PARAM_BYTES_MAX, PARAMS_MAX, PRIORITY_MAX, Param, ParamError, ParamKind, ParamNameError,
     ParamValue, Params, RETRIES_MAX, check_param_name,
 };
+pub use content::content_of;
 pub use parse::values::{DurationError, SizeError, parse_duration, parse_size};
 pub use parse::{Checked, PluginUse, check, parse};
 pub use plugin_ref::{PluginRef, PluginRefError};

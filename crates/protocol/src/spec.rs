@@ -1,7 +1,7 @@
 //! A spec: the pipeline text as its author wrote it, with what its plugin references were resolved to.
 
 use prost::Message;
-use sluice_model::pipeline::{ParamValue, Params};
+use sluice_model::pipeline::{ParamValue, Params, content_of};
 use sluice_model::{Digest, StageName, World};
 
 /// What a job version runs. Its encoded bytes are kept as they are; their sha256 is the `spec` that rows name.
@@ -172,6 +172,19 @@ impl Spec {
     pub fn digest(&self) -> Digest {
         Digest::of(&self.encode())
     }
+
+    /// The digest of what it runs: equal for specs that differ only in where the job is wanted and how it gets there, so
+    /// that what runs the one runs the other. A text that cannot be read equals only itself.
+    pub fn content(&self) -> Digest {
+        match content_of(&self.pipeline) {
+            Some(pipeline) => Self {
+                pipeline,
+                ..self.clone()
+            }
+            .digest(),
+            None => self.digest(),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -198,6 +211,26 @@ mod tests {
             spec(World::Report).digest(),
             spec(World::Transform).digest()
         );
+    }
+
+    #[test]
+    fn the_content_is_what_runs_and_not_where() {
+        let spec = |head: &str, component: &[u8]| Spec {
+            pipeline: format!("{head}name = \"a\"\n[input.stdin]\n[output.stdout]\n"),
+            components: vec![SpecComponent {
+                stage: "only".parse().expect("a name"),
+                digest: Digest::of(component),
+                size: 9,
+                world: World::Transform,
+            }],
+            params: Params::new(),
+        };
+        let (one, other) = (spec("count = 1\n", b"x"), spec("count = 2\n", b"x"));
+        assert_ne!(one.digest(), other.digest());
+        assert_eq!(one.content(), other.content());
+        assert_ne!(one.content(), spec("count = 1\n", b"y").content());
+        let unreadable = spec("count = \n", b"x");
+        assert_eq!(unreadable.content(), unreadable.digest());
     }
 
     #[test]

@@ -9,7 +9,11 @@
 //!
 //! Who has no turn yet keeps what it runs; who runs nothing, joins or returns gets the good version. A node that is away
 //! is never given the new version and takes no room; one that went away *with* it keeps its room, since a version that
-//! takes machines off the network must not thereby reach the next ones.
+//! takes machines off the network must not thereby reach the next ones. For the same reason only a node that was heard
+//! of after it ran for long enough proves anything: one that fell silent meanwhile may not have been missed yet.
+//!
+//! Who runs what the new version runs too, since that changes only where the job is wanted, restarts nothing: it gets the
+//! version at once, takes no room, and has proven it.
 //!
 //! The record is durable; how long something has run is known to [`Watch`] only, by a monotonic clock, and starts over
 //! with the process.
@@ -33,6 +37,10 @@ const UNWELL_MAX: Duration = Duration::from_secs(10);
 
 /// Records below which a rate of errors says nothing before the time is up.
 const RECORDS_MIN: u64 = 100;
+
+/// How often a node that has run for long enough is looked at until it is heard of: a part of the edges' default
+/// heartbeat.
+const HEARD_EVERY: Duration = Duration::from_secs(1);
 
 /// How often errors are counted: the edges' default heartbeat, which brings the counters.
 const ERRORS_EVERY: Duration = Duration::from_secs(5);
@@ -113,6 +121,8 @@ pub struct Member {
     pub name: NodeName,
     /// It has a session.
     pub connected: bool,
+    /// When it was last heard of in that session.
+    pub heard_at: Option<MonotonicMs>,
     /// It is lost and its place was given to another node: it is looked at, and counts no longer.
     pub given_away: bool,
     /// The job's execution there.
@@ -130,6 +140,8 @@ pub struct Followed {
     pub attempt: Attempt,
     /// Its row orders `run`.
     pub runs: bool,
+    /// Its row's version runs what the new one runs too.
+    pub same_content: bool,
     /// How it stands at that version and attempt.
     pub sign: Sign,
     /// Records taken in since it runs at that version and attempt.
@@ -406,6 +418,8 @@ pub fn advance(
     if record.phase == RolloutPhase::Paused {
         return advance;
     }
+    advance.admitted = record.adopt(members, now.unix);
+    proven += advance.admitted.len();
     let canaries = usize::try_from(rules.canary).unwrap_or(usize::MAX);
     if record.phase == RolloutPhase::Canary && proven > 0 && proven >= canaries.min(places) {
         record.note(now.unix, "the canaries are good".to_owned());
@@ -427,6 +441,7 @@ pub fn advance(
     let mut waiting: Vec<&Member> = members
         .iter()
         .filter(|member| member.connected && !is_there(member))
+        .filter(|member| !advance.admitted.contains(&member.node))
         .collect();
     // Who runs well shows most: it goes first. The order by name makes the canary known beforehand.
     waiting.sort_by_key(|member| (trouble(member), member.name.clone()));
@@ -459,7 +474,7 @@ pub fn advance(
         return advance;
     }
     let idle = waiting.is_empty() && open == 0;
-    let begun = members.iter().any(|member| is_there(&member));
+    let begun = proven > 0 || members.iter().any(|member| is_there(&member));
     if idle && begun && proven == 0 && gone.is_empty() {
         let why =
             format!("no node proves version {candidate}: all that have it were in trouble before");
@@ -498,6 +513,34 @@ fn short_of(record: &RolloutRecord, proven: usize, missing: usize) -> String {
 }
 
 impl RolloutRecord {
+    /// Nodes that run what the new version runs too: they have proven it, and nothing restarts there.
+    fn adopt(&mut self, members: &[Member], now: UnixMs) -> BTreeSet<NodeId> {
+        let mut adopted = BTreeSet::new();
+        let mut news = Vec::new();
+        for member in members.iter().filter(|it| it.connected && !it.given_away) {
+            let running = member.execution.as_ref().filter(|it| {
+                it.runs
+                    && it.same_content
+                    && it.version < self.candidate
+                    && it.sign == Sign::Running
+            });
+            if let Some(followed) = running {
+                adopted.insert(member.node);
+                news.push(&member.name);
+                self.proven.insert(followed.id);
+            }
+        }
+        if !news.is_empty() {
+            let what = format!(
+                "{} goes on under version {}, which runs the same",
+                names(&news),
+                self.candidate
+            );
+            self.note(now, what);
+        }
+        adopted
+    }
+
     /// Whether it ends here: it has failed, or is paused for want of an older version.
     fn handle_failures(&mut self, failures: Vec<NodeFailure>, now: UnixMs) -> bool {
         let known: BTreeSet<ExecutionId> = self.failures.iter().map(|it| it.execution).collect();
@@ -576,7 +619,8 @@ impl Watch {
             Sign::Running if member.connected => {
                 seen.unwell_since = None;
                 let since = *seen.running_since.get_or_insert(now);
-                let long_enough = was_proven || now.since(since) >= rules.min_healthy;
+                let heard_at = member.heard_at.unwrap_or(since);
+                let long_enough = was_proven || heard_at.since(since) >= rules.min_healthy;
                 match too_many_errors {
                     Some(why) if long_enough || followed.records_in >= RECORDS_MIN => {
                         return Judgement::Failing(why);
@@ -627,6 +671,12 @@ impl Watch {
                 seen.unwell_since.map(|since| since.plus(UNWELL_MAX)),
             ]
         });
+        let unheard = self.seen.iter().any(|(id, seen)| {
+            let is_open = !record.proven.contains(id) && !record.excused.contains(id);
+            let since = seen.running_since.filter(|_| is_open);
+            since.is_some_and(|since| now.since(since) >= rules.min_healthy)
+        });
+        let unheard = unheard.then(|| now.plus(HEARD_EVERY));
         let errors = rules.error_rate_max.map(|_| now.plus(ERRORS_EVERY));
         let short = self.short_since.map(|since| since.plus(rules.deadline));
         times
@@ -634,6 +684,7 @@ impl Watch {
             .chain(short)
             .filter(|at| *at > now)
             .chain(errors)
+            .chain(unheard)
             .min_by_key(|at| at.0)
     }
 }

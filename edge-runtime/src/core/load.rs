@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use sluice_agent::{Agent, Boot, Component, Now, Observation, SpecFacts};
+use sluice_agent::{Agent, Boot, Component, Now, Observation, SpecFacts, SpecParts};
 use sluice_ledger::{RowHash, RowSet};
 use sluice_model::{BootNonce, Desired, Digest, ExecutionId};
 use sluice_protocol::{AssignmentRow, ObservedRow, Spec};
@@ -150,7 +150,10 @@ pub(super) fn facts_of(bytes: &[u8]) -> SpecFacts {
         digest: it.digest,
         size: it.size,
     });
-    Ok(components.collect())
+    Ok(SpecParts {
+        content: spec.content(),
+        components: components.collect(),
+    })
 }
 
 fn counters_of(row: &ObservedRow) -> Counters {

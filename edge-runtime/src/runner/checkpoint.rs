@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! sluice-checkpoint 1 <sha256 of the rest, 64 hex digits>\n
-//! { "spec_digest": ..., "version": ..., "input": position | null, "output": position | null, "counters": {...} }\n
+//! { "content": ..., "version": ..., "input": position | null, "output": position | null, "counters": {...} }\n
 //! ```
 //!
 //! The file is written beside, synced and renamed, so that it is always one whole checkpoint: the newest or the one
@@ -26,8 +26,8 @@ const CHECKPOINT_BYTES_MAX: u64 = 64 * 1024;
 /// One checkpoint.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Checkpoint {
-    /// Of the pipeline text it was made under.
-    pub(super) spec_digest: Digest,
+    /// Of what ran when it was made.
+    pub(super) content: Digest,
     /// For people; what counts is the digest.
     pub(super) version: Version,
     /// Behind the last acked record.
@@ -116,7 +116,7 @@ mod tests {
 
     fn checkpoint() -> Checkpoint {
         Checkpoint {
-            spec_digest: Digest::of(b"spec"),
+            content: Digest::of(b"spec"),
             version: Version(3),
             input: Some(Position::Generate { seq: 17 }),
             output: Some(OutputPosition::File {

@@ -62,7 +62,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         assert_eq!(close(directory.path()).unwrap(), None);
         let checkpoint = Checkpoint {
-            spec_digest: Digest::of(b"spec"),
+            content: Digest::of(b"spec"),
             version: Version(1),
             input: None,
             output: Some(OutputPosition::Kept {

@@ -371,7 +371,7 @@ enum OpenError {
     Output(#[from] OutputError),
 }
 
-/// The checkpoint to continue from. Under another pipeline text an input with an end starts over and counting starts
+/// The checkpoint to continue from. Under another content an input with an end starts over and counting starts
 /// anew; any other input goes on where it was. Where a stage reports, everything starts over: what it had gathered was in
 /// the memory of its instance.
 async fn resume(
@@ -387,7 +387,7 @@ async fn resume(
     })
     .await?;
     let fresh = Checkpoint {
-        spec_digest: plan.spec_digest,
+        content: plan.content,
         version: plan.version,
         input: None,
         output: None,
@@ -413,7 +413,7 @@ async fn resume(
             ..fresh
         });
     }
-    if stored.spec_digest == plan.spec_digest {
+    if stored.content == plan.content {
         return Ok(Checkpoint {
             version: plan.version,
             ..stored

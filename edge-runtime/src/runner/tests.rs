@@ -150,7 +150,7 @@ impl Fixture {
             execution: ExecutionId::from_random([7; 16]),
             version: Version(1),
             attempt: Attempt(1),
-            spec_digest: Digest::of(text.as_bytes()),
+            content: Digest::of(text.as_bytes()),
             job: pipeline.name.clone(),
             node: "e1".parse().unwrap(),
             labels: Labels::from([("site".to_owned(), "plant-7".to_owned())]),

@@ -3,6 +3,7 @@
 //! What decides is `sluice_scheduler::advance`; here it is given what is known, and what it decides is stored in the
 //! transaction of the evaluation. Going back is a new version with the old content.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 
 use sluice_api::{ErrorBody, ErrorCode, RolloutOrder};
@@ -15,7 +16,7 @@ use sluice_scheduler::{
 };
 use tracing::info;
 
-use super::{Core, Step};
+use super::{Core, Session, Step};
 use crate::store::{ExecutionRecord, JobRecord, Store, StoreError, VersionOrigin, VersionRecord};
 
 /// A job as it is to be planned now.
@@ -113,7 +114,7 @@ impl<S: Store> Core<S> {
         let mut admitted = BTreeSet::new();
         if record.is_open() {
             let rules = self.pipeline_of(job.spec)?.rollout.unwrap_or_default();
-            let members = self.rollout_members(executions, snapshot)?;
+            let members = self.rollout_members(job, executions, snapshot)?;
             let now = Clocks {
                 mono: step.now.mono,
                 unix: step.now.unix,
@@ -204,13 +205,22 @@ impl<S: Store> Core<S> {
         Ok(())
     }
 
-    /// The nodes that the rollout looks at, with what they say.
+    /// The nodes that the rollout of a job's newest version looks at, with what they say.
     fn rollout_members(
         &mut self,
+        job: &JobRecord,
         executions: &[ExecutionRecord],
         snapshot: &Snapshot,
     ) -> Result<Vec<Member>, StoreError> {
         let concerned = concerned_nodes(snapshot);
+        let content = self.spec_of(job.spec)?.content();
+        // A handful of versions at most, however many nodes.
+        let mut same_content = BTreeMap::from([(job.spec, true)]);
+        for execution in executions {
+            if let Entry::Vacant(unknown) = same_content.entry(execution.spec) {
+                unknown.insert(self.spec_of(execution.spec)?.content() == content);
+            }
+        }
         let by_node: BTreeMap<NodeId, &ExecutionRecord> = executions
             .iter()
             .map(|execution| (execution.node, execution))
@@ -220,13 +230,18 @@ impl<S: Store> Core<S> {
             let Some(concern) = concerned.get(&node.id) else {
                 continue;
             };
+            let conn = self.live.get(&node.id);
+            let session = conn.and_then(|conn| self.sessions.get(conn));
             members.push(Member {
                 node: node.id,
                 name: node.name.clone(),
-                connected: self.live.contains_key(&node.id),
+                connected: conn.is_some(),
+                heard_at: session.and_then(Session::heard_by),
                 given_away: *concern == Concern::GivenAway,
                 execution: match by_node.get(&node.id) {
-                    Some(execution) => Some(self.followed(execution)?),
+                    Some(execution) => {
+                        Some(self.followed(execution, same_content[&execution.spec])?)
+                    }
                     None => None,
                 },
             });
@@ -234,7 +249,11 @@ impl<S: Store> Core<S> {
         Ok(members)
     }
 
-    fn followed(&mut self, execution: &ExecutionRecord) -> Result<Followed, StoreError> {
+    fn followed(
+        &mut self,
+        execution: &ExecutionRecord,
+        same_content: bool,
+    ) -> Result<Followed, StoreError> {
         let label = (execution.version, execution.attempt);
         let outcome = self.store.outcome(OutcomeKey {
             execution: execution.id,
@@ -284,6 +303,7 @@ impl<S: Store> Core<S> {
             version: execution.version,
             attempt: execution.attempt,
             runs: execution.desired == Desired::Run,
+            same_content,
             sign,
             records_in,
             dead_letters,
@@ -317,7 +337,7 @@ impl<S: Store> Core<S> {
             Some(_) => {
                 let executions = self.store.executions_of_job(job.id)?;
                 let snapshot = self.snapshot(job, &executions)?;
-                self.rollout_members(&executions, &snapshot)?
+                self.rollout_members(job, &executions, &snapshot)?
             }
             None => Vec::new(),
         };

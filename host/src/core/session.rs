@@ -98,6 +98,8 @@ struct Live {
     observed: Position,
     collector: Collector,
     last_heard: MonotonicMs,
+    /// The same, and never moved: what it proves, it said by then.
+    heard_by: MonotonicMs,
     /// The same, for people.
     last_heard_at: sluice_model::UnixMs,
     /// How long the change in flight may take to be acknowledged.
@@ -189,6 +191,14 @@ impl Session {
             server_time_ms: now.unix.0,
             no_room: true,
         })
+    }
+
+    /// By when its edge has said what is known of it.
+    pub(super) fn heard_by(&self) -> Option<MonotonicMs> {
+        match &self.state {
+            State::Live(live) => Some(live.heard_by),
+            State::Opening | State::Welcomed(_) | State::Renewing { .. } => None,
+        }
     }
 
     /// When its edge was last heard of.
@@ -525,6 +535,7 @@ impl<S: Store> Core<S> {
             observed: node.observed,
             collector: Collector::new(COLLECTED_BYTES_MAX),
             last_heard: step.now.mono,
+            heard_by: step.now.mono,
             last_heard_at: step.now.unix,
             patience: ACK_PATIENCE,
             wrong_snapshots: 0,
@@ -578,6 +589,7 @@ impl<S: Store> Core<S> {
         match &mut session.state {
             State::Live(live) => {
                 live.last_heard = now.mono;
+                live.heard_by = now.mono;
                 live.last_heard_at = now.unix;
                 Some((node, live))
             }

@@ -135,10 +135,23 @@ impl Process {
     /// Asks it to end (SIGTERM), and waits for nothing.
     pub fn ask_to_end(&mut self) {
         if self.ended().is_none() {
-            let pid = rustix::process::Pid::from_child(&self.child);
-            rustix::process::kill_process(pid, rustix::process::Signal::TERM)
-                .expect("a live child can be signalled");
+            self.signal(rustix::process::Signal::TERM);
         }
+    }
+
+    /// It stands still from now on, as on a machine that sleeps (SIGSTOP).
+    pub fn freeze(&self) {
+        self.signal(rustix::process::Signal::STOP);
+    }
+
+    /// It goes on (SIGCONT).
+    pub fn thaw(&self) {
+        self.signal(rustix::process::Signal::CONT);
+    }
+
+    fn signal(&self, signal: rustix::process::Signal) {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(pid, signal).expect("a live child can be signalled");
     }
 
     /// Waits until it ends by itself.

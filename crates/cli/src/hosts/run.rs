@@ -88,7 +88,7 @@ fn plan(file: PipelineFile, dir: &std::path::Path) -> Result<ExecutionPlan, Fail
         execution: ExecutionId::from_random(id),
         version: Version(1),
         attempt: Attempt(1),
-        spec_digest: Digest::of(file.text.as_bytes()),
+        content: Digest::of(file.text.as_bytes()),
         job: file.pipeline.name.clone(),
         node,
         labels: Labels::new(),

@@ -30,6 +30,14 @@ impl Fleet {
 
     /// One look after so long; who gets the new version is on its way to it afterwards.
     fn look(&mut self, after_ms: u64) -> Vec<usize> {
+        for member in self.members.iter_mut().filter(|it| it.connected) {
+            member.heard_at = Some(MonotonicMs(self.now_ms + after_ms));
+        }
+        self.look_in_silence(after_ms)
+    }
+
+    /// The same, and no node was heard of since.
+    fn look_in_silence(&mut self, after_ms: u64) -> Vec<usize> {
         self.now_ms += after_ms;
         let now = Clocks {
             mono: MonotonicMs(self.now_ms),
@@ -88,6 +96,7 @@ fn followed(id: ExecutionId, version: u64, sign: Sign) -> Followed {
         version: Version(version),
         attempt: Attempt(1),
         runs: true,
+        same_content: false,
         sign,
         records_in: 0,
         dead_letters: 0,
@@ -99,6 +108,7 @@ fn member(index: u8) -> Member {
         node: NodeId::from_random([index + 1; 16]),
         name: format!("e{index:02}").parse().expect("a name"),
         connected: true,
+        heard_at: None,
         given_away: false,
         execution: Some(followed(execution(index), 1, Sign::Running)),
     }
@@ -279,6 +289,69 @@ fn a_version_that_takes_machines_off_the_network_does_not_reach_the_next_ones() 
         fleet.record.reason
     );
     assert_eq!(fleet.having(2), 5);
+}
+
+#[test]
+fn a_node_that_fell_silent_at_once_proves_nothing_though_it_is_not_missed_yet() {
+    let mut fleet = Fleet::new(50, canary());
+    fleet.look(0);
+    fleet.all_run();
+    fleet.look(0);
+    // Nothing comes from it any more; for three heartbeats it counts as connected.
+    for _ in 0..14 {
+        assert_eq!(fleet.look_in_silence(SECOND_MS), [0_usize; 0]);
+    }
+    assert_eq!(fleet.record.phase, RolloutPhase::Canary);
+    fleet.members[0].connected = false;
+    for _ in 0..300 {
+        assert_eq!(fleet.look(SECOND_MS), [0_usize; 0]);
+    }
+    assert_eq!(fleet.record.phase, RolloutPhase::Paused);
+    let why = &fleet.record.reason;
+    assert!(why.starts_with("e00 went away with version 2"), "{why}");
+    assert_eq!(fleet.having(2), 1);
+}
+
+#[test]
+fn who_runs_the_same_goes_on_under_the_new_version_and_has_proven_it() {
+    let rules = Rules {
+        canary: 2,
+        max_parallel: sluice_model::pipeline::MaxParallel::Nodes(1),
+        ..Rules::default()
+    };
+    let mut fleet = Fleet::new(6, rules);
+    for index in [0, 1, 2, 3] {
+        let execution = fleet.members[index].execution.as_mut();
+        execution.expect("it is there").same_content = true;
+    }
+    // Two places more, one of the others is away, and one does not run well.
+    fleet.members[4].execution = None;
+    fleet.members[5].execution = None;
+    fleet.members[2].connected = false;
+    fleet.say(3, failed("its file is missing"));
+    assert_eq!(fleet.look(0), [0, 1, 4], "and one at a time of the others");
+    assert_eq!(fleet.record.phase, RolloutPhase::Rolling);
+    let went_on = "e00, e01 goes on under version 2, which runs the same";
+    let told = |fleet: &Fleet, what: &str| fleet.record.events.iter().any(|it| it.what == what);
+    assert!(told(&fleet, went_on), "{:?}", fleet.record.events);
+    // Their nodes have not said so yet, and nothing is held against them.
+    for _ in 0..1_000 {
+        assert_eq!(fleet.look(SECOND_MS).len(), 0);
+        if fleet.record.phase != RolloutPhase::Rolling {
+            break;
+        }
+    }
+    assert_eq!(fleet.record.phase, RolloutPhase::RolledBack, "e04 is late");
+    assert!(fleet.record.reason.starts_with("e04: not healthy"));
+
+    // Where nothing is new, nothing is waited for.
+    let mut fleet = Fleet::new(3, rules);
+    for member in &mut fleet.members {
+        member.execution.as_mut().expect("it is there").same_content = true;
+    }
+    assert_eq!(fleet.look(0), [0, 1, 2]);
+    assert_eq!(fleet.record.phase, RolloutPhase::Done);
+    assert_eq!(fleet.record.reason, "3 nodes proved version 2");
 }
 
 #[test]

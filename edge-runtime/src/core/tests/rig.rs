@@ -624,8 +624,9 @@ pub(super) fn spec(content: &str) -> Spec {
     }
 }
 
+/// What a content runs: its last line.
 pub(super) fn component(content: &str) -> Digest {
-    Digest::of(content.as_bytes())
+    Digest::of(content.lines().last().unwrap().as_bytes())
 }
 
 pub(super) fn life(n: u8) -> LifeNonce {

@@ -129,6 +129,40 @@ fn case_79_back_to_the_same_content_is_no_restart() {
 }
 
 #[test]
+fn another_count_selector_or_rollout_restarts_nothing() {
+    let (one, three) = ("count = 1\nwork = 'a'", "count = 3 # more\nwork = 'a'");
+    let mut rig = running(one);
+    rig.order(1, 2, 1, Desired::Run, three);
+    rig.sync();
+    assert!(rig.runs(1, one), "the instance of before goes on");
+    assert_eq!(rig.machine.starts.len(), 1);
+    assert_eq!(
+        (rig.seen(1).version, rig.seen(1).phase),
+        (Version(2), ObservedPhase::Running)
+    );
+    assert_eq!(rig.seen(1).restarts, 0);
+    rig.assert_in_sync();
+    // After a crash, before and after the news of it, it comes up under what is wanted now.
+    rig.crash();
+    rig.disconnect();
+    rig.order(1, 3, 1, Desired::Run, "select.site = 'x'\nwork = 'a'");
+    rig.connect();
+    assert_eq!(rig.machine.starts.len(), 2, "once after the crash");
+    assert_eq!(
+        (rig.seen(1).version, rig.seen(1).phase),
+        (Version(3), ObservedPhase::Running)
+    );
+    // Other work is another start, and so is another attempt at the same.
+    rig.order(1, 4, 1, Desired::Run, "count = 3\nwork = 'b'");
+    rig.sync();
+    assert!(rig.runs(1, "count = 3\nwork = 'b'"));
+    rig.order(1, 4, 2, Desired::Run, "count = 3\nwork = 'b'");
+    rig.sync();
+    assert_eq!(rig.machine.starts.len(), 4);
+    assert_eq!(rig.seen(1).version, Version(4));
+}
+
+#[test]
 fn stop_keeps_state_and_purge_deletes_it() {
     let mut rig = running("a");
     rig.order(1, 1, 1, Desired::Stop, "a");

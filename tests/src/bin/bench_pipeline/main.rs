@@ -251,7 +251,7 @@ fn plan(directory: &Path, input: &str, stage: &str) -> anyhow::Result<ExecutionP
         execution: ExecutionId::from_random([1; 16]),
         version: Version(1),
         attempt: Attempt(1),
-        spec_digest: Digest::of(text.as_bytes()),
+        content: Digest::of(text.as_bytes()),
         job: pipeline.name.clone(),
         node: "bench".parse()?,
         labels: Labels::new(),
