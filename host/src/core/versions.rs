@@ -62,9 +62,7 @@ impl<S: Store> Core<S> {
         let kept = self.store.history(job.id)?;
         let target = match to {
             Some(to) => kept.iter().find(|record| record.version == to),
-            None => kept.iter().find(|record| {
-                record.good && record.version < job.version && record.spec != job.spec
-            }),
+            None => good_before(&kept, job),
         };
         let name = &job.name;
         let Some(target) = target else {
@@ -190,5 +188,24 @@ impl<S: Store> Core<S> {
             ..job
         };
         Ok(Ok(Reply::Job(Box::new(self.show_one_job(&job, now)?))))
+    }
+}
+
+/// The newest good version before a job's, with other content. Where a version brought an older one back, the story goes
+/// on from that one: what lies between was given up, and nobody who only asks for the version before gets it.
+fn good_before<'a>(kept: &'a [VersionRecord], job: &JobRecord) -> Option<&'a VersionRecord> {
+    let mut end = job.version;
+    loop {
+        let origin = kept.iter().find(|record| record.version == end);
+        match origin.map(|record| &record.origin) {
+            Some(VersionOrigin::Rollback { to, .. }) if *to < end => end = *to,
+            _ => {
+                let before = kept.iter().find(|record| record.version < end)?;
+                if before.good && before.spec != job.spec {
+                    return Some(before);
+                }
+                end = before.version;
+            }
+        }
     }
 }

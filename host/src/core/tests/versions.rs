@@ -60,6 +60,30 @@ fn a_rollback_goes_to_what_was_good_and_says_to_which() {
 }
 
 #[test]
+fn who_goes_back_twice_never_meets_what_was_given_up() {
+    let mut world = World::new();
+    for template in ["one", "two", "three"] {
+        world.deploy(&text("", template));
+    }
+    // The third reached every node and was bad all the same.
+    assert_eq!(world.roll_back(None).unwrap().1, 2);
+    assert_eq!(world.roll_back(None).unwrap().1, 1, "not the third");
+    let error = world.roll_back(None).unwrap_err();
+    assert_eq!(error.code, ErrorCode::Conflict, "nothing is older");
+    // What came after is counted from where it stands: version 5, which has the first one's content.
+    world.deploy(&text("", "six"));
+    assert_eq!(world.roll_back(None).unwrap().1, 5);
+    world.roll_back(Some(6)).unwrap();
+    assert_eq!(world.roll_back(None).unwrap().1, 5, "it was named");
+    // The same content is no version before.
+    for template in ["ten", "one", "ten"] {
+        world.deploy(&text("", template));
+    }
+    let said = "version 13 is version 11 again".to_owned();
+    assert_eq!(world.roll_back(None).unwrap(), (13, 11, said));
+}
+
+#[test]
 fn a_restart_does_nothing_on_a_drained_node_and_what_ended_there_is_done_elsewhere() {
     let mut world = World::new();
     let mut first = world.edge("e1", 1);
