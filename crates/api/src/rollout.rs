@@ -89,8 +89,10 @@ pub struct RolloutSummary {
     pub restored_by: Option<Version>,
     /// Where it stands.
     pub phase: RolloutPhase,
-    /// Why it stands there.
+    /// Why it stands there, or what keeps it; null while it goes on.
     pub reason: Option<String>,
+    /// What it waits for; null once it has ended.
+    pub next_action: Option<String>,
 }
 
 /// What an operator orders about a rollout.

@@ -106,13 +106,14 @@ impl<S: Store> Core<S> {
                 };
                 match &open {
                     Some(open) => format!(
-                        "{why}; the rollout of version {} is {}{} (`sluice rollout status {}`)",
+                        "{why}; the rollout of version {} is {}{}, {} (`sluice rollout status {}`)",
                         open.candidate,
                         open.phase,
                         match open.reason.as_str() {
                             "" => String::new(),
                             reason => format!(": {reason}"),
                         },
+                        rollout::next_action(&job.name, open).unwrap_or_default(),
                         job.name
                     ),
                     None => why,

@@ -292,7 +292,9 @@ impl<S: Store> Core<S> {
             select: select.0,
             created_at: job.created_at,
             updated_at: job.updated_at,
-            rollout: rollout.as_ref().map(rollout::summary),
+            rollout: rollout
+                .as_ref()
+                .map(|record| rollout::summary(&job.name, record)),
         };
         Ok((job, counts))
     }

@@ -137,7 +137,17 @@ fn rollout(rollout: &RolloutSummary) -> String {
     if let Some(reason) = &rollout.reason {
         text.push_str(&format!(": {reason}"));
     }
+    if let Some(next) = &rollout.next_action {
+        text.push_str(&format!("; next: {next}"));
+    }
     text
+}
+
+/// An open rollout that something keeps, in a line.
+pub(crate) fn kept_rollout(job: &Job) -> Option<String> {
+    let it = job.rollout.as_ref()?;
+    it.reason.as_ref().and(it.next_action.as_ref())?;
+    Some(super::clean(&format!("{}: the rollout of {}", job.name, rollout(it))) + "\n")
 }
 
 /// Replicas that find no node, in a line.

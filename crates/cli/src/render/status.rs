@@ -31,10 +31,17 @@ pub(crate) fn status(style: Style, status: &Status) -> String {
         for job in &queued {
             text.push_str(&queued_line(job));
         }
+        let kept: Vec<String> = status
+            .jobs
+            .iter()
+            .filter_map(super::job::kept_rollout)
+            .collect();
+        text.extend(kept.iter().map(String::as_str));
         for unplaced in &status.unplaced {
             text.push_str(&super::job::unplaced(unplaced));
         }
-        if status.waiting.is_empty() && queued.is_empty() && status.unplaced.is_empty() {
+        let all_placed = queued.is_empty() && status.unplaced.is_empty() && kept.is_empty();
+        if status.waiting.is_empty() && all_placed {
             text.push_str("Nothing waits.\n");
         } else if !status.waiting.is_empty() {
             text.push_str("What does not run, and why:\n");

@@ -96,6 +96,84 @@ async fn an_orchestrator_that_is_away_is_waited_for_until_the_deadline_and_no_ot
             _ => Err(gone()),
         }
     };
+
+#[test]
+fn replicas_are_expected_where_they_are_placed_and_the_unplaced_are_named() {
+    let mut detail = fixtures::job_detail();
+    detail.job.kind = JobKind::Replicas;
+    detail.executions = vec![at_version(2, fixtures::running("e1"))];
+    let nodes = [fixtures::node("e1", UP), fixtures::node("e2", UP)];
+    let matching = ["e1".parse().unwrap(), "e2".parse().unwrap()];
+    let done = judge(Version(2), &matching, &detail, &nodes);
+    assert_eq!(done, Verdict::Done { absent: vec![] });
+    detail.unplaced = Some(sluice_api::Unplaced {
+        job: detail.job.name.clone(),
+        count: 1,
+        reason_code: PendingReason::NoNode,
+        reason: "of 2 nodes: 1 taken by its other replicas, 1 lost".to_owned(),
+        next_action: "when a node joins".to_owned(),
+        next_at: None,
+    });
+    let Verdict::Done { absent } = judge(Version(2), &matching, &detail, &nodes) else {
+        panic!("an unplaced replica holds nothing up");
+    };
+    assert!(
+        absent[0].contains("1 replica pending/no-node"),
+        "{absent:?}"
+    );
+    // A cordoned node gets nothing new, and nobody waits for it.
+    detail.job.kind = JobKind::Daemon;
+    detail.unplaced = None;
+    let mut cordoned = nodes.clone();
+    cordoned[1].cordoned = true;
+    assert!(matches!(
+        judge(Version(2), &matching, &detail, &nodes),
+        Verdict::Waiting { .. }
+    ));
+    assert!(matches!(
+        judge(Version(2), &matching, &detail, &cordoned),
+        Verdict::Done { .. }
+    ));
+}
+
+fn with_rollout(phase: RolloutPhase, executions: Vec<Execution>) -> Verdict {
+    let mut detail = fixtures::job_detail();
+    detail.executions = executions;
+    detail.job.rollout = Some(RolloutSummary {
+        candidate: Version(2),
+        good: Some(Version(1)),
+        restored_by: (phase == RolloutPhase::RolledBack).then_some(Version(3)),
+        phase,
+        reason: (!matches!(phase, RolloutPhase::Canary | RolloutPhase::Rolling))
+            .then(|| "e1: failed/configure, no such key".to_owned()),
+        next_action: None,
+    });
+    let nodes = [fixtures::node("e1", UP), fixtures::node("e2", UP)];
+    let matching = ["e1".parse().unwrap(), "e2".parse().unwrap()];
+    let version = match phase {
+        // Asked about the version that brought the old content back.
+        RolloutPhase::Done => Version(3),
+        _ => Version(2),
+    };
+    if phase == RolloutPhase::Done
+        && let Some(rollout) = &mut detail.job.rollout
+    {
+        (rollout.phase, rollout.restored_by) = (RolloutPhase::RolledBack, Some(Version(3)));
+    }
+    judge(version, &matching, &detail, &nodes)
+}
+
+#[test]
+fn a_rollout_that_went_back_is_a_failure_with_its_reason() {
+    let runs = || {
+        vec![
+            at_version(3, fixtures::running("e1")),
+            at_version(1, fixtures::running("e2")),
+        ]
+    };
+    let Verdict::Failed { where_and_why } = with_rollout(RolloutPhase::RolledBack, runs()) else {
+        panic!("it failed");
+    };
     let within = Duration::from_secs(10);
     let said = Cell::new(0);
     let missed = |_: &[String]| said.set(said.get() + 1);

@@ -75,6 +75,10 @@ fn next(name: &JobName, view: &RolloutView, members: &[Member]) -> String {
     if !members.iter().any(|member| member.connected) && record.is_open() {
         return format!("it begins when a node that matches connects; {failure}");
     }
+    let kept = !record.reason.is_empty() && record.phase != RolloutPhase::Paused;
+    if let Some(waits) = next_action(name, record).filter(|_| kept) {
+        return format!("{waits}; {failure}");
+    }
     match record.phase {
         RolloutPhase::Canary => format!(
             "when {} ran it for {healthy:?} without trouble the others follow, {} at a time; {failure}",
@@ -89,11 +93,8 @@ fn next(name: &JobName, view: &RolloutView, members: &[Member]) -> String {
             rules.max_parallel
         ),
         RolloutPhase::Paused => format!(
-            "nothing more is started: `sluice rollout resume {name}` goes on, `promote` gives it to every node{}",
-            match record.good {
-                Some(good) => format!(", `abort` brings version {} back", good.version),
-                None => String::new(),
-            }
+            "nothing more is started: {}",
+            next_action(name, record).unwrap_or_default()
         ),
         RolloutPhase::Done => format!("nothing: version {candidate} is the good one now"),
         RolloutPhase::RolledBack => format!(
@@ -102,14 +103,39 @@ fn next(name: &JobName, view: &RolloutView, members: &[Member]) -> String {
     }
 }
 
+/// What a rollout waits for, in words; `None` once it has ended.
+pub(in crate::core) fn next_action(name: &JobName, record: &RolloutRecord) -> Option<String> {
+    let text = match record.phase {
+        RolloutPhase::Done | RolloutPhase::RolledBack => return None,
+        RolloutPhase::Paused => format!(
+            "`sluice rollout resume {name}` goes on, `promote` gives it to every node{}",
+            match record.good {
+                Some(good) => format!(", `abort` brings version {} back", good.version),
+                None => String::new(),
+            }
+        ),
+        RolloutPhase::Canary | RolloutPhase::Rolling if !record.reason.is_empty() => {
+            let pause = match record.proven.is_empty() {
+                true => "",
+                false => "; it pauses when none does within its deadline",
+            };
+            format!("when a node that it could go to connects{pause}")
+        }
+        RolloutPhase::Canary => "when its canaries proved it the others follow".to_owned(),
+        RolloutPhase::Rolling => "when the nodes that have it proved it the next follow".to_owned(),
+    };
+    Some(text)
+}
+
 /// A rollout in a job's listing.
-pub(super) fn summary(record: &RolloutRecord) -> RolloutSummary {
+pub(super) fn summary(name: &JobName, record: &RolloutRecord) -> RolloutSummary {
     RolloutSummary {
         candidate: record.candidate,
         good: record.good.map(|good| good.version),
         restored_by: record.restored_by,
         phase: record.phase,
         reason: some(&record.reason),
+        next_action: next_action(name, record),
     }
 }
 
