@@ -18,6 +18,7 @@ mod logging;
 mod out;
 mod pipeline_file;
 mod render;
+pub mod screens;
 mod wait;
 
 use std::ffi::OsString;

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use sluice_api::{NodeOrder, RolloutOrder};
+use sluice_host::core::{ApiCall, Reply};
 use sluice_host::store::Store as _;
 use sluice_model::{Desired, NodeState, RolloutPhase};
 use sluice_tests::sim::{Content, World, play};
@@ -20,6 +21,30 @@ fn on_site(rules: &str) -> String {
 
 fn canary() -> String {
     on_site("canary = 1")
+}
+
+/// Lines of a usual terminal.
+const SCREEN_LINES: usize = 40;
+
+/// What an operator sees of a job's rollout: `scripts/scenarios/rollout` prints it.
+#[allow(clippy::print_stderr, reason = "it is what the scenario shows")]
+fn show(world: &mut World, job: &str) -> String {
+    let rollout = sluice_cli::screens::rollout_status(&world.rollout(job));
+    let history = match world.ask(ApiCall::History(job.parse().unwrap())) {
+        Ok(Reply::History(versions)) => sluice_cli::screens::job_history(&versions),
+        other => panic!("{other:?}"),
+    };
+    let detail = match world.ask(ApiCall::Job(job.parse().unwrap())) {
+        Ok(Reply::JobDetail(detail)) => sluice_cli::screens::job_describe(&detail),
+        other => panic!("{other:?}"),
+    };
+    // The rest lists its executions and its text.
+    let head = detail.split("\n\n").next().unwrap_or_default();
+    let told = format!(
+        "$ sluice rollout status {job}\n{rollout}\n$ sluice job history {job}\n{history}\n$ sluice job describe {job}\n{head}\n..."
+    );
+    eprintln!("\n{told}\n");
+    told
 }
 
 fn await_phase(world: &mut World, job: &str, phase: RolloutPhase) {
@@ -109,6 +134,15 @@ fn case_82_a_bad_version_on_fifty_edges_stops_at_the_canary_and_is_undone() {
             ]
         );
         assert_eq!(world.job("job").version.0, 3);
+        let told = show(world, "job");
+        assert!(told.lines().count() <= SCREEN_LINES, "{told}");
+        for part in [
+            "version 1 -> version 2 -> version 3, the old content again",
+            "e00 failed: crashed: it hit a bug",
+            "rollback to 1: the rollout of version 2: e00: crashed: it hit a bug",
+        ] {
+            assert!(told.contains(part), "{part}: {told}");
+        }
 
         // Who was away never hears of it.
         for away in 40..45 {
