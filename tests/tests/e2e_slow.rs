@@ -1,4 +1,4 @@
-//! A link of a few kbit/s, with real processes: case 62 of the failure matrix.
+//! Links that are slow or lose much, with real processes: cases 55 and 62 of the failure matrix.
 
 #![allow(clippy::unwrap_used)]
 
@@ -63,4 +63,35 @@ fn case_62_neither_a_component_nor_a_long_text_starves_the_heartbeats_of_a_slow_
     }
     let opened = cluster.edge_log("e1").events_since(mark, "session.open");
     assert!(opened.is_empty(), "the session lived on: {opened:?}");
+}
+
+#[test]
+fn case_55_with_a_third_of_the_packets_lost_both_ends_become_equal() {
+    let options = ClusterOptions {
+        heartbeat: Duration::from_secs(5),
+        linked: true,
+        ..ClusterOptions::default()
+    };
+    let mut cluster = Cluster::start_with(options, &["e1"]);
+    let bad = Conditions {
+        delay: Duration::from_millis(100),
+        lost_percent: 30,
+        ..Conditions::default()
+    };
+    cluster.link().set(bad, bad);
+    for job in ["one", "two", "three"] {
+        cluster.deploy(&PipelineText::steady(job));
+    }
+    wait::within(Duration::from_secs(30), "both ends to be equal", || {
+        let node = cluster.api().node("e1").map_err(|it| it.to_string())?;
+        let jobs = cluster.api().jobs().map_err(|it| it.to_string())?;
+        let equal = node.received_rev == node.desired_rev && node.desired_rev.0 >= 3;
+        let run = jobs.iter().filter(|job| job.running == 1).count();
+        wait::check(equal && run == 3, || format!("{run} run, {node:?}"))
+    });
+    let traffic = cluster.link().traffic();
+    assert!(
+        traffic.up.dropped > 0 && traffic.down.dropped > 0,
+        "nothing was lost: {traffic:?}"
+    );
 }

@@ -130,11 +130,15 @@ fn local_facts_round_trip_and_foreign_ones_are_left_out() {
 }
 
 #[test]
-fn a_newer_format_is_refused_and_a_fault_point_fails_what_it_names() {
+fn case_77_a_newer_format_is_refused() {
     let connection = Connection::open_in_memory().unwrap();
     connection.execute_batch("PRAGMA user_version = 2").unwrap();
     let error = Store::from_connection(connection).unwrap_err();
     assert!(matches!(error, StoreError::Newer { found: 2 }), "{error}");
+}
+
+#[test]
+fn a_fault_point_fails_what_it_names() {
     let mut store = Store::in_memory().unwrap();
     store.set_fault_point(Some(Box::new(|at| match at {
         "put_spec" => Err(StoreError::Full),

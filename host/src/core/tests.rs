@@ -20,6 +20,7 @@ mod full;
 mod identity;
 mod listing;
 mod machine;
+mod other_ages;
 mod outputs;
 mod reports;
 mod runs;

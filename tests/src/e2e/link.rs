@@ -49,6 +49,8 @@ pub struct Conditions {
     pub delay: Duration,
     /// How many bytes pass in a second; `None` = as many as come.
     pub bytes_per_second: Option<u32>,
+    /// How many of a hundred packets are lost, by a sequence that is the same in each run.
+    pub lost_percent: u8,
 }
 
 impl Conditions {
@@ -57,6 +59,7 @@ impl Conditions {
         rule: Rule::Drop,
         delay: Duration::ZERO,
         bytes_per_second: None,
+        lost_percent: 0,
     };
 }
 
@@ -234,6 +237,8 @@ struct Direction {
     queue: VecDeque<Packet>,
     /// When the wire is free again, with a limited rate.
     free_at: Instant,
+    /// Where the sequence of losses is.
+    chance: u32,
 }
 
 impl Direction {
@@ -243,11 +248,21 @@ impl Direction {
             counts: Counts::default(),
             queue: VecDeque::new(),
             free_at: Instant::now(),
+            chance: 0x9e37_79b9,
         }
     }
 
+    /// Whether the next packet is one of those that are lost: xorshift.
+    fn loses(&mut self) -> bool {
+        self.chance ^= self.chance << 13;
+        self.chance ^= self.chance >> 17;
+        self.chance ^= self.chance << 5;
+        self.chance % 100 < u32::from(self.conditions.lost_percent)
+    }
+
     fn take(&mut self, edge: SocketAddr, bytes: Vec<u8>) {
-        if self.conditions.rule == Rule::Drop || self.queue.len() >= QUEUE_PACKETS_MAX {
+        let lost = self.conditions.rule == Rule::Drop || self.loses();
+        if lost || self.queue.len() >= QUEUE_PACKETS_MAX {
             self.counts.dropped += 1;
             return;
         }

@@ -93,10 +93,14 @@ fn case_83_a_new_version_fails_and_the_old_one_runs_on() {
         world.settle();
         let execution = world.execution("job", 0).unwrap();
         assert_eq!(execution.state, ExecutionState::Failed);
+        let observed = execution.observed.unwrap();
         assert_eq!(
-            execution.observed.unwrap().running_version,
-            Some(Version(1))
+            (observed.version, observed.running_version),
+            (Version(2), Some(Version(1)))
         );
+        for reason in [execution.reason, observed.reason] {
+            assert!(reason.is_some_and(|it| !it.is_empty()), "it says why");
+        }
         assert_eq!(world.running(0, "job"), Some(OLD));
         assert_eq!(world.starts(0, "job"), 1);
         assert_eq!(world.job("job").state.as_str(), "degraded");

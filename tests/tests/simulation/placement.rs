@@ -119,6 +119,9 @@ fn case_10_nodes_go_and_the_job_runs_on_the_rest() {
             (job.state, job.desired, job.running),
             (JobState::Running, 5, 5)
         );
+        for edge in 0..5 {
+            assert_eq!(world.starts(edge, "daemon"), 1, "nothing moved there");
+        }
         for edge in 5..10 {
             assert_eq!(world.running(edge, "daemon"), None);
             assert_eq!(world.node(edge).executions, 0);

@@ -72,7 +72,7 @@ fn rows_that_never_arrive_break_i4() {
 }
 
 #[test]
-fn a_wait_without_its_reason_breaks_i5() {
+fn case_99_a_wait_without_its_reason_breaks_i5() {
     caught("I5: a state without its reason", |world| {
         world.planted = Some(Planted::MutedReasons);
         world.send_away(0);

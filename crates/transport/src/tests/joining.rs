@@ -147,7 +147,7 @@ async fn a_join_request_over_the_bound_never_leaves() {
 }
 
 #[tokio::test]
-async fn joining_where_nobody_listens_names_the_address_and_udp() {
+async fn case_61_joining_where_nobody_listens_names_the_address_and_udp() {
     let cluster = Cluster::new();
     let server = cluster.serve();
     let token = token_for(&cluster, &server);
@@ -169,7 +169,10 @@ async fn joining_where_nobody_listens_names_the_address_and_udp() {
         }
     );
     let text = error.to_string();
-    assert!(text.contains(&address) && text.contains("UDP"), "{text}");
+    assert!(
+        text.contains(&address) && text.contains("no answer over UDP"),
+        "{text}"
+    );
 }
 
 #[test]

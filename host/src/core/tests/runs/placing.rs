@@ -96,6 +96,44 @@ fn case_27_each_of_three_tasks_is_executed_once_and_the_run_has_one_state() {
 }
 
 #[test]
+fn case_34_mixed_results_make_a_failed_run_that_says_of_each_task_how_it_ended() {
+    let mut world = calm(TaskLimits::default());
+    world.deploy(&batch("a", "count = 2"));
+    let mut machines: Vec<Machine> = (1..=2)
+        .map(|n| Machine::connect(&mut world, &format!("e{n}"), n))
+        .collect();
+    let run = world.launch(&["a"]);
+    let tasks = world.active();
+    assert_eq!(tasks.len(), 2);
+    for (index, task) in tasks.iter().enumerate() {
+        let machine = machines.iter_mut().find(|it| it.is_of(task)).unwrap();
+        let execution = task.execution.unwrap();
+        match index {
+            0 => machine.fails(&mut world, execution, FailReason::Fatal),
+            _ => machine.completes(&mut world, execution),
+        }
+    }
+    let run = world.run(run.id);
+    assert_eq!(run.state, RunState::Failed);
+    assert!(run.ended_at.is_some());
+    let of = |index: usize| {
+        let shown = run.tasks.iter();
+        let mut same = shown.filter(|it| it.execution == tasks[index].execution);
+        same.next().unwrap()
+    };
+    let (bad, good) = (of(0), of(1));
+    assert_eq!(
+        (bad.state, bad.reason_code),
+        (TaskState::Failed, Some(FailReason::Fatal))
+    );
+    assert!(
+        bad.reason.as_ref().unwrap().contains("said fatal"),
+        "{bad:?}"
+    );
+    assert_eq!((good.state, good.reason_code), (TaskState::Completed, None));
+}
+
+#[test]
 fn what_cannot_be_placed_holds_up_no_later_run_of_its_job() {
     let mut world = calm(TaskLimits::default());
     let mut e1 = Machine::connect(&mut world, "e1", 1);
