@@ -337,7 +337,7 @@ fn a_rollback_is_a_new_version_with_old_content() {
         };
         for (to, version, content) in [
             (None, 3, STEADY),
-            (None, 4, NEXT),
+            (Some(Version(2)), 4, NEXT),
             (Some(Version(1)), 5, STEADY),
         ] {
             match back(world, to) {
@@ -346,6 +346,11 @@ fn a_rollback_is_a_new_version_with_old_content() {
             }
             world.await_running(0, "job", content);
         }
+        let none = back(world, None);
+        assert!(
+            none.is_err(),
+            "what was given up is not met by chance: {none:?}"
+        );
         match back(world, Some(Version(3))) {
             Ok(Reply::Deploy(reply)) => {
                 assert_eq!(reply.outcome.as_str(), "unchanged");

@@ -23,12 +23,12 @@ fn canary() -> String {
     on_site("canary = 1")
 }
 
-/// Lines of a usual terminal.
-const SCREEN_LINES: usize = 40;
+/// Lines of the smallest usual terminal.
+const SCREEN_LINES: usize = 24;
 
-/// What an operator sees of a job's rollout: `scripts/scenarios/rollout` prints it.
+/// What an operator sees of a job's rollout: the report of it, and with what else there is. `scripts/scenarios/rollout` prints it.
 #[allow(clippy::print_stderr, reason = "it is what the scenario shows")]
-fn show(world: &mut World, job: &str) -> String {
+fn show(world: &mut World, job: &str) -> (String, String) {
     let rollout = sluice_cli::screens::rollout_status(&world.rollout(job));
     let history = match world.ask(ApiCall::History(job.parse().unwrap())) {
         Ok(Reply::History(versions)) => sluice_cli::screens::job_history(&versions),
@@ -44,7 +44,7 @@ fn show(world: &mut World, job: &str) -> String {
         "$ sluice rollout status {job}\n{rollout}\n$ sluice job history {job}\n{history}\n$ sluice job describe {job}\n{head}\n..."
     );
     eprintln!("\n{told}\n");
-    told
+    (rollout, told)
 }
 
 fn await_phase(world: &mut World, job: &str, phase: RolloutPhase) {
@@ -134,8 +134,8 @@ fn case_82_a_bad_version_on_fifty_edges_stops_at_the_canary_and_is_undone() {
             ]
         );
         assert_eq!(world.job("job").version.0, 3);
-        let told = show(world, "job");
-        assert!(told.lines().count() <= SCREEN_LINES, "{told}");
+        let (report, told) = show(world, "job");
+        assert!(report.lines().count() <= SCREEN_LINES, "{report}");
         for part in [
             "version 1 -> version 2 -> version 3, the old content again",
             "e00 failed: crashed: it hit a bug",

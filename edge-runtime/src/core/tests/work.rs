@@ -143,8 +143,8 @@ fn another_count_selector_or_rollout_restarts_nothing() {
     assert_eq!(rig.seen(1).restarts, 0);
     rig.assert_in_sync();
     // After a crash, before and after the news of it, it comes up under what is wanted now.
-    rig.crash();
     rig.disconnect();
+    rig.crash();
     rig.order(1, 3, 1, Desired::Run, "select.site = 'x'\nwork = 'a'");
     rig.connect();
     assert_eq!(rig.machine.starts.len(), 2, "once after the crash");

@@ -58,8 +58,9 @@ fn case_97_however_fast_a_job_changes_one_change_is_on_its_way_and_the_next_carr
         rev: first.to.rev,
     };
     let outputs = world.say(conn, edge_message::Kind::Received(received));
-    let [next] = &rows(&outputs)[..] else {
-        panic!("one more: {outputs:?}")
+    let more = rows(&outputs);
+    let [next] = more.as_slice() else {
+        panic!("one more: {more:?}")
     };
     assert_eq!((next.upserts.len(), next.specs.len()), (1, 1));
     let row = AssignmentRow::decode(&next.upserts[0].body).unwrap();
