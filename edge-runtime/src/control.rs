@@ -401,10 +401,14 @@ impl Loop {
 
     fn take_event(&mut self, event: RunnerEvent, inputs: &mut Vec<Input>) {
         match event {
-            RunnerEvent::Running { execution, .. } => {
+            RunnerEvent::Running {
+                execution,
+                counters,
+                ..
+            } => {
                 if let Some(running) = self.running.get(&execution) {
                     let ticket = running.ticket;
-                    inputs.push(Input::Running { ticket });
+                    inputs.push(Input::Running { ticket, counters });
                 }
             }
             RunnerEvent::Ended {

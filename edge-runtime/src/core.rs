@@ -281,7 +281,13 @@ impl State {
             Input::Fetched { digest, result } => self.agent.handle_fetched(digest, result, now),
             Input::Phase { ticket, phase } => self.agent.handle_phase(ticket, phase, now),
             Input::Prepared { ticket, result } => self.agent.handle_prepared(ticket, result, now),
-            Input::Running { ticket } => self.agent.handle_running(ticket, now),
+            Input::Running { ticket, counters } => {
+                // What ran before at another version counted for itself.
+                if let Some(execution) = self.agent.execution_of(ticket) {
+                    self.counters.insert(execution, counters);
+                }
+                self.agent.handle_running(ticket, now);
+            }
             Input::Ended {
                 ticket,
                 ending,

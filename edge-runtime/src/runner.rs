@@ -165,6 +165,8 @@ pub enum RunnerEvent {
         version: Version,
         /// At which attempt.
         attempt: Attempt,
+        /// What it counts on from.
+        counters: Counters,
     },
     /// It is over: nothing of it runs any more and its state is on disk.
     Ended {

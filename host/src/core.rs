@@ -264,7 +264,8 @@ pub struct Core<S> {
     sessions: BTreeMap<ConnId, Session>,
     live: BTreeMap<NodeId, ConnId>,
     absent: BTreeMap<NodeId, Absent>,
-    counters: BTreeMap<(NodeId, ExecutionId), LiveCounters>,
+    /// What heartbeats told since the rows that the nodes reported.
+    counters: BTreeMap<NodeId, BTreeMap<ExecutionId, LiveCounters>>,
     /// Processes that were turned away because another one speaks as their node.
     rivals: BTreeMap<NodeId, identity::Rival>,
     next_session: u64,

@@ -3,7 +3,7 @@
 //! Everything between [`Store::begin`] and [`Store::commit`] becomes true together or not at all. A savepoint undoes
 //! one failed step without the rest. Implementations: [`SqliteStore`].
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use sluice_api::AuditEntry;
 use sluice_ledger::{Position, SetDigest};
@@ -491,6 +491,8 @@ pub trait Store: RunStore + OutputStore + ScheduleStore + ListStore {
     fn remove_observed(&mut self, node: NodeId, execution: ExecutionId) -> Result<(), StoreError>;
     /// The digest of a node's live rows, computed from what is stored.
     fn observed_digest(&mut self, node: NodeId) -> Result<SetDigest, StoreError>;
+    /// The executions that a node's live rows are about.
+    fn observed_ids(&mut self, node: NodeId) -> Result<BTreeSet<ExecutionId>, StoreError>;
     /// How many live rows a node has reported, and how many assignment rows it has.
     fn row_counts(&mut self, node: NodeId) -> Result<(u64, u64), StoreError>;
     /// The node's reports are on disk up to there.

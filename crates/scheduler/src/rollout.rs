@@ -148,6 +148,8 @@ pub struct Followed {
     pub records_in: u64,
     /// Records set aside since then.
     pub dead_letters: u64,
+    /// When its node last told what it counts, at that version and attempt; `None` when it has not.
+    pub counted_at: Option<MonotonicMs>,
 }
 
 /// How an execution stands at its row's version and attempt.
@@ -213,6 +215,8 @@ enum Judgement {
     Open {
         gone: bool,
     },
+    /// It ran for long enough, and nobody knows yet what became of its records.
+    Uncounted,
 }
 
 impl RolloutRecord {
@@ -377,7 +381,7 @@ pub fn advance(
         member.execution.as_ref().is_some_and(at)
     };
     let places = members.iter().filter(|member| !member.given_away).count();
-    let (mut proven, mut open, mut gone) = (0, 0, Vec::new());
+    let (mut proven, mut open, mut gone, mut uncounted) = (0, 0, Vec::new(), Vec::new());
     let (mut news, mut failures) = (Vec::new(), Vec::new());
     for member in members.iter().filter(is_there) {
         let Some(followed) = &member.execution else {
@@ -401,6 +405,10 @@ pub fn advance(
             }
             Judgement::Open { .. } if was_proven => proven += usize::from(!member.given_away),
             Judgement::Open { gone: false } => open += 1,
+            Judgement::Uncounted => {
+                open += 1;
+                uncounted.push(&member.name);
+            }
             Judgement::Open { gone: true } if excused => {}
             Judgement::Open { gone: true } => gone.push(&member.name),
         }
@@ -482,6 +490,10 @@ pub fn advance(
         return advance;
     }
     record.reason = match (idle, begun) {
+        (false, _) if !uncounted.is_empty() && uncounted.len() == open => format!(
+            "{} ran version {candidate} for long enough; the next heartbeat tells what became of its records",
+            names(&uncounted)
+        ),
         (false, _) => String::new(),
         (true, false) => "no node that it could go to is connected".to_owned(),
         (true, true) => short_of(record, proven, at_once),
@@ -625,6 +637,11 @@ impl Watch {
                     Some(why) if long_enough || followed.records_in >= RECORDS_MIN => {
                         return Judgement::Failing(why);
                     }
+                    _ if was_proven => return Judgement::Proven,
+                    // Of records that nobody has counted yet, none is known to have died.
+                    _ if long_enough && !is_counted(followed, rules, since) => {
+                        return Judgement::Uncounted;
+                    }
                     _ if long_enough => return Judgement::Proven,
                     _ => "it has not run for long enough".to_owned(),
                 }
@@ -687,6 +704,12 @@ impl Watch {
             .chain(unheard)
             .min_by_key(|at| at.0)
     }
+}
+
+/// Whether its counters are known as of the time when it had run for long enough, if they matter.
+fn is_counted(followed: &Followed, rules: &Rules, running_since: MonotonicMs) -> bool {
+    let enough = running_since.plus(rules.min_healthy);
+    rules.error_rate_max.is_none() || followed.counted_at.is_some_and(|at| at >= enough)
 }
 
 /// What is wrong with the records of an execution, if too many of them became dead letters.

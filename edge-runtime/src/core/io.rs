@@ -75,6 +75,8 @@ pub enum Input {
     Running {
         /// Which.
         ticket: Ticket,
+        /// What it counts on from.
+        counters: Counters,
     },
     /// It is over; exactly one for each `Start`.
     Ended {

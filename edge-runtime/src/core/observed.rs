@@ -122,6 +122,10 @@ impl State {
             ..Rows::default()
         });
         for (key, body) in changes.upserts {
+            // Behind its row, what counts is told anew: the orchestrator forgets what it heard before.
+            if let Some(execution) = ExecutionId::from_slice(&key) {
+                live.counters_sent.remove(&execution);
+            }
             parts.upsert(Row { key, body });
         }
         for key in changes.removed {

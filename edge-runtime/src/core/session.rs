@@ -1,6 +1,7 @@
 //! The session as the edge sees it: Hello, Welcome, Begin, heartbeats, and who is silent for too long.
 
 use std::collections::BTreeMap;
+use std::ops::Bound::{Excluded, Unbounded};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -37,8 +38,8 @@ const HEARTBEAT_MS: std::ops::RangeInclusive<u64> = 10..=3_600_000;
 /// Counters from the wire stay below this: they are kept as signed numbers, and each needs one after it.
 const COUNTER_END: u64 = i64::MAX.cast_unsigned();
 
-/// Counters in one heartbeat, at most: they are small, and the others come with the next.
-const COUNTERS_MAX: usize = 1000;
+/// Counters in one heartbeat, at most: more than any edge runs, and half of a frame. The others come with the next.
+const COUNTERS_MAX: usize = 10_000;
 
 /// Where the session stands.
 #[derive(Clone, Debug)]
@@ -70,7 +71,9 @@ pub(super) struct Live {
     heartbeat_at: MonotonicMs,
     seq: u64,
     answered: u64,
-    counters_sent: BTreeMap<ExecutionId, Counters>,
+    pub(super) counters_sent: BTreeMap<ExecutionId, Counters>,
+    /// Whose counters went last: the next heartbeat begins behind it, so that all have their turn.
+    counters_to: Option<ExecutionId>,
 }
 
 impl Session {
@@ -306,6 +309,7 @@ impl State {
             seq: 0,
             answered: 0,
             counters_sent: BTreeMap::new(),
+            counters_to: None,
         }));
         let incarnation = self.meta.incarnation.map(|it| it.to_bytes().to_vec());
         self.send(Kind::Begin(Begin {
@@ -469,13 +473,14 @@ impl State {
                 }
                 live.seq += 1;
                 live.heartbeat_at = now.mono.plus(live.heartbeat);
-                let moved = moved_counters(&self.counters, &mut live.counters_sent);
+                let (sent, last) = (&mut live.counters_sent, &mut live.counters_to);
+                let moved = moved_counters(&self.counters, sent, last, COUNTERS_MAX);
                 let heartbeat = Heartbeat {
                     seq: live.seq,
                     epoch: live.epoch.0,
                     desired: desired.into(),
                     observed: observed.into(),
-                    counters: moved,
+                    counters: moved.into_iter().map(wire_counters).collect(),
                 };
                 self.send(Kind::Heartbeat(heartbeat));
             }
@@ -483,26 +488,33 @@ impl State {
     }
 }
 
-/// The counters that differ from what was sent last.
-fn moved_counters(
+/// The counters that differ from what was sent last, so many at most, from behind `last` on and around; taken as sent.
+pub(super) fn moved_counters(
     counters: &BTreeMap<ExecutionId, Counters>,
     sent: &mut BTreeMap<ExecutionId, Counters>,
-) -> Vec<sluice_protocol::Counters> {
+    last: &mut Option<ExecutionId>,
+    most: usize,
+) -> Vec<(ExecutionId, Counters)> {
     sent.retain(|execution, _| counters.contains_key(execution));
+    let behind = last.map_or(Unbounded, Excluded);
+    let before = last.map(|last| counters.range(..=last));
     let moved: Vec<_> = counters
-        .iter()
+        .range((behind, Unbounded))
+        .chain(before.into_iter().flatten())
         .filter(|(execution, now)| sent.get(*execution) != Some(*now))
-        .take(COUNTERS_MAX)
+        .take(most)
         .map(|(execution, now)| (*execution, *now))
         .collect();
     sent.extend(moved.iter().copied());
-    let wire = moved
-        .into_iter()
-        .map(|(execution, now)| sluice_protocol::Counters {
-            execution: execution.to_bytes().to_vec(),
-            records_in: now.records_in,
-            records_out: now.records_out,
-            dead_letters: now.dead_letters,
-        });
-    wire.collect()
+    *last = moved.last().map(|(execution, _)| *execution);
+    moved
+}
+
+fn wire_counters((execution, now): (ExecutionId, Counters)) -> sluice_protocol::Counters {
+    sluice_protocol::Counters {
+        execution: execution.to_bytes().to_vec(),
+        records_in: now.records_in,
+        records_out: now.records_out,
+        dead_letters: now.dead_letters,
+    }
 }

@@ -180,6 +180,7 @@ async fn live(
                 execution: plan.execution,
                 version: plan.version,
                 attempt: plan.attempt,
+                counters: tally.read(),
             };
             let mut tasks = JoinSet::new();
             tasks.spawn(async { Ran::Output(output_task.run(events, running).await) });

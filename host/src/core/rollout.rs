@@ -265,17 +265,21 @@ impl<S: Store> Core<S> {
             .observed(execution.node, execution.id)?
             .filter(|row| (row.version, row.attempt) == label);
         let (mut records_in, mut dead_letters) = (0, 0);
+        let mut counted_at = None;
         let sign = match outcome.as_ref().or(live.as_ref()) {
             None => Sign::Underway("the node has not said anything of it".to_owned()),
             Some(row) => {
-                (records_in, dead_letters) = (row.records_in, row.dead_letters);
                 match row.phase {
-                    ObservedPhase::Completed => Sign::Completed,
+                    ObservedPhase::Completed => {
+                        (records_in, dead_letters) = (row.records_in, row.dead_letters);
+                        Sign::Completed
+                    }
                     ObservedPhase::Running => {
-                        let totals = self.counters.get(&(execution.node, execution.id));
-                        if let Some(totals) = totals {
+                        // The row has the totals as it began: what counts came after it.
+                        if let Some(totals) = self.totals(execution.node, execution.id) {
                             records_in = grown(row.records_in, totals.records_in);
                             dead_letters = grown(row.dead_letters, totals.dead_letters);
+                            counted_at = self.counted_at(execution.node);
                         }
                         Sign::Running
                     }
@@ -307,6 +311,7 @@ impl<S: Store> Core<S> {
             sign,
             records_in,
             dead_letters,
+            counted_at,
         })
     }
 

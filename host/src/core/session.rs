@@ -14,6 +14,7 @@ mod assignments;
 mod reports;
 mod standing;
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use sluice_ledger::{Ask, Inbox, Outbox, Position};
@@ -41,9 +42,6 @@ use super::{
     Step,
 };
 use crate::store::{BeginFacts, LifeRecord, NodeRecord, Store, StoreError};
-
-/// Executions whose counters are kept for one node; more than any edge runs.
-const COUNTERS_MAX: usize = 10_000;
 
 /// Longest program version, and longest capability, in bytes; they stand in listings.
 const HELLO_TEXT_BYTES_MAX: usize = 256;
@@ -96,6 +94,10 @@ struct Live {
     outbox: Outbox,
     inbox: Inbox,
     observed: Position,
+    /// What it has reported on: as many as its reports may have rows. Only of these its counters are kept.
+    reported: BTreeSet<ExecutionId>,
+    /// When it last told its counters.
+    counted_at: Option<MonotonicMs>,
     collector: Collector,
     last_heard: MonotonicMs,
     /// The same, and never moved: what it proves, it said by then.
@@ -533,6 +535,8 @@ impl<S: Store> Core<S> {
             outbox,
             inbox: Inbox::new(node.observed.rev),
             observed: node.observed,
+            reported: self.store.observed_ids(node.id)?,
+            counted_at: None,
             collector: Collector::new(COLLECTED_BYTES_MAX),
             last_heard: step.now.mono,
             heard_by: step.now.mono,
@@ -684,18 +688,23 @@ impl<S: Store> Core<S> {
         if full {
             live.told_no_room_at = Some(mono);
         }
-        for counters in heartbeat.counters.iter().take(COUNTERS_MAX) {
-            if let Some(execution) = ExecutionId::from_slice(&counters.execution)
-                && (self.counters.contains_key(&(node, execution))
-                    || self.counters.len() < COUNTERS_MAX * 10)
-            {
+        live.counted_at = Some(mono);
+        let told: Vec<_> = heartbeat
+            .counters
+            .iter()
+            .filter_map(|it| Some((ExecutionId::from_slice(&it.execution)?, it)))
+            .filter(|(execution, _)| live.reported.contains(execution))
+            .map(|(execution, it)| {
                 let now = LiveCounters {
-                    records_in: counters.records_in,
-                    records_out: counters.records_out,
-                    dead_letters: counters.dead_letters,
+                    records_in: it.records_in,
+                    records_out: it.records_out,
+                    dead_letters: it.dead_letters,
                 };
-                self.counters.insert((node, execution), now);
-            }
+                (execution, now)
+            })
+            .collect();
+        if !told.is_empty() {
+            self.counters.entry(node).or_default().extend(told);
         }
         if resync {
             count(&self.tally.resyncs);
@@ -720,9 +729,32 @@ impl<S: Store> Core<S> {
         Ok(Handled::Keep)
     }
 
+    /// What a node's heartbeats said of an execution since its row was reported.
+    pub(super) fn totals(&self, node: NodeId, execution: ExecutionId) -> Option<LiveCounters> {
+        self.counters.get(&node)?.get(&execution).copied()
+    }
+
+    /// When a node last told its counters, in the session that lives.
+    pub(super) fn counted_at(&self, node: NodeId) -> Option<MonotonicMs> {
+        match &self.sessions.get(self.live.get(&node)?)?.state {
+            State::Live(live) => live.counted_at,
+            State::Opening | State::Welcomed(_) | State::Renewing { .. } => None,
+        }
+    }
+
     /// Forgets what a node's heartbeats said; the next ones say it again.
     pub(super) fn forget_counters(&mut self, node: NodeId) {
-        self.counters.retain(|(of, _), _| *of != node);
+        self.counters.remove(&node);
+    }
+
+    /// Forgets what heartbeats said of one execution.
+    fn forget_totals(&mut self, node: NodeId, execution: ExecutionId) {
+        if let Some(of_node) = self.counters.get_mut(&node) {
+            of_node.remove(&execution);
+            if of_node.is_empty() {
+                self.counters.remove(&node);
+            }
+        }
     }
 }
 

@@ -23,6 +23,7 @@ mod machine;
 mod other_ages;
 mod outputs;
 mod reports;
+mod rollouts;
 mod runs;
 mod schedules;
 mod versions;

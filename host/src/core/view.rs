@@ -201,11 +201,7 @@ impl<S: Store> Core<S> {
         } = viewed;
         let node = &nodes[&record.node];
         let newest = outcome.as_ref().or(live.as_ref());
-        let memory = self
-            .counters
-            .get(&(record.node, record.id))
-            .copied()
-            .unwrap_or_default();
+        let memory = self.totals(record.node, record.id).unwrap_or_default();
         // Heartbeats are newer than rows, except after this process started: then only rows know.
         let total = |row: fn(&ObservedRow) -> u64, memory: u64| match outcome {
             Some(outcome) => row(outcome),

@@ -1,5 +1,6 @@
 //! The embedded engine: one SQLite file, write-ahead log, every commit on disk before it returns.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use rusqlite::{Connection, params};
@@ -1198,6 +1199,16 @@ impl Store for SqliteStore {
             |row| Ok(RowHash::of(row.get_ref(0)?.as_blob()?)),
         )?;
         Ok(hashes.into_iter().fold(SetDigest::EMPTY, SetDigest::with))
+    }
+
+    fn observed_ids(&mut self, node: NodeId) -> Result<BTreeSet<ExecutionId>, StoreError> {
+        let ids = self.all(
+            "read what a node reports on",
+            "SELECT execution FROM observed WHERE node = ?1",
+            [blob(node.to_bytes())],
+            |row| Ok(ExecutionId::from_slice(row.get_ref(0)?.as_blob()?)),
+        )?;
+        Ok(ids.into_iter().flatten().collect())
     }
 
     fn row_counts(&mut self, node: NodeId) -> Result<(u64, u64), StoreError> {

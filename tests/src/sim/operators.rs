@@ -14,6 +14,8 @@ use sluice_model::{Digest, JobId, OnLost, RunId, Version, World};
 pub enum Content {
     /// Runs on; the number makes versions differ.
     Steady(u8),
+    /// Runs on, and every record becomes a dead letter.
+    Spoils(u8),
     /// Completes after a while.
     Ends(u8),
     /// Fails for good after a while.
@@ -30,6 +32,7 @@ impl Content {
     fn marker(self) -> String {
         match self {
             Self::Steady(n) => format!("steady-{n}"),
+            Self::Spoils(n) => format!("spoils-{n}"),
             Self::Ends(n) => format!("ends-{n}"),
             Self::Fails(n) => format!("fails-{n}"),
             Self::Crashes(n) => format!("crashes-{n}"),
@@ -41,6 +44,7 @@ impl Content {
     fn number(self) -> u8 {
         match self {
             Self::Steady(n)
+            | Self::Spoils(n)
             | Self::Ends(n)
             | Self::Fails(n)
             | Self::Crashes(n)
@@ -57,6 +61,7 @@ impl Content {
         let n = n.parse().ok()?;
         Some(match word {
             "steady" => Self::Steady(n),
+            "spoils" => Self::Spoils(n),
             "ends" => Self::Ends(n),
             "fails" => Self::Fails(n),
             "crashes" => Self::Crashes(n),

@@ -265,7 +265,10 @@ impl World {
                 }
                 _ => None,
             },
-            Content::Steady(_) | Content::Misconfigured(_) | Content::Deadly(_) => None,
+            Content::Steady(_)
+            | Content::Spoils(_)
+            | Content::Misconfigured(_)
+            | Content::Deadly(_) => None,
         };
         if let Some(ending) = ending {
             self.plan_work(edge, ticket, runs + lasts, Step::Ended(ending));
@@ -303,8 +306,16 @@ impl World {
         let Some(work) = process.work.get_mut(&ticket) else {
             return;
         };
+        let records = u64::from(ticket.0 as u32) + 1;
+        let spoils = matches!(work.content, Content::Spoils(_));
+        // What is counted last no heartbeat has told yet.
+        let records = match &step {
+            Step::Ended(_) => 2 * records,
+            _ => records,
+        };
         let counters = Counters {
-            records_in: u64::from(ticket.0 as u32) + 1,
+            records_in: records,
+            dead_letters: if spoils { records } else { 0 },
             ..Counters::default()
         };
         let execution = work.assignment.execution;
@@ -325,7 +336,8 @@ impl World {
                 }
                 work.stage = Stage::Running;
                 begins = Some(work.assignment.clone());
-                Input::Running { ticket }
+                let counters = Counters::default();
+                Input::Running { ticket, counters }
             }
             Step::Kills => {
                 self.crash_edge(edge, "out of memory", Some(1_000));

@@ -325,7 +325,7 @@ impl World {
             .as_ref()
             .is_some_and(|live| live.stage == Stage::Running && live.content == job.content);
         match (job.content, ended) {
-            (Content::Steady(_), None) if runs => {
+            (Content::Steady(_) | Content::Spoils(_), None) if runs => {
                 phase_is(reported.as_ref(), execution, &[ObservedPhase::Running])
             }
             (Content::Steady(_), Some(ObservedPhase::Failed)) if may_fail && live.is_none() => {

@@ -176,6 +176,38 @@ fn case_82_a_bad_version_on_fifty_edges_stops_at_the_canary_and_is_undone() {
 }
 
 #[test]
+fn a_version_that_spoils_its_records_is_undone_and_the_one_that_mends_it_is_not() {
+    on_fleet(3, |world| {
+        // Who looks at no records takes the spoiler for good.
+        world.deploy("job", Content::Spoils(1), &canary());
+        await_phase(world, "job", RolloutPhase::Done);
+        let rules = on_site("canary = 1\nmin_healthy = \"1s\"\nerror_rate_max = 0.01");
+        // The one that mends it is not judged by the records of the one before.
+        world.deploy("job", OLD, &rules);
+        await_phase(world, "job", RolloutPhase::Done);
+        for edge in 0..3 {
+            assert_eq!(world.running(edge, "job"), Some(OLD));
+        }
+        // One whose records all die is undone by its canary, however soon the others would follow.
+        world.deploy("job", Content::Spoils(2), &rules);
+        await_phase(world, "job", RolloutPhase::RolledBack);
+        let report = world.rollout("job");
+        let reason = report.reason.as_deref().unwrap();
+        assert!(reason.contains("records became dead letters"), "{reason}");
+        assert_eq!(rows(world, "job"), BTreeMap::from([(2, 2), (4, 1)]));
+        world.await_running(0, "job", OLD);
+        world.deploy("job", NEW, &rules);
+        // The orchestrator that comes back in its middle has heard no counters, and takes none for all.
+        world.await_running(0, "job", NEW);
+        world.crash_host("to see what it judges without its memory", 1_000);
+        await_phase(world, "job", RolloutPhase::Done);
+        for edge in 0..3 {
+            world.await_running(edge, "job", NEW);
+        }
+    });
+}
+
+#[test]
 fn more_than_ten_nodes_are_never_reached_at_once() {
     on_fleet(12, |world| {
         world.deploy("job", OLD, "");

@@ -28,6 +28,15 @@ impl Fleet {
         }
     }
 
+    /// Every node has just told what its executions count.
+    fn all_count(&mut self) {
+        for member in &mut self.members {
+            if let Some(execution) = &mut member.execution {
+                execution.counted_at = Some(MonotonicMs(self.now_ms));
+            }
+        }
+    }
+
     /// One look after so long; who gets the new version is on its way to it afterwards.
     fn look(&mut self, after_ms: u64) -> Vec<usize> {
         for member in self.members.iter_mut().filter(|it| it.connected) {
@@ -100,6 +109,7 @@ fn followed(id: ExecutionId, version: u64, sign: Sign) -> Followed {
         sign,
         records_in: 0,
         dead_letters: 0,
+        counted_at: None,
     }
 }
 
@@ -233,12 +243,71 @@ fn too_many_dead_letters_are_a_failure() {
         fleet.look(0);
         let execution = fleet.members[0].execution.as_mut().expect("it is there");
         (execution.records_in, execution.dead_letters) = (records_in, dead_letters);
+        execution.counted_at = Some(MonotonicMs(after_s * SECOND_MS));
         fleet.look(after_s * SECOND_MS);
         assert_eq!(
             fleet.record.phase, expected,
             "{records_in} {dead_letters} {after_s}"
         );
     }
+}
+
+#[test]
+fn what_nobody_has_counted_proves_nothing() {
+    let rules = Rules {
+        error_rate_max: Some(0.01),
+        min_healthy: Duration::from_secs(1),
+        ..canary()
+    };
+    let mut fleet = Fleet::new(3, rules);
+    fleet.look(0);
+    fleet.all_run();
+    fleet.look(0);
+    // Counters from before it ran for long enough say little.
+    fleet.all_count();
+    assert_eq!(fleet.look(SECOND_MS), [0_usize; 0]);
+    assert_eq!(fleet.record.phase, RolloutPhase::Canary);
+    assert_eq!(
+        fleet.record.reason,
+        "e00 ran version 2 for long enough; the next heartbeat tells what became of its records"
+    );
+    // A node that is connected is not late because its heartbeats are rare.
+    fleet.look(3_600 * SECOND_MS);
+    assert_eq!(fleet.record.phase, RolloutPhase::Canary);
+    fleet.all_count();
+    assert_eq!(fleet.look(0), [1]);
+    assert_eq!(fleet.record.phase, RolloutPhase::Rolling);
+    assert_eq!(fleet.record.reason, "");
+    // Who has proved it needs not be counted again to stay so.
+    fleet.members[0]
+        .execution
+        .as_mut()
+        .expect("it is there")
+        .counted_at = None;
+    fleet.all_run();
+    fleet.look(0);
+    for _ in 0..10 {
+        fleet.look(SECOND_MS);
+        fleet.all_run();
+        let told = Some(MonotonicMs(fleet.now_ms));
+        for member in &mut fleet.members[1..] {
+            member.execution.as_mut().expect("it is there").counted_at = told;
+        }
+    }
+    assert_eq!(fleet.record.phase, RolloutPhase::Done);
+    assert_eq!(fleet.record.reason, "3 nodes proved version 2");
+
+    // A session that comes again has told nothing yet: it is away, then back, and waits for its counters.
+    let mut fleet = Fleet::new(3, rules);
+    fleet.look(0);
+    fleet.all_run();
+    fleet.look(0);
+    fleet.members[0].connected = false;
+    fleet.look(SECOND_MS);
+    fleet.members[0].connected = true;
+    fleet.look(SECOND_MS);
+    fleet.look(SECOND_MS);
+    assert_eq!(fleet.record.phase, RolloutPhase::Canary);
 }
 
 #[test]

@@ -461,14 +461,19 @@ impl Rig {
                         .starts
                         .push((execution, label.version.0, label.attempt.0));
                     if !self.machine.opens_for_ever.contains(&assignment.spec) {
-                        inputs.push_back(Input::Running { ticket });
+                        let counters = Counters::default();
+                        inputs.push_back(Input::Running { ticket, counters });
                     }
                 }
                 Output::Stop { ticket, execution } => {
                     let ending = Ending::Stopped;
                     let running = self.machine.running.remove(&execution).expect("it runs");
                     assert_eq!(running.0, ticket);
-                    let counters = Counters::default();
+                    let counters = Counters {
+                        records_in: 10,
+                        dead_letters: 3,
+                        ..Counters::default()
+                    };
                     inputs.push_back(Input::Ended {
                         ticket,
                         ending,

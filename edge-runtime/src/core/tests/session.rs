@@ -340,4 +340,29 @@ fn heartbeats_carry_only_the_counters_that_moved() {
     assert_eq!(first, [5, 7]);
     assert_eq!(count(rig.core(), &mut now, 8), [8]);
     assert!(count(rig.core(), &mut now, 8).is_empty());
+    // Behind a row that was sent they are told anew: the orchestrator has forgotten what it heard before.
+    rig.order(1, 1, 2, Desired::Run, "a");
+    rig.sync();
+    assert_eq!(count(rig.core(), &mut now, 8), [8]);
+    assert!(count(rig.core(), &mut now, 8).is_empty());
+}
+
+#[test]
+fn counters_that_find_no_room_in_a_heartbeat_have_the_first_turn_in_the_next() {
+    let (mut sent, mut last) = (std::collections::BTreeMap::new(), None);
+    let mut heartbeat = |records_in| {
+        let now = Counters {
+            records_in,
+            ..Counters::default()
+        };
+        let counters = (1..=3).map(|n| (super::rig::id(n), now)).collect();
+        let moved = crate::core::session::moved_counters(&counters, &mut sent, &mut last, 2);
+        moved.into_iter().map(|(id, _)| id).collect::<Vec<_>>()
+    };
+    let [one, two, three] = [1, 2, 3].map(super::rig::id);
+    assert_eq!(heartbeat(1), [one, two]);
+    assert_eq!(heartbeat(2), [three, one]);
+    assert_eq!(heartbeat(3), [two, three]);
+    assert_eq!(heartbeat(3), [one]);
+    assert_eq!(heartbeat(3), []);
 }

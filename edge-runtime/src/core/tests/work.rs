@@ -106,6 +106,19 @@ fn case_78_of_two_updates_while_away_only_the_last_is_fetched() {
 }
 
 #[test]
+fn a_new_versions_row_has_its_own_counters_and_not_those_of_the_one_before() {
+    let mut rig = running("a");
+    rig.order(1, 2, 1, Desired::Run, "b");
+    rig.sync();
+    let row = rig.seen(1);
+    assert_eq!(
+        (row.version, row.phase),
+        (Version(2), ObservedPhase::Running)
+    );
+    assert_eq!((row.records_in, row.dead_letters), (0, 0));
+}
+
+#[test]
 fn case_79_back_to_the_same_content_is_no_restart() {
     let mut rig = running("a");
     rig.disconnect();

@@ -8,7 +8,7 @@ use tracing::{info, warn};
 
 use super::super::tally::count;
 use super::super::{ConnId, Core, Handled, Step};
-use super::send;
+use super::{Live, send};
 use crate::store::{Store, StoreError};
 
 /// Bytes of one change that are collected before it is applied; a full set of rows is far smaller.
@@ -105,11 +105,27 @@ impl<S: Store> Core<S> {
                     live.inbox.handle_applied(to.rev);
                     live.observed = to;
                     live.wrong_snapshots = 0;
+                    live.note_reported(&whole);
                 }
+                self.forget_told(node, &whole);
                 self.ack_reports(conn, to.rev, step);
             }
         }
         Ok(Handled::Keep)
+    }
+
+    /// Forgets what heartbeats said of the executions whose rows came: it may be of what ran before. An edge that sends a
+    /// row tells the counters anew.
+    fn forget_told(&mut self, node: NodeId, rows: &Rows) {
+        if rows.base.is_none() {
+            self.forget_counters(node);
+        }
+        let keys = rows.upserts.iter().map(|row| &row.key);
+        for execution in keys.chain(&rows.removed) {
+            if let Some(execution) = ExecutionId::from_slice(execution) {
+                self.forget_totals(node, execution);
+            }
+        }
     }
 
     fn ack_reports(&self, conn: ConnId, rev: Revision, step: &mut Step) {
@@ -130,7 +146,6 @@ impl<S: Store> Core<S> {
     ) -> Result<Applied, StoreError> {
         if rows.base.is_none() {
             self.store.clear_observed(node)?;
-            self.forget_counters(node);
         }
         let mut reports = Vec::with_capacity(rows.upserts.len());
         for row in &rows.upserts {
@@ -150,7 +165,6 @@ impl<S: Store> Core<S> {
                 return Ok(Applied::WrongDigest);
             };
             self.store.remove_observed(node, execution)?;
-            self.counters.remove(&(node, execution));
         }
         if self.store.observed_digest(node)? != to.digest {
             return Ok(Applied::WrongDigest);
@@ -220,6 +234,23 @@ impl<S: Store> Core<S> {
             .store
             .execution(execution)?
             .filter(|execution| execution.node == node))
+    }
+}
+
+impl Live {
+    /// Keeps in mind what its rows are about now.
+    fn note_reported(&mut self, rows: &Rows) {
+        if rows.base.is_none() {
+            self.reported.clear();
+        }
+        let upserts = rows.upserts.iter();
+        self.reported
+            .extend(upserts.filter_map(|row| ExecutionId::from_slice(&row.key)));
+        for key in &rows.removed {
+            if let Some(execution) = ExecutionId::from_slice(key) {
+                self.reported.remove(&execution);
+            }
+        }
     }
 }
 
