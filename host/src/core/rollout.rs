@@ -104,10 +104,13 @@ impl<S: Store> Core<S> {
             turn: None,
             good: None,
         };
-        if job.stopped || job.deleted {
-            return Ok(stand);
-        }
-        let Some(before) = self.store.rollout(job.id)? else {
+        let rollout = match job.stopped || job.deleted {
+            true => None,
+            false => self.store.rollout(job.id)?,
+        };
+        let Some(before) = rollout else {
+            // Nothing is looked at: what was seen is seen anew when it goes on.
+            self.watches.remove(&job.id);
             return Ok(stand);
         };
         let mut record = before.clone();

@@ -1,5 +1,6 @@
 //! Rollouts against a hand-made edge: which counters judge a version, and what is forgotten with it.
 
+use sluice_api::RolloutOrder;
 use sluice_model::{JobName, RolloutPhase};
 use sluice_protocol::Counters;
 
@@ -164,4 +165,20 @@ fn only_counters_of_a_nodes_own_executions_are_kept() {
     edge.counts(&mut world, &[(row.execution, 8, 0)]);
     let counted: Vec<u64> = world.executions().iter().map(|it| it.records_in).collect();
     assert!(counted.contains(&8), "{counted:?}");
+}
+
+#[test]
+fn nothing_is_watched_of_a_job_that_is_stopped_or_deleted() {
+    for call in [ApiCall::StopJob(name()), ApiCall::DeleteJob(name())] {
+        let mut world = World::new();
+        let mut edge = Reporting::begin(&mut world, "e1", 1);
+        edge.runs(&mut world, &judged("one"), (0, 0));
+        world
+            .call(ApiCall::RolloutOrder(name(), RolloutOrder::Pause))
+            .unwrap();
+        assert_eq!(world.core.watches.len(), 1);
+        world.call(call).unwrap();
+        assert!(world.core.watches.is_empty());
+        assert!(world.core.rollouts_due.is_empty());
+    }
 }
