@@ -113,9 +113,16 @@ impl<S: Store> Core<S> {
                 };
                 self.store
                     .insert_version(job.id, version, target.spec, &origin, now)?;
-                self.store.mark_good(job.id, version)?;
-                if pipeline.batch.is_none() {
-                    self.give_rollout_up(job, target, version, now)?;
+                let batch = pipeline.batch.is_some();
+                if target.good || batch {
+                    self.store.mark_good(job.id, version)?;
+                    if !batch {
+                        self.give_rollout_up(job, target, version, now)?;
+                    }
+                } else {
+                    // It never was good for all nodes: it has to prove itself as any new version.
+                    let nodes = matching.len();
+                    self.begin_rollout(Some(job), job.id, version, &pipeline, nodes, now)?;
                 }
             }
             DeployOutcome::Started => self.store.set_stopped(job.id, false)?,

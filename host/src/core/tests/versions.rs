@@ -47,6 +47,7 @@ fn a_rollback_goes_to_what_was_good_and_says_to_which() {
     // Who names it gets it.
     let said = "version 4 is version 2 again".to_owned();
     assert_eq!(world.roll_back(Some(2)).unwrap(), (4, 2, said));
+    world.order_rollout(RolloutOrder::Promote);
 
     // While one is on its way, the one before is the good one.
     world.deploy(&text(CANARY, "three"));
@@ -81,6 +82,40 @@ fn who_goes_back_twice_never_meets_what_was_given_up() {
     }
     let said = "version 13 is version 11 again".to_owned();
     assert_eq!(world.roll_back(None).unwrap(), (13, 11, said));
+}
+
+fn a_version_that_never_was_good_has_to_prove_itself_when_it_is_brought_back() {
+    let mut world = World::new();
+    for (name, key) in [("e1", 1), ("e2", 2), ("e3", 3)] {
+        let mut edge = world.edge(name, key);
+        world.begin(&mut edge);
+    }
+    world.deploy(&text("", "one"));
+    world.deploy(&text(CANARY, "bad"));
+    world.order_rollout(RolloutOrder::Abort);
+    world.roll_back(Some(2)).unwrap();
+    let mut versions: Vec<u64> = world.executions().iter().map(|it| it.version.0).collect();
+    versions.sort_unstable();
+    assert_eq!(versions, [1, 1, 4], "the canary alone has it");
+    let shown = world.order_rollout(RolloutOrder::Pause);
+    let known = (shown.candidate.0, shown.good.map(|it| it.0));
+    assert_eq!(known, (4, Some(3)));
+    let job = world
+        .core
+        .store_mut()
+        .job_by_name(&name())
+        .unwrap()
+        .unwrap();
+    let history = world.core.store_mut().history(job.id).unwrap();
+    let good: Vec<u64> = history
+        .iter()
+        .filter(|it| it.good)
+        .map(|it| it.version.0)
+        .collect();
+    assert_eq!(good, [3, 1], "nothing says that it is good");
+    // And it is undone like any other.
+    world.order_rollout(RolloutOrder::Abort);
+    assert_eq!(world.roll_back(None).unwrap_err().code, ErrorCode::Conflict);
 }
 
 #[test]
