@@ -48,8 +48,8 @@ const ERRORS_EVERY: Duration = Duration::from_secs(5);
 /// Failures that are kept with their reasons; a screen.
 const FAILURES_MAX: usize = 20;
 
-/// Events that are kept; a screen.
-const EVENTS_MAX: usize = 24;
+/// Events that are kept; with the head of the report and its failures a screen.
+const EVENTS_MAX: usize = 20;
 
 /// Node names in one event.
 const NAMES_MAX: usize = 5;

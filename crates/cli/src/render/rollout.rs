@@ -5,6 +5,9 @@ use sluice_model::RolloutPhase;
 
 use super::{Cell, Style, Tone, at, cell, clean, fields, maybe, table, toned};
 
+/// Failures that are shown; `--output json` has all that are kept.
+const FAILURES_SHOWN_MAX: usize = 5;
+
 /// Where it stands, where it failed, what happened.
 pub(crate) fn rollout(style: Style, rollout: &Rollout) -> String {
     let nodes = &rollout.nodes;
@@ -39,6 +42,7 @@ pub(crate) fn rollout(style: Style, rollout: &Rollout) -> String {
         let rows = rollout
             .failures
             .iter()
+            .take(FAILURES_SHOWN_MAX)
             .map(|failure| {
                 vec![
                     cell(&failure.node),
@@ -49,6 +53,10 @@ pub(crate) fn rollout(style: Style, rollout: &Rollout) -> String {
             .collect();
         text.push('\n');
         text.push_str(&table(style, &["FAILED ON", "AT", "REASON"], rows));
+        let more = rollout.failures.len().saturating_sub(FAILURES_SHOWN_MAX);
+        if more > 0 {
+            text.push_str(&format!("and {more} more\n"));
+        }
     }
     text.push('\n');
     for event in &rollout.events {

@@ -253,6 +253,18 @@ fn text_from_elsewhere_cannot_steer_a_terminal() {
 }
 
 #[test]
+fn the_fullest_report_of_a_rollout_fits_a_screen() {
+    let mut full = fixtures::rolled_back();
+    // As many as the orchestrator keeps.
+    full.failures = vec![full.failures[0].clone(); 20];
+    full.events = vec![full.events[0].clone(); 20];
+    let text = rollout(PLAIN, &full);
+    assert!(text.contains("\nand 15 more\n"), "{text}");
+    let lines = text.lines().count();
+    assert!(lines <= 40, "{lines} lines: {text}");
+}
+
+#[test]
 fn a_rollout_is_one_screen() {
     let text = rollout(PLAIN, &fixtures::rolled_back());
     let at = super::at(fixtures::NOON);
