@@ -59,6 +59,9 @@ const HEARTBEAT_MIN: Duration = Duration::from_millis(50);
 /// Longest heartbeat: edges accept no more.
 const HEARTBEAT_MAX: Duration = Duration::from_secs(60 * 60);
 
+/// How long requests that are under way may take once no more are taken: the port itself cuts them a moment earlier.
+const REQUESTS_TIMEOUT: Duration = Duration::from_secs(6);
+
 /// How long tasks may take to end once they were told to.
 const STOP_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -155,6 +158,30 @@ pub enum StartError {
     Server(#[from] ServerError),
 }
 
+/// What ends together.
+#[derive(Clone, Debug, Default)]
+struct Step {
+    stop: CancellationToken,
+    tasks: TaskTracker,
+}
+
+impl Step {
+    /// Tells them to end and waits for them.
+    async fn end(&self, within: Duration, what: &str) {
+        self.stop.cancel();
+        self.tasks.close();
+        if tokio::time::timeout(within, self.tasks.wait())
+            .await
+            .is_err()
+        {
+            warn!(
+                event = "orchestrator.cut",
+                "some {what} did not end in time and are cut"
+            );
+        }
+    }
+}
+
 /// Makes orchestrators.
 #[derive(Debug)]
 pub struct Orchestrator;
@@ -167,8 +194,8 @@ pub struct OrchestratorHandle {
     addresses: Arc<[Address]>,
     context: PathBuf,
     operators: Operators,
-    stop: CancellationToken,
-    tasks: TaskTracker,
+    taking: Step,
+    running: Step,
     ended: oneshot::Receiver<Option<String>>,
     /// Held until the handle goes.
     _lock: DirectoryLock,
@@ -216,9 +243,10 @@ impl Orchestrator {
         let token = dir.admin_token(api, &config, &authority.certificate_pem())?;
 
         let (tally, epoch) = (core.tally(), core.epoch());
-        let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
-        let (teller, events, telling) = events::open(core.life(), clock, stop.clone());
-        tasks.spawn(telling);
+        let (taking, running) = (Step::default(), Step::default());
+        let Step { stop, tasks } = running.clone();
+        let (teller, events, telling) = events::open(core.life(), clock, taking.stop.clone());
+        taking.tasks.spawn(telling);
         let (control, ended) =
             Control::spawn(core, clock, teller).map_err(|source| StartError::Io {
                 doing: "start a thread for",
@@ -237,8 +265,8 @@ impl Orchestrator {
             clock,
             readers: Readers::new(),
             events,
-            stop: stop.clone(),
-            tasks: tasks.clone(),
+            stop: taking.stop.clone(),
+            tasks: taking.tasks.clone(),
         };
         let pulling = Pulling {
             control: control.clone(),
@@ -281,8 +309,8 @@ impl Orchestrator {
             });
         }
         let router = http::router(operators.clone(), artifacts, token);
-        let serve_stop = stop.clone();
-        tasks.spawn(async move {
+        let serve_stop = taking.stop.clone();
+        taking.tasks.spawn(async move {
             if let Err(error) = http::serve(ApiListener(listener), router, serve_stop).await {
                 warn!(event = "api.failed", %error);
             }
@@ -294,8 +322,8 @@ impl Orchestrator {
             addresses,
             context: dir.file("operator.toml"),
             operators,
-            stop,
-            tasks,
+            taking,
+            running,
             ended,
             _lock: dir.lock,
         })
@@ -336,26 +364,19 @@ impl OrchestratorHandle {
         }
     }
 
-    /// Stops: takes no more in, lets running requests end, closes every session. At most a few seconds.
+    /// Stops in three steps, each with a deadline: takes no more requests and lets those under way end, which may need
+    /// edges; closes every session; ends the store's thread. Sixteen seconds at most, and mostly none.
     pub async fn shutdown(self) {
         let Self {
             operators,
-            stop,
-            tasks,
+            taking,
+            running,
             ended,
             ..
         } = self;
-        stop.cancel();
-        tasks.close();
-        if tokio::time::timeout(STOP_TIMEOUT, tasks.wait())
-            .await
-            .is_err()
-        {
-            warn!(
-                event = "orchestrator.stop",
-                "some tasks did not end in time and are cut"
-            );
-        }
+        info!(event = "orchestrator.stopping");
+        taking.end(REQUESTS_TIMEOUT, "requests").await;
+        running.end(STOP_TIMEOUT, "sessions and tasks").await;
         drop(operators);
         // Every handle is gone now, so the control thread ends after what it has; its last commit is on disk then.
         let _ = tokio::time::timeout(STOP_TIMEOUT, ended).await;

@@ -100,6 +100,7 @@ impl OpenSessions {
         conn: ConnId,
         request: LogRequest,
     ) -> Result<Vec<sluice_protocol::LogLine>, String> {
+        debug!(event = "logs.asked", conn = conn.0);
         let ask = async {
             let mut replies = self.open_logs(conn, request).await?;
             let mut lines = Vec::new();

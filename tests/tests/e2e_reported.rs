@@ -24,6 +24,7 @@ const SLOW: ClusterOptions = ClusterOptions {
     certificate_life: None,
     linked: false,
     metrics: false,
+    debug: false,
 };
 
 /// The numbers go 0, 1, 2, ...: one process wrote them all, and nothing was lost or done twice.

@@ -3,7 +3,81 @@
 #![allow(clippy::unwrap_used)]
 
 use sluice_tests::e2e::pipelines::{PipelineText, plugin, seqs};
-use sluice_tests::e2e::{Cluster, wait};
+use sluice_tests::e2e::{Cluster, ClusterOptions, Process, wait};
+
+/// What `sluice logs` asks of an edge that has stopped in its tracks, under way when the orchestrator is asked to end.
+struct Reading {
+    cluster: Cluster,
+    reader: Process,
+}
+
+impl Reading {
+    fn begin() -> Self {
+        let options = ClusterOptions {
+            // The edge may be silent for a while.
+            heartbeat: std::time::Duration::from_secs(10),
+            debug: true,
+            ..ClusterOptions::default()
+        };
+        let mut cluster = Cluster::start_with(options, &["e1"]);
+        cluster.deploy(&PipelineText::steady("ticks").stdout());
+        cluster.wait_running("ticks", "e1");
+        wait::until("lines to be in the log", || {
+            let ran = cluster.sluice(&["logs", "ticks"]);
+            wait::check(ran.stdout.contains("ticks seq "), || format!("{ran:?}"))
+        });
+        cluster.edge("e1").freeze();
+        let mark = cluster.log().mark();
+        let mut command = cluster.sluice_command(&["logs", "ticks"]);
+        let (out, said) = (
+            cluster.root().join("logs.out"),
+            cluster.root().join("logs.err"),
+        );
+        let reader = Process::start("logs", &mut command, &out, &said);
+        wait::until("the edge to be asked", || {
+            let log = cluster.log();
+            let asked = !log.events_since(mark, "logs.asked").is_empty();
+            wait::check(asked, || log.tail())
+        });
+        let mark = cluster.log().mark();
+        cluster.orchestrator().ask_to_end();
+        wait::until("the orchestrator to begin to stop", || {
+            let log = cluster.log();
+            let begun = !log.events_since(mark, "orchestrator.stopping").is_empty();
+            wait::check(begun, || log.tail())
+        });
+        Self { cluster, reader }
+    }
+}
+
+#[test]
+fn an_orchestrator_that_is_asked_to_end_lets_a_request_that_needs_an_edge_end_first() {
+    let Reading {
+        mut cluster,
+        mut reader,
+    } = Reading::begin();
+    cluster.edge("e1").thaw();
+    let status = reader.wait_end(wait::LONG);
+    let read = |file: &str| std::fs::read_to_string(cluster.root().join(file)).unwrap();
+    let (out, said) = (read("logs.out"), read("logs.err"));
+    assert_eq!(status.code(), Some(0), "{said}");
+    assert!(out.contains("ticks seq "), "{out}{said}");
+    assert!(!said.contains("e1"), "nobody was absent: {said}");
+    let status = cluster.orchestrator().wait_end(wait::LONG);
+    assert_eq!(status.code(), Some(0), "{status}");
+}
+
+#[test]
+fn an_orchestrator_that_is_asked_twice_does_not_wait_for_what_is_under_way() {
+    let Reading {
+        mut cluster,
+        mut reader,
+    } = Reading::begin();
+    let status = cluster.orchestrator().terminate();
+    assert_eq!(status.code(), Some(1), "it waited: {status}");
+    let status = reader.wait_end(wait::LONG);
+    assert_ne!(status.code(), Some(0), "its answer never came");
+}
 
 fn assert_each_once(numbers: &[u64]) {
     let expected: Vec<u64> = (0..numbers.len() as u64).collect();

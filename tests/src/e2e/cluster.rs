@@ -34,6 +34,8 @@ pub struct ClusterOptions {
     pub linked: bool,
     /// The orchestrator serves metrics.
     pub metrics: bool,
+    /// The orchestrator logs what it does for each request, too.
+    pub debug: bool,
 }
 
 impl Default for ClusterOptions {
@@ -44,6 +46,7 @@ impl Default for ClusterOptions {
             certificate_life: None,
             linked: false,
             metrics: false,
+            debug: false,
         }
     }
 }
@@ -243,6 +246,9 @@ impl Cluster {
             ));
         if let Some(life) = self.options.certificate_life {
             command.arg(format!("--certificate-life={}s", life.as_secs()));
+        }
+        if self.options.debug {
+            command.env("SLUICE_LOG", "info,sluice_host=debug");
         }
         if self.options.metrics {
             command.arg("--metrics=127.0.0.1:0");
