@@ -4,10 +4,10 @@
 
 use std::time::Duration;
 
-use sluice_api::{JobVersion, Node};
+use sluice_api::{JobVersion, Node, Rollout};
 use sluice_model::{ExecutionState, NodeState, RolloutPhase};
-use sluice_tests::e2e::pipelines::{PipelineText, seqs};
-use sluice_tests::e2e::{Cluster, ClusterOptions};
+use sluice_tests::e2e::pipelines::{PipelineText, seqs, plugin};
+use sluice_tests::e2e::{Cluster, ClusterOptions, wait};
 
 fn cluster(edges: &[&str]) -> Cluster {
     let options = ClusterOptions {
@@ -142,6 +142,94 @@ fn case_90_a_drain_waits_for_its_deadline_and_names_what_did_not_stop() {
     let drained = cluster.sluice(&["node", "drain", "e2", "--deadline", "30s"]);
     assert_eq!(drained.code, 0, "{drained:?}");
     assert!(drained.stdout.contains("everything there has stopped"));
+}
+
+fn rollout(cluster: &Cluster, order: &str, job: &str) -> Rollout {
+    let ran = cluster.sluice(&["rollout", order, job, "--output", "json"]);
+    ran.json()
+}
+
+fn wait_rollout(cluster: &Cluster, job: &str, phase: RolloutPhase) -> Rollout {
+    wait::until(&format!("the rollout of {job} to be {phase}"), || {
+        let shown = rollout(cluster, "status", job);
+        match shown.phase == phase {
+            true => Ok(shown),
+            false => Err(format!("{shown:#?}")),
+        }
+    })
+}
+
+#[test]
+fn a_version_whose_records_all_die_is_rolled_back_and_the_one_that_mends_it_is_not() {
+    let mut cluster = cluster(&["e1", "e2"]);
+    let job = || {
+        let rules = "canary = 1, min_healthy = '1s', error_rate_max = 0.01";
+        PipelineText::steady("job").rollout(rules)
+    };
+    let good = job().stage("same", &plugin("identity"), "{}");
+    cluster.deploy(&good);
+    wait_rollout(&cluster, "job", RolloutPhase::Done);
+    let trap = "{ do = \"trap-on\", when = \"always\" }";
+    cluster.deploy(&job().stage("same", &plugin("hostile"), trap));
+    let shown = wait_rollout(&cluster, "job", RolloutPhase::RolledBack);
+    let reason = shown.reason.unwrap();
+    assert!(
+        reason.starts_with("e1: ") && reason.contains("records became dead letters"),
+        "{reason}"
+    );
+    assert_eq!(shown.restored_by.map(|it| it.0), Some(3));
+    assert_eq!(
+        cluster.execution("job", "e2").version.0,
+        1,
+        "it had no turn"
+    );
+    cluster.deploy(&good.output("mended.out"));
+    let shown = wait_rollout(&cluster, "job", RolloutPhase::Done);
+    assert_eq!((shown.candidate.0, shown.restored_by), (4, None));
+    for edge in ["e1", "e2"] {
+        cluster.wait_more_lines(edge, "mended.out", 3);
+    }
+}
+
+#[test]
+fn a_rollout_is_paused_resumed_and_promoted() {
+    let mut cluster = cluster(&["e1", "e2", "e3"]);
+    let job = |healthy: &str| {
+        let rules = format!("canary = 1, min_healthy = '{healthy}'");
+        PipelineText::steady("job").rollout(&rules)
+    };
+    cluster.deploy(&job("1s"));
+    wait_rollout(&cluster, "job", RolloutPhase::Done);
+    // Longer than this test takes: nothing moves on by itself.
+    cluster.deploy(&job("4m").output("second.out"));
+    cluster.wait_execution("job", "e1", "running version 2", |it| {
+        it.version.0 == 2 && it.state == ExecutionState::Running
+    });
+    let paused = cluster.sluice(&["rollout", "pause", "job"]);
+    assert_eq!(paused.code, 0, "{paused:?}");
+    assert!(
+        paused.stdout.contains("an operator paused it"),
+        "{paused:?}"
+    );
+    let shown = rollout(&cluster, "status", "job");
+    assert_eq!(
+        (shown.phase, shown.nodes.waiting),
+        (RolloutPhase::Paused, 2)
+    );
+    let resumed = rollout(&cluster, "resume", "job");
+    assert_eq!(resumed.phase, RolloutPhase::Canary);
+    let versions = ["e1", "e2", "e3"].map(|edge| cluster.execution("job", edge).version.0);
+    assert_eq!(versions, [2, 1, 1]);
+    let promoted = rollout(&cluster, "promote", "job");
+    assert_eq!(promoted.phase, RolloutPhase::Done);
+    for edge in ["e1", "e2", "e3"] {
+        cluster.wait_execution("job", edge, "running version 2", |it| {
+            it.version.0 == 2 && it.state == ExecutionState::Running
+        });
+    }
+    cluster
+        .sluice(&["rollout", "resume", "job"])
+        .fails(1, &["has ended: done"]);
 }
 
 #[test]

@@ -126,9 +126,7 @@ fn a_version_is_not_judged_by_the_records_of_the_one_before() {
 
     let (conn, _) = world.begin(&mut edge.edge);
     edge.conn = conn;
-    for _ in 0..4 {
-        world.pass(Duration::from_millis(500));
-    }
+    edge.lives_on(&mut world, 2 * LOOK);
     let waits = world.rollout();
     assert_eq!(waits.phase, RolloutPhase::Canary);
     let reason = waits.reason.unwrap();
