@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use sluice_api::{JobVersion, Node, Rollout};
 use sluice_model::{ExecutionState, NodeState, RolloutPhase};
-use sluice_tests::e2e::pipelines::{PipelineText, seqs, plugin};
+use sluice_tests::e2e::pipelines::{PipelineText, plugin, seqs};
 use sluice_tests::e2e::{Cluster, ClusterOptions, wait};
 
 fn cluster(edges: &[&str]) -> Cluster {

@@ -30,8 +30,8 @@ mod outputs;
 mod rows;
 mod runs;
 mod schedules;
-pub(super) mod whole;
 mod steps;
+pub(super) mod whole;
 
 use rows::{
     API_TOKEN_COLUMNS, AUDIT_COLUMNS, EXECUTION_COLUMNS, JOB_COLUMNS, NODE_COLUMNS, TOKEN_COLUMNS,
@@ -188,66 +188,6 @@ impl SqliteStore {
             told_before: Mark::default(),
             #[cfg(test)]
             work: 0,
-        };
-        store.check_rows()?;
-        store.check_specs()?;
-        Ok(store)
-    }
-
-    /// Compares every node's digest with its rows: how a flipped bit is noticed.
-    fn check_rows(&mut self) -> Result<(), StoreError> {
-        let nodes = self.nodes()?;
-        for node in nodes {
-            let mut digest = SetDigest::EMPTY;
-            let mut statement = self
-                .connection
-                .prepare_cached("SELECT body FROM execution WHERE node = ?1")
-                .map_err(failed("check the rows"))?;
-            let bodies = statement
-                .query_map([blob(node.id.to_bytes())], |row| row.get::<_, Vec<u8>>(0))
-                .map_err(failed("check the rows"))?;
-            for body in bodies {
-                digest = digest.with(RowHash::of(&body.map_err(failed("check the rows"))?));
-            }
-            if digest != node.desired.digest {
-                return Err(StoreError::Unusable {
-                    problem: format!(
-                        "the assignments of node {} differ from their digest: the orchestrator's store is damaged; \
-                         restore the state directory from a backup, or start with an empty one and let the edges \
-                         be adopted",
-                        node.name
-                    ),
-                });
-            }
-        }
-        Ok(())
-    }
-
-    /// Compares every spec with its digest: an edge would refuse a text that is not what its row names.
-    fn check_specs(&mut self) -> Result<(), StoreError> {
-        let action = "check the specs";
-        let damaged = {
-            let mut statement = self
-                .connection
-                .prepare_cached("SELECT digest, bytes FROM spec")
-                .map_err(failed(action))?;
-            let mut rows = statement.query([]).map_err(failed(action))?;
-            let mut damaged = 0_u64;
-            while let Some(row) = rows.next().map_err(failed(action))? {
-                let digest: Vec<u8> = row.get(0).map_err(failed(action))?;
-                let bytes: Vec<u8> = row.get(1).map_err(failed(action))?;
-                damaged += u64::from(Digest::of(&bytes).as_bytes()[..] != digest[..]);
-            }
-            damaged
-        };
-        if damaged == 0 {
-            return Ok(());
-        }
-        Err(StoreError::Unusable {
-            problem: format!(
-                "{damaged} of the kept pipelines are not what was written: the orchestrator's store is damaged; restore \
-                 the state directory from a backup, or start with an empty one and let the edges be adopted"
-            ),
         })
     }
 

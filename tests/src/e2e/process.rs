@@ -134,28 +134,12 @@ impl Process {
 
     /// Asks it to end (SIGTERM), and waits for nothing.
     pub fn ask_to_end(&mut self) {
-        self.signal(rustix::process::Signal::TERM);
-    }
-
-    /// Stops it in its tracks (SIGSTOP): it lives, and does nothing.
-    pub fn freeze(&mut self) {
-        self.signal(rustix::process::Signal::STOP);
-    }
-
-    /// Lets it go on after [`Self::freeze`].
-    pub fn thaw(&mut self) {
-        self.signal(rustix::process::Signal::CONT);
-    }
-
-    fn signal(&mut self, signal: rustix::process::Signal) {
         if self.ended().is_none() {
             self.signal(rustix::process::Signal::TERM);
-            let pid = rustix::process::Pid::from_child(&self.child);
-            rustix::process::kill_process(pid, signal).expect("a live child can be signalled");
         }
     }
 
-    /// It stands still from now on, as on a machine that sleeps (SIGSTOP).
+    /// It stands still from now on, as on a machine that sleeps (SIGSTOP): it lives, and does nothing.
     pub fn freeze(&self) {
         self.signal(rustix::process::Signal::STOP);
     }

@@ -84,6 +84,7 @@ fn who_goes_back_twice_never_meets_what_was_given_up() {
     assert_eq!(world.roll_back(None).unwrap(), (13, 11, said));
 }
 
+#[test]
 fn a_version_that_never_was_good_has_to_prove_itself_when_it_is_brought_back() {
     let mut world = World::new();
     for (name, key) in [("e1", 1), ("e2", 2), ("e3", 3)] {

@@ -219,6 +219,7 @@ fn with_rollout(phase: RolloutPhase, executions: Vec<Execution>) -> Verdict {
         phase,
         reason: (!matches!(phase, RolloutPhase::Canary | RolloutPhase::Rolling))
             .then(|| "e1: failed/configure, no such key".to_owned()),
+        next_action: None,
     });
     let nodes = [fixtures::node("e1", UP), fixtures::node("e2", UP)];
     let matching = ["e1".parse().unwrap(), "e2".parse().unwrap()];
