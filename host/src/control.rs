@@ -78,7 +78,7 @@ pub(crate) enum Ask {
         key: [u8; 32],
     },
     Pull {
-        node: NodeId,
+        conn: ConnId,
         digest: sluice_model::Digest,
     },
 }
@@ -269,9 +269,9 @@ impl<S: Store> Loop<S> {
                         message,
                         key,
                     },
-                    Ask::Pull { node, digest } => Input::Pull {
+                    Ask::Pull { conn, digest } => Input::Pull {
                         request,
-                        node,
+                        conn,
                         digest,
                     },
                 }

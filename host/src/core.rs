@@ -155,12 +155,12 @@ pub enum Input {
         /// When it ends.
         expires_at: UnixMs,
     },
-    /// May this node pull this component?
+    /// May this session's node pull this component?
     Pull {
         /// Where the reply goes.
         request: RequestId,
-        /// The node.
-        node: NodeId,
+        /// The connection that asks.
+        conn: ConnId,
         /// The component.
         digest: Digest,
     },
@@ -611,10 +611,10 @@ impl<S: Store> Core<S> {
             }
             Input::Pull {
                 request,
-                node,
+                conn,
                 digest,
             } => {
-                let allowed = self.node_may_pull(node, digest)?;
+                let allowed = self.may_pull(conn, digest)?;
                 step.reply(request, Ok(Reply::Pull(allowed)));
                 Ok(Handled::Keep)
             }

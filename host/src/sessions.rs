@@ -224,7 +224,7 @@ async fn session(established: Established, shared: Shared, stop: CancellationTok
     tokio::select! {
         () = read(receiver, conn, &shared.control) => {}
         () = write(sender, queue, (conn, node), &session, &shared) => {}
-        () = serve_requests(requests, node, &shared) => {}
+        () = serve_requests(requests, conn, &shared) => {}
         () = stop.cancelled() => {}
     }
     shared.open.remove(conn);
@@ -430,7 +430,7 @@ async fn answer_join(request: &Bytes, shared: &Shared) -> Result<JoinReply, Erro
     })
 }
 
-async fn serve_requests(mut requests: RequestAcceptor, node: NodeId, shared: &Shared) {
+async fn serve_requests(mut requests: RequestAcceptor, conn: ConnId, shared: &Shared) {
     let mut answers = tokio::task::JoinSet::new();
     loop {
         tokio::select! {
@@ -438,7 +438,7 @@ async fn serve_requests(mut requests: RequestAcceptor, node: NodeId, shared: &Sh
             request = requests.next() => match request {
                 Ok((frame, responder)) => {
                     let shared = shared.clone();
-                    answers.spawn(async move { answer(&frame, responder, node, &shared).await });
+                    answers.spawn(async move { answer(&frame, responder, conn, &shared).await });
                 }
                 // The reader hears of the session's end with its reason.
                 Err(_) => return std::future::pending().await,
@@ -447,7 +447,7 @@ async fn serve_requests(mut requests: RequestAcceptor, node: NodeId, shared: &Sh
     }
 }
 
-async fn answer(frame: &Bytes, mut responder: Responder, node: NodeId, shared: &Shared) {
+async fn answer(frame: &Bytes, mut responder: Responder, conn: ConnId, shared: &Shared) {
     let Ok(StreamRequest {
         kind: Some(stream_request::Kind::Pull(pull)),
     }) = decode::<StreamRequest>(frame)
@@ -456,7 +456,7 @@ async fn answer(frame: &Bytes, mut responder: Responder, node: NodeId, shared: &
         return;
     };
     responder.set_priority(Priority::Artifact);
-    match begin_pull(&pull, node, shared).await {
+    match begin_pull(&pull, conn, shared).await {
         Ok((file, size)) => {
             let reply = PullReply { reject: None, size };
             if responder.send(encode(&reply)).await.is_err() {
@@ -504,12 +504,12 @@ async fn answer(frame: &Bytes, mut responder: Responder, node: NodeId, shared: &
 
 async fn begin_pull(
     pull: &PullRequest,
-    node: NodeId,
+    conn: ConnId,
     shared: &Shared,
 ) -> Result<(tokio::fs::File, u64), (&'static str, String)> {
     let digest =
         Digest::from_slice(&pull.digest).ok_or(("malformed", "not a digest".to_owned()))?;
-    match shared.control.ask(Ask::Pull { node, digest }).await {
+    match shared.control.ask(Ask::Pull { conn, digest }).await {
         Ok(Reply::Pull(true)) => {}
         Ok(_) => {
             return Err((

@@ -225,7 +225,8 @@ fn stages_ages_and_nodes_choose_lines_and_one_too_many_is_refused() {
     wait::until("the trap to be told", || {
         let events = trap.events();
         let told = events.iter().any(|event| match event {
-            LogEvent::Line(line) => line.message.contains("trap"),
+            // The message, and the frames that it came through.
+            LogEvent::Line(line) => line.message.contains("trap") && line.message.contains(" in "),
             _ => false,
         });
         wait::check(told, || format!("{events:?}"))

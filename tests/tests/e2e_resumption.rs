@@ -230,6 +230,23 @@ fn move_files(from: &Path, to: &Path) {
 }
 
 #[test]
+fn case_66_a_revoked_node_s_ticket_buys_a_refusal() {
+    let cluster = Cluster::start_with(calm(20), &[]);
+    let mut edge = BareEdge::join(&cluster.token(), "bare").unwrap();
+    let mut session = edge.connect().unwrap();
+    edge.begin(&mut session).unwrap();
+    edge.close(session);
+    // Its ticket was never used, and it works: nothing of the revoking reached the machine.
+    assert_eq!(cluster.sluice(&["node", "revoke", "bare"]).code, 0);
+    let opened = cluster.log().events("session.open").len();
+    let refusal = edge.connect().unwrap_err().to_string();
+    assert!(refusal.contains("Reject"), "{refusal}");
+    let refused = cluster.log().events("session.refused");
+    assert_eq!(refused.last().unwrap()["code"], "revoked", "{refused:?}");
+    assert_eq!(cluster.log().events("session.open").len(), opened);
+}
+
+#[test]
 fn a_resumed_session_with_an_old_key_is_refused() {
     let cluster = Cluster::start_with(calm(20), &[]);
     let mut edge = BareEdge::join(&cluster.token(), "bare").unwrap();

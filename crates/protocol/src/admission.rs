@@ -106,6 +106,8 @@ pub enum RejectCode {
     NameInUse,
     /// The orchestrator cannot write.
     Unavailable,
+    /// The orchestrator's store is older than the certificate. What runs on the edge runs on.
+    StoreOutdated,
 }
 
 impl RejectCode {
@@ -122,6 +124,7 @@ impl RejectCode {
             Self::Token => "token",
             Self::NameInUse => "name-in-use",
             Self::Unavailable => "unavailable",
+            Self::StoreOutdated => "store-outdated",
         }
     }
 }

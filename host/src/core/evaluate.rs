@@ -2,8 +2,8 @@
 
 use sluice_model::pipeline::{self, Kind, Pipeline};
 use sluice_model::{
-    Attempt, Desired, Digest, ExecutionId, JobId, NodeId, NodeState, ObservedPhase, OnLost,
-    Revision, Slot, Version,
+    Attempt, Desired, Digest, ExecutionId, JobId, NodeState, ObservedPhase, OnLost, Revision, Slot,
+    Version,
 };
 use sluice_protocol::{AssignmentRow, OutcomeKey, Spec};
 use sluice_scheduler::{Change, ExecutionFacts, JobFacts, NodeFacts, Snapshot, lacking, plan};
@@ -12,7 +12,7 @@ use tracing::info;
 use super::operator::tell_worlds;
 use super::rollout::Stand;
 use super::tally::count;
-use super::{Core, Handled, LEASE, Step};
+use super::{ConnId, Core, Handled, LEASE, Step};
 use crate::store::{Evaluation, ExecutionRecord, JobRecord, NodeRecord, Store, StoreError};
 
 impl<S: Store> Core<S> {
@@ -294,12 +294,13 @@ impl<S: Store> Core<S> {
         Ok(())
     }
 
-    /// Whether a node's rows name a component.
-    pub(super) fn node_may_pull(
-        &mut self,
-        node: NodeId,
-        digest: Digest,
-    ) -> Result<bool, StoreError> {
+    /// Whether a component may go over a connection: its node was let in by its Hello, and the node's rows name it. A
+    /// certificate alone buys nothing: its node may be revoked, or have another key by now.
+    pub(super) fn may_pull(&mut self, conn: ConnId, digest: Digest) -> Result<bool, StoreError> {
+        let let_in = self.sessions.get(&conn).and_then(|it| it.let_in());
+        let Some(node) = let_in else {
+            return Ok(false);
+        };
         let specs: std::collections::BTreeSet<Digest> = self
             .store
             .executions_of_node(node)?

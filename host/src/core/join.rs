@@ -9,6 +9,7 @@ use sluice_protocol::admission::RejectCode;
 use sluice_protocol::{JoinRequest, VERSIONS};
 use tracing::info;
 
+use super::identity::revoked_message;
 use super::tally::count;
 use super::{Absent, CloseWhy, Core, Handled, Output, Reply, RequestId, Step};
 use crate::store::{NodeOrders, NodeRecord, Store, StoreError, TokenRecord};
@@ -186,6 +187,10 @@ impl<S: Store> Core<S> {
     ) -> Result<Result<NodeId, Refused>, StoreError> {
         let name = &known.name;
         let for_this_node = token.node.as_ref() == Some(name);
+        // Whoever revoked it decides that it comes back, not a token that may lie on the machine itself.
+        if known.revoked_at.is_some() && !for_this_node {
+            return Ok(Err(refused(RejectCode::NameInUse, revoked_message(name))));
+        }
         if !for_this_node && !token.rejoin {
             return Ok(Err(refused(
                 RejectCode::NameInUse,

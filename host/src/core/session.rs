@@ -211,6 +211,14 @@ impl Session {
         }
     }
 
+    /// The node, once its Hello was accepted. Its first requests may overtake its Begin, which comes on another stream.
+    pub(super) fn let_in(&self) -> Option<NodeId> {
+        match self.state {
+            State::Welcomed(_) | State::Live(_) => Some(self.peer.node),
+            State::Opening | State::Renewing { .. } => None,
+        }
+    }
+
     /// Since when the session lives.
     pub(super) fn live_since(&self) -> Option<sluice_model::UnixMs> {
         match &self.state {

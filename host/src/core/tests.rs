@@ -162,7 +162,12 @@ impl World {
             message,
             key: [key; 32],
         })? {
-            Reply::Joined(joined) => Ok(joined.node),
+            Reply::Joined(joined) => {
+                let node = joined.node;
+                let expires_at = UnixMs(i64::MAX);
+                self.handle(Input::CertificateIssued { node, expires_at });
+                Ok(node)
+            }
             other => panic!("{other:?}"),
         }
     }

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use sluice_agent::{Assignment, Ending, PrepareFailure, Ticket};
 use sluice_edge_runtime::core::Input;
 use sluice_edge_runtime::runner::Counters;
-use sluice_host::core::Input as HostInput;
+use sluice_host::core::{ConnId, Input as HostInput};
 use sluice_model::{Digest, ExecutionId, FailReason, ObservedPhase, Slot};
 use sluice_protocol::Spec;
 
@@ -87,13 +87,12 @@ impl World {
             .and_then(|id| self.network.get(id.0))
             .is_some_and(|it| it.is_well());
         let unlucky = self.mood == Mood::Chaotic && self.random.one_in(10);
-        let node = self.edges[edge].disk.node;
-        match node {
-            Some(node) if reachable && !unlucky && self.orchestrator.core.is_some() => {
+        match session {
+            Some(id) if reachable && !unlucky && self.orchestrator.core.is_some() => {
                 let request = self.orchestrator.ask(Asker::Pull { edge, boot, digest });
                 self.feed_host(HostInput::Pull {
                     request,
-                    node,
+                    conn: ConnId(id.0),
                     digest,
                 });
             }

@@ -6,7 +6,7 @@ use sluice_ledger::Position;
 use sluice_model::{Labels, Revision};
 use sluice_protocol::admission::RejectCode;
 use sluice_protocol::{Welcome, orchestrator_message};
-use tracing::info;
+use tracing::{info, warn};
 
 use super::super::identity::{deleted_message, revoked_message};
 use super::super::{ConnId, Core, Handled, Now, Output, Peer, Step};
@@ -35,6 +35,20 @@ impl<S: Store> Core<S> {
         {
             let message = deleted_message(&name);
             return Ok(Standing::Refused(RejectCode::Deleted, message));
+        }
+        if let Some(node) = &node
+            && (node.revoked_at.is_some() || node.key != peer.key)
+            && peer.expires_at > node.certificate_expires_at
+        {
+            // Each certificate is recorded before it is sent, so this store is an older copy of itself, and what it says
+            // against the node may be undone since. Nothing is stopped on such word; the edge asks again.
+            let message = format!(
+                "this orchestrator's store is older than the certificate of {0}: it was restored from a copy made before \
+                 {0} joined again; what runs there runs on; join with a token made by `sluice token create --node {0}`",
+                node.name
+            );
+            warn!(event = "node.newer_than_store", node = %node.name);
+            return Ok(Standing::Refused(RejectCode::StoreOutdated, message));
         }
         if let Some(node) = node.as_ref().filter(|node| node.revoked_at.is_some()) {
             let message = revoked_message(&node.name);

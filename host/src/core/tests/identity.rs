@@ -215,6 +215,97 @@ fn case_66_a_revoked_node_is_cut_at_once_and_refused_until_it_joins_again() {
 }
 
 #[test]
+fn case_66_a_token_that_may_lie_on_the_machine_lets_no_revoked_node_back_in() {
+    let mut world = World::new();
+    world.edge("e1", 1);
+    world.order(ApiCall::RevokeNode(name())).0.unwrap();
+    let any = world.token(None, None, true);
+    let refused = world.join(any, SECRET, "e1", 2).unwrap_err();
+    assert!(refused.message.contains("--node e1"), "{refused:?}");
+    assert!(world.shown().revoked_at.is_some());
+    let named = world.token(Some(1), Some("e1"), false);
+    world.join(named, SECRET, "e1", 2).unwrap();
+    assert_eq!(world.shown().revoked_at, None);
+}
+
+#[test]
+fn a_component_goes_only_to_a_node_that_was_let_in() {
+    let mut world = World::new();
+    let mut edge = world.edge("e1", 1);
+    let digest = Digest::of(b"a component");
+    let request = DeployRequest {
+        pipeline: "name = \"a\"\n[input.generate]\ntemplate = \"x\"\n[[stage]]\nname = \"s\"\nplugin = \"s.wasm\"\n\
+            [output.discard]\n"
+            .to_owned(),
+        plugins: BTreeMap::from([("s".parse().unwrap(), digest)]),
+        dry_run: false,
+    };
+    let facts = ComponentFacts {
+        size: 1,
+        world: sluice_model::World::Transform,
+    };
+    let deploy = ApiCall::Deploy(request, BTreeMap::from([(digest, facts)]));
+    world.call(deploy).unwrap();
+    let may = |world: &mut World, conn| {
+        let asked = world.ask(|request| Input::Pull {
+            request,
+            conn,
+            digest,
+        });
+        matches!(asked, Ok(Reply::Pull(true)))
+    };
+    let (live, _) = world.begin(&mut edge);
+    assert!(may(&mut world, live));
+    // One that has a certificate and says nothing.
+    let silent = ConnId(1_000);
+    let peer = Peer {
+        node: edge.node,
+        key: edge.key,
+        expires_at: edge.certificate_ends,
+        address: "127.0.0.1:1".to_owned(),
+    };
+    world.handle(Input::Opened { conn: silent, peer });
+    assert!(!may(&mut world, silent));
+    world.order(ApiCall::RevokeNode(name())).0.unwrap();
+    assert!(!may(&mut world, live), "it is revoked");
+    let (refused, _) = world.open(&edge);
+    assert!(!may(&mut world, refused));
+}
+
+#[test]
+fn case_72_an_older_store_stops_no_node_that_joined_again_since() {
+    for revoked in [false, true] {
+        let mut world = World::new();
+        let node = world.edge("e1", 1).node;
+        let certificate = |world: &mut World| {
+            let expires_at = world.now.unix.plus(90 * DAY);
+            world.handle(Input::CertificateIssued { node, expires_at });
+            expires_at
+        };
+        certificate(&mut world);
+        if revoked {
+            world.order(ApiCall::RevokeNode(name())).0.unwrap();
+        }
+        let backup = world.core.store_mut().fork().unwrap();
+        world.pass(DAY);
+        let token = world.token(Some(1), Some("e1"), false);
+        world.join(token, SECRET, "e1", 2).unwrap();
+        let mut edge = Edge::new(node, 2);
+        edge.certificate_ends = certificate(&mut world);
+        world.begin(&mut edge);
+
+        let mut world = world.restart(backup);
+        let (_, outputs) = world.open(&edge);
+        assert_eq!(reject(&outputs).as_deref(), Some("store-outdated"));
+        // One that is no newer than the store is refused for good.
+        let mut old = Edge::new(node, 3);
+        old.certificate_ends = world.now.unix.plus(DAY);
+        let (_, outputs) = world.open(&old);
+        assert_eq!(reject(&outputs).as_deref(), Some("revoked"));
+    }
+}
+
+#[test]
 fn case_66_what_can_run_elsewhere_does_not_wait_for_a_revoked_node() {
     let mut world = World::new();
     let mut first = world.edge("e1", 1);
