@@ -162,12 +162,7 @@ impl World {
             message,
             key: [key; 32],
         })? {
-            Reply::Joined(joined) => {
-                let node = joined.node;
-                let expires_at = UnixMs(i64::MAX);
-                self.handle(Input::CertificateIssued { node, expires_at });
-                Ok(node)
-            }
+            Reply::Joined(joined) => Ok(joined.node),
             other => panic!("{other:?}"),
         }
     }
@@ -178,7 +173,17 @@ impl World {
         Edge::new(node, key)
     }
 
+    /// A connection and its Hello. Each certificate was recorded before its edge got it.
     fn open(&mut self, edge: &Edge) -> (ConnId, Vec<Output>) {
+        self.handle(Input::CertificateIssued {
+            node: edge.node,
+            expires_at: edge.certificate_ends,
+        });
+        self.open_unrecorded(edge)
+    }
+
+    /// The same with a certificate that this store may have lost.
+    fn open_unrecorded(&mut self, edge: &Edge) -> (ConnId, Vec<Output>) {
         self.conns += 1;
         let conn = ConnId(self.conns);
         let peer = Peer {

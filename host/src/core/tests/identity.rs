@@ -295,12 +295,12 @@ fn case_72_an_older_store_stops_no_node_that_joined_again_since() {
         world.begin(&mut edge);
 
         let mut world = world.restart(backup);
-        let (_, outputs) = world.open(&edge);
+        let (_, outputs) = world.open_unrecorded(&edge);
         assert_eq!(reject(&outputs).as_deref(), Some("store-outdated"));
         // One that is no newer than the store is refused for good.
         let mut old = Edge::new(node, 3);
         old.certificate_ends = world.now.unix.plus(DAY);
-        let (_, outputs) = world.open(&old);
+        let (_, outputs) = world.open_unrecorded(&old);
         assert_eq!(reject(&outputs).as_deref(), Some("revoked"));
     }
 }
