@@ -178,7 +178,7 @@ const EXAMPLES: [(&str, Example); 8] = [
     (
         "gpu-report",
         Example::Ends {
-            writes: "gpus.jsonl",
+            writes: "gpu-report.json",
             dead_letters: 0,
         },
     ),

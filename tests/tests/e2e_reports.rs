@@ -48,10 +48,15 @@ fn same(what: &str, found: &Value, script: &str, dir: &Path) {
 
 /// Runs the plugin over a file with the whole program, and gives the report.
 fn report(component: &str, config: &str, logs: &Path, file: &str) -> Value {
+    let input = format!("[input.file]\npath = \"{}\"\n", logs.join(file).display());
+    report_of(component, config, &input, &[])
+}
+
+/// The same over any input of 2,000 records.
+fn report_of(component: &str, config: &str, input: &str, options: &[&str]) -> Value {
     let dir = tempfile::tempdir().unwrap();
-    std::fs::copy(logs.join(file), dir.path().join("in.log")).unwrap();
     let text = format!(
-        "name = \"report\"\n[input.file]\npath = \"in.log\"\n[[stage]]\nname = \"report\"\nplugin = \"{}\"\nconfig = {config}\n\
+        "name = \"report\"\n{input}[[stage]]\nname = \"report\"\nplugin = \"{}\"\nconfig = {config}\n\
          [output.file]\npath = \"out.json\"\n",
         plugin(component).display()
     );
@@ -60,6 +65,7 @@ fn report(component: &str, config: &str, logs: &Path, file: &str) -> Value {
     let ran = Command::new(sluice_program())
         .args(["pipeline", "run"])
         .arg(&pipeline)
+        .args(options)
         .current_dir(dir.path())
         .output()
         .unwrap();
@@ -302,4 +308,74 @@ fn a_map_of_real_requests_says_what_awk_counts() {
     let edges = "tr -d '\\r' < OpenStack_2k.log | grep 'HTTP/1.1\" status: ' | \
                  sed -E 's/^[^ ]* [^ ]* [^ ]* [^ ]* INFO ([^ ]*) .*\\] ([0-9.]*)[, ].*/\\2 \\1/' | sort -u | wc -l";
     same("edges", &map["edges_found"], edges, &logs);
+}
+
+/// A table of four GPUs as `nvidia-smi --loop` prints it: a header, and 1,999 samples.
+const GPU_TABLE: &str = "awk 'BEGIN {
+    print \"index, name, utilization.gpu [%], memory.used [MiB], memory.total [MiB], temperature.gpu, clocks_throttle_reasons.active\"
+    srand(7)
+    for (n = 0; n < 1999; n++) {
+        throttled = rand() < 0.1 ? \"0x0000000000000020\" : \"0x0000000000000000\"
+        printf \"%d, NVIDIA A10, %d %%, %d MiB, 23028 MiB, %d, %s\\n\", n % 4, rand() * 101, rand() * 20000, 40 + rand() * 50, throttled
+    }
+}' > gpus.csv";
+
+#[test]
+fn a_report_of_gpus_says_what_awk_counts() {
+    let dir = tempfile::tempdir().unwrap();
+    shell(GPU_TABLE, dir.path());
+    let path = dir.path().join("gpus.csv");
+    let found = report("gpu_report", "{}", dir.path(), "gpus.csv");
+    same(
+        "samples",
+        &found["samples"],
+        "tail -n +2 gpus.csv | wc -l",
+        dir.path(),
+    );
+    for gpu in 0..4 {
+        let told = &found["gpus"][gpu];
+        let of = format!("awk -F', ' '$1==\"{gpu}\"' gpus.csv");
+        same("gpu", &told["gpu"], &format!("echo {gpu}"), dir.path());
+        for (what, field, column) in [
+            ("utilisation", "utilisation_percent", 3),
+            ("memory", "memory_used_mib", 4),
+            ("temperature", "temperature_c", 6),
+        ] {
+            let numbers = format!("{of} | awk -F', ' '{{print ${column} + 0}}' | sort -n");
+            for (part, script) in [
+                ("min", "head -1"),
+                ("max", "tail -1"),
+                (
+                    "mean",
+                    "awk '{sum += $1} END {printf \"%d\", int(sum / NR)}'",
+                ),
+            ] {
+                let script = format!("{numbers} | {script}");
+                same(
+                    &format!("{part} {what} of {gpu}"),
+                    &told[field][part],
+                    &script,
+                    dir.path(),
+                );
+            }
+        }
+        let throttled = format!("{of} | grep -c '0x0*20$'");
+        same(
+            "throttled",
+            &told["throttled_samples"],
+            &throttled,
+            dir.path(),
+        );
+        same(
+            "why",
+            &told["throttling"]["sw-thermal-slowdown"],
+            &throttled,
+            dir.path(),
+        );
+    }
+    // As the output of a command, the same.
+    let command = format!("gpu-query=/bin/cat {}", path.display());
+    let input = "[input.exec]\ncommand = \"gpu-query\"\n";
+    let of_command = report_of("gpu_report", "{}", input, &["--allow-command", &command]);
+    assert_eq!(of_command, found);
 }

@@ -1,20 +1,29 @@
-//! Turns what `nvidia-smi --query-gpu=... --format=csv` prints into a JSON report of each GPU.
+//! Reports on each GPU, once the text of `nvidia-smi --query-gpu=... --format=csv` has ended.
 //!
 //! ```text
+//! config = { hot_c = 85, memory_full_percent = 95 }
+//!
 //! index, name, utilization.gpu [%], memory.used [MiB], memory.total [MiB], temperature.gpu, clocks_throttle_reasons.active
 //! 0, NVIDIA A10, 97 %, 22100 MiB, 23028 MiB, 88, 0x0000000000000020
+//! 0, NVIDIA A10, 91 %, 22100 MiB, 23028 MiB, 84, 0x0000000000000000
 //!
-//! {"gpu":"0","name":"NVIDIA A10","utilisation_percent":97,"memory_used_mib":22100,"memory_total_mib":23028,
-//!  "memory_percent":95,"temperature_c":88,"throttling":["sw-thermal-slowdown"],"concerns":["hot","memory-full","throttling"]}
+//! {"report":"gpu-report","samples":2,"rejected":0,"gpus":[{"gpu":"0","name":"NVIDIA A10","samples":2,
+//!  "utilisation_percent":{"min":91,"mean":94,"max":97},"memory_used_mib":{...},"memory_total_mib":23028,
+//!  "memory_percent_max":95,"temperature_c":{...},"throttled_samples":1,"throttling":{"sw-thermal-slowdown":1},
+//!  "concerns":["hot","memory-full","throttling"]}],"samples_left_out":0,"message":null}
 //! ```
 //!
-//! The first line names the columns, in any order and any number; with or without units. What was not queried, or what
-//! the card does not tell (`[N/A]`), is null. Percentages are cut to whole ones. Any other line is rejected with a reason, so
-//! that nvidia-smi's own words (`No devices were found`) are in the dead letters.
+//! A sample is one line of one card; with `--loop` there are many. The first line names the columns, in any order and any
+//! number; with or without units; a header that comes again is one. What was not queried, or what the card does not tell
+//! (`[N/A]`), is null. Percentages and means are cut to whole ones. Any other line is rejected with a reason, so that
+//! nvidia-smi's own words (`No devices were found`) are in the dead letters; without any sample `message` says that too.
+
+mod summary;
 
 use serde::Deserialize;
-use sluice_sdk::json::{ObjectWriter, write_text};
-use sluice_sdk::{Decision, Emit, Record, RecordStage, stage};
+use sluice_sdk::{Decision, Emit, Fault, Record, RecordStage, Report, report};
+
+use summary::Summary;
 
 /// Bits of `clocks_throttle_reasons.active`, as NVML's header names them. The lowest three and the last are how a card
 /// works when all is well: idle, or at clocks that somebody chose.
@@ -60,6 +69,7 @@ pub struct GpuReport {
     config: Config,
     /// The names of the columns, once the header has come.
     columns: Vec<String>,
+    summary: Summary,
 }
 
 impl RecordStage for GpuReport {
@@ -72,11 +82,13 @@ impl RecordStage for GpuReport {
         Ok(Self {
             config,
             columns: Vec::new(),
+            summary: Summary::default(),
         })
     }
 
-    fn record(&mut self, record: Record<'_>, emit: &mut Emit) -> Decision {
+    fn record(&mut self, record: Record<'_>, _emit: &mut Emit) -> Decision {
         let Ok(line) = record.text() else {
+            self.summary.rejected += 1;
             return Decision::reject("not UTF-8: no output of nvidia-smi");
         };
         let line = line.trim();
@@ -87,13 +99,23 @@ impl RecordStage for GpuReport {
             self.columns = columns;
             return Decision::Drop;
         }
-        match self.row(line) {
+        match row(&self.columns, line) {
             Ok(row) => {
-                row.write(self.config, emit);
-                Decision::Emitted
+                self.summary.add(&row);
+                Decision::Drop
             }
-            Err(reason) => Decision::Reject(reason),
+            Err(reason) => {
+                self.summary.rejected += 1;
+                Decision::Reject(reason)
+            }
         }
+    }
+}
+
+impl Report for GpuReport {
+    fn finish(&mut self, emit: &mut Emit) -> Result<(), Fault> {
+        self.summary.write(self.config, emit);
+        Ok(())
     }
 }
 
@@ -107,9 +129,9 @@ fn header(line: &str) -> Option<Vec<String>> {
     line.split(',').map(name).collect()
 }
 
-/// One GPU.
+/// One GPU at one moment.
 #[derive(Debug, Default)]
-struct Row<'a> {
+pub(crate) struct Row<'a> {
     gpu: Option<&'a str>,
     name: Option<&'a str>,
     utilisation: Option<u64>,
@@ -120,45 +142,47 @@ struct Row<'a> {
     throttling: Option<Vec<&'static str>>,
 }
 
-impl GpuReport {
-    fn row<'a>(&self, line: &'a str) -> Result<Row<'a>, String> {
-        if self.columns.is_empty() {
-            return Err(format!(
-                "no header came before, so this is no output of `nvidia-smi --query-gpu=... --format=csv`: {line}"
-            ));
-        }
-        let cells: Vec<&str> = line.split(',').map(str::trim).collect();
-        if cells.len() != self.columns.len() {
-            return Err(format!(
-                "{} values for {} columns: {line}",
-                cells.len(),
-                self.columns.len()
-            ));
-        }
-        let mut row = Row::default();
-        for (column, cell) in self.columns.iter().zip(cells) {
-            // `[N/A]`, `[Not Supported]`, `[Unknown Error]`
-            if cell.starts_with('[') || cell == "N/A" {
-                continue;
-            }
-            let number = || {
-                let digits = cell.split(' ').next().unwrap_or_default();
-                let parsed = digits.parse::<u64>();
-                parsed.map_err(|_| format!("`{column}` is no whole number: {cell}"))
-            };
-            match column.as_str() {
-                "index" => row.gpu = Some(cell),
-                "uuid" | "gpu_uuid" => row.gpu = row.gpu.or(Some(cell)),
-                "name" | "gpu_name" => row.name = Some(cell),
-                "utilization.gpu" => row.utilisation = Some(number()?),
-                "memory.used" => row.memory_used = Some(number()?),
-                "memory.total" => row.memory_total = Some(number()?),
-                "temperature.gpu" => row.temperature = Some(number()?),
-                other => row.throttle(other, cell)?,
-            }
-        }
-        Ok(row)
+fn row<'a>(columns: &[String], line: &'a str) -> Result<Row<'a>, String> {
+    if columns.is_empty() {
+        return Err(format!(
+            "no header came before, so this is no output of `nvidia-smi --query-gpu=... --format=csv`: {line}"
+        ));
     }
+    let cells: Vec<&str> = line.split(',').map(str::trim).collect();
+    if cells.len() != columns.len() {
+        return Err(format!(
+            "{} values for {} columns: {line}",
+            cells.len(),
+            columns.len()
+        ));
+    }
+    let mut row = Row::default();
+    for (column, cell) in columns.iter().zip(cells) {
+        // `[N/A]`, `[Not Supported]`, `[Unknown Error]`
+        if cell.starts_with('[') || cell == "N/A" {
+            continue;
+        }
+        let number = || {
+            let digits = cell.split(' ').next().unwrap_or_default();
+            let parsed = digits.parse::<u64>();
+            parsed.map_err(|_| format!("`{column}` is no whole number: {cell}"))
+        };
+        match column.as_str() {
+            "index" => row.gpu = Some(cell),
+            "uuid" | "gpu_uuid" => row.gpu = row.gpu.or(Some(cell)),
+            "name" | "gpu_name" => row.name = Some(cell),
+            "utilization.gpu" => row.utilisation = Some(number()?),
+            "memory.used" => row.memory_used = Some(number()?),
+            "memory.total" => row.memory_total = Some(number()?),
+            "temperature.gpu" => row.temperature = Some(number()?),
+            other => row.throttle(other, cell)?,
+        }
+    }
+    if let Some(throttling) = &mut row.throttling {
+        throttling.sort_unstable();
+        throttling.dedup();
+    }
+    Ok(row)
 }
 
 impl Row<'_> {
@@ -191,142 +215,9 @@ impl Row<'_> {
             .saturating_mul(100)
             .checked_div(self.memory_total?)
     }
-
-    fn write(mut self, config: Config, emit: &mut Emit) {
-        if let Some(throttling) = &mut self.throttling {
-            throttling.sort_unstable();
-            throttling.dedup();
-        }
-        let mut concerns = Vec::new();
-        if self.temperature.is_some_and(|it| it >= config.hot_c) {
-            concerns.push("hot");
-        }
-        if self
-            .memory_percent()
-            .is_some_and(|it| it >= config.memory_full_percent)
-        {
-            concerns.push("memory-full");
-        }
-        if self.throttling.as_ref().is_some_and(|it| !it.is_empty()) {
-            concerns.push("throttling");
-        }
-        let throttling = self.throttling.as_deref().map(list);
-        let mut record = emit.start();
-        let mut object = ObjectWriter::new(&mut record);
-        object.text("gpu", self.gpu);
-        object.text("name", self.name);
-        object.integer("utilisation_percent", self.utilisation);
-        object.integer("memory_used_mib", self.memory_used);
-        object.integer("memory_total_mib", self.memory_total);
-        object.integer("memory_percent", self.memory_percent());
-        object.integer("temperature_c", self.temperature);
-        object.raw("throttling", throttling.as_deref().unwrap_or("null"));
-        object.raw("concerns", &list(&concerns));
-        object.finish();
-        record.finish();
-    }
 }
 
-/// A JSON list of plain words.
-fn list(words: &[&str]) -> String {
-    let mut json = b"[".to_vec();
-    for (index, word) in words.iter().enumerate() {
-        if index > 0 {
-            json.push(b',');
-        }
-        write_text(word, &mut json);
-    }
-    json.push(b']');
-    String::from_utf8(json).expect("made of text")
-}
-
-stage!(GpuReport);
+report!(GpuReport);
 
 #[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-
-    use sluice_sdk::testing::Harness;
-
-    use super::*;
-
-    const HEADER: &str = "index, name, utilization.gpu [%], memory.used [MiB], memory.total [MiB], temperature.gpu, clocks_throttle_reasons.active";
-
-    fn report(config: &str, lines: &[&str]) -> (Vec<String>, Vec<String>) {
-        let mut harness = Harness::<GpuReport>::new(config).unwrap();
-        let processed = harness.process(lines).unwrap();
-        let rejects = processed.rejects.iter().map(|(_, reason)| reason.clone());
-        (processed.text(), rejects.collect())
-    }
-
-    #[test]
-    fn each_gpu_becomes_one_report() {
-        let (records, rejects) = report(
-            "{}",
-            &[
-                HEADER,
-                "0, NVIDIA A10, 97 %, 22100 MiB, 23028 MiB, 88, 0x0000000000000020",
-                "1, NVIDIA A10, 0 %, 4 MiB, 23028 MiB, 31, 0x0000000000000001",
-                "2, NVIDIA \"T4\", [N/A], 4 MiB, 15360 MiB, [N/A], [Not Supported]",
-                "",
-            ],
-        );
-        assert_eq!(
-            records,
-            [
-                r#"{"gpu":"0","name":"NVIDIA A10","utilisation_percent":97,"memory_used_mib":22100,"memory_total_mib":23028,"memory_percent":95,"temperature_c":88,"throttling":["sw-thermal-slowdown"],"concerns":["hot","memory-full","throttling"]}"#,
-                r#"{"gpu":"1","name":"NVIDIA A10","utilisation_percent":0,"memory_used_mib":4,"memory_total_mib":23028,"memory_percent":0,"temperature_c":31,"throttling":[],"concerns":[]}"#,
-                r#"{"gpu":"2","name":"NVIDIA \"T4\"","utilisation_percent":null,"memory_used_mib":4,"memory_total_mib":15360,"memory_percent":0,"temperature_c":null,"throttling":null,"concerns":[]}"#,
-            ]
-        );
-        assert!(rejects.is_empty(), "{rejects:?}");
-    }
-
-    #[test]
-    fn columns_come_in_any_order_without_units_and_by_newer_names() {
-        let (records, _) = report(
-            r#"{"hot_c":60}"#,
-            &[
-                "uuid, temperature.gpu, clocks_event_reasons.hw_slowdown, clocks_event_reasons.sw_power_cap, pstate",
-                "GPU-1, 60, Not Active, Active, P0",
-            ],
-        );
-        assert_eq!(
-            records,
-            [
-                r#"{"gpu":"GPU-1","name":null,"utilisation_percent":null,"memory_used_mib":null,"memory_total_mib":null,"memory_percent":null,"temperature_c":60,"throttling":["sw-power-cap"],"concerns":["hot","throttling"]}"#
-            ]
-        );
-    }
-
-    #[test]
-    fn what_is_no_row_is_rejected_with_its_words() {
-        let (records, rejects) = report(
-            "{}",
-            &[
-                "NVIDIA-SMI has failed because it couldn't communicate with the NVIDIA driver.",
-                HEADER,
-                "No devices were found",
-                "0, X, 97 %, lots, 23028 MiB, 88, 0x0",
-                "0, X, 97 %, 1 MiB, 2 MiB, 88, soon",
-            ],
-        );
-        assert!(records.is_empty());
-        for (reason, said) in rejects.iter().zip([
-            "no header came before",
-            "1 values for 7 columns: No devices were found",
-            "`memory.used` is no whole number: lots",
-            "`clocks_throttle_reasons.active` is no number in hexadecimal: soon",
-        ]) {
-            assert!(reason.contains(said), "{reason}");
-        }
-        assert_eq!(rejects.len(), 4);
-    }
-
-    #[test]
-    fn a_wrong_config_is_refused() {
-        let refused = |config| Harness::<GpuReport>::new(config).unwrap_err();
-        assert!(refused(r#"{"memory_full_percent":101}"#).contains("over 100"));
-        assert!(refused(r#"{"hot":1}"#).contains("hot"));
-    }
-}
+mod tests;
