@@ -44,6 +44,6 @@ pub struct AuditEntry {
     pub target: String,
     /// `done`, or the code of the error.
     pub outcome: String,
-    /// With an error: its message.
+    /// With an error: its message. Else what was made or changed, such as `job web, version 3`, where the path does not say it.
     pub message: Option<String>,
 }

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use sluice_api::{AuditEntry, ErrorBody, ErrorCode, job_etag, node_etag};
+use sluice_api::{AuditEntry, ErrorBody, ErrorCode, NodeOrder, job_etag, node_etag};
 use sluice_model::{Role, UnixMs};
 
 use super::operator::{ApiCall, Called, Reply};
@@ -46,9 +46,14 @@ pub enum OnlyIf {
 }
 
 impl Asker {
-    pub(super) fn entry(&self, at: UnixMs, outcome: Result<(), &ErrorBody>) -> AuditEntry {
+    /// `Ok` with what was done, where the path does not say it.
+    pub(super) fn entry(
+        &self,
+        at: UnixMs,
+        outcome: Result<Option<String>, &ErrorBody>,
+    ) -> AuditEntry {
         let (outcome, message) = match outcome {
-            Ok(()) => ("done", None),
+            Ok(done) => ("done", done),
             Err(error) => (error.code.as_str(), Some(error.message.clone())),
         };
         AuditEntry {
@@ -85,14 +90,16 @@ impl<S: Store> Core<S> {
             Some(only_if) => self.check(&only_if, &call)?.err(),
             None => None,
         };
+        let asked = recorded.as_ref().and_then(|_| asked(&call));
         let called = match stale {
             Some(stale) => Err(stale),
             None => self.call(call, step)?,
         };
-        let handled = if called.is_ok() {
+        let handled = if let Ok(reply) = &called {
             if let Some(asker) = recorded {
+                let done = asked.or_else(|| made(reply));
                 self.store
-                    .insert_audit(&asker.entry(step.now.unix, Ok(())))?;
+                    .insert_audit(&asker.entry(step.now.unix, Ok(done)))?;
             }
             Handled::Keep
         } else {
@@ -160,4 +167,46 @@ impl<S: Store> Core<S> {
             });
         Ok(Ok(Reply::Caller(caller)))
     }
+}
+
+/// What a call is about, where neither its path nor its reply says it.
+fn asked(call: &ApiCall) -> Option<String> {
+    Some(match call {
+        ApiCall::CreateApiToken(token) => {
+            format!(
+                "token {}, {}, until {}",
+                token.id, token.role, token.expires_at
+            )
+        }
+        ApiCall::CreateToken(token) => {
+            let whom = match (&token.node, token.rejoin) {
+                (Some(node), _) => format!("for the node {node}"),
+                (None, true) => "for any node that joins again".to_owned(),
+                (None, false) => "for new nodes".to_owned(),
+            };
+            format!("token {}, {whom}, until {}", token.id, token.expires_at)
+        }
+        ApiCall::OrderNode(_, NodeOrder::Label(labels)) => {
+            let set = labels
+                .set
+                .iter()
+                .map(|(key, value)| format!("{key}={value}"));
+            let removed = labels.remove.iter().map(|key| format!("{key}-"));
+            set.chain(removed).collect::<Vec<_>>().join(" ")
+        }
+        _ => return None,
+    })
+}
+
+/// What a call made, by its reply.
+fn made(reply: &Reply) -> Option<String> {
+    Some(match reply {
+        Reply::Deploy(deploy) => format!("job {}, version {}", deploy.job, deploy.version),
+        Reply::Run(run) => {
+            let jobs: Vec<String> = run.jobs.iter().map(ToString::to_string).collect();
+            format!("run {} of {}", run.id, jobs.join(", "))
+        }
+        Reply::Schedule(schedule) => format!("schedule {} of {}", schedule.name, schedule.job),
+        _ => return None,
+    })
 }

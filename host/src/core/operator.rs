@@ -96,7 +96,7 @@ impl<S: Store> Core<S> {
             ApiCall::Authenticate(hash) => self.authenticate(hash, now)?,
             ApiCall::Record(asker, outcome) => {
                 self.store
-                    .insert_audit(&asker.entry(now, outcome.as_ref().copied()))?;
+                    .insert_audit(&asker.entry(now, outcome.as_ref().map(|()| None)))?;
                 Ok(Reply::Done)
             }
             ApiCall::Audit(query) => self.read_audit(&query)?,

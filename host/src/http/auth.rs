@@ -2,7 +2,7 @@
 //! hashes are kept.
 
 use std::fmt;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use axum::extract::{Request, State};
 use axum::http::header::AUTHORIZATION;
@@ -18,6 +18,9 @@ use super::rate::{Rates, rate_limited};
 use crate::core::Caller;
 
 const PREFIX: &str = "sluice-admin-";
+
+/// How long a stream may outlive its token: a look is one row by its key.
+const TOKEN_LOOK_EVERY: Duration = Duration::from_secs(15);
 
 /// Draws the text of a token of the API for a role, and its hash, which is all that is kept.
 pub(crate) fn draw_api_token(role: Role) -> Result<(String, [u8; 32]), getrandom::Error> {
@@ -145,10 +148,15 @@ pub(super) async fn require_token<C: ControlApi>(
         return unauthorized("the request has no token").into_response();
     };
     let hash = AdminTokenHash::of(token);
+    let is_operator = doors.admin.matches(token);
+    if is_operator {
+        // Known without a look into the store, so strangers never take its room, not even before its first request.
+        doors.rates.know(hash.0, Instant::now());
+    }
     if !doors.rates.take(hash.0, Instant::now()) {
         return Failure(rate_limited()).into_response();
     }
-    let caller = if doors.admin.matches(token) {
+    let caller = if is_operator {
         Some(Caller {
             token: "operator.toml".to_owned(),
             name: None,
@@ -165,10 +173,35 @@ pub(super) async fn require_token<C: ControlApi>(
     match caller {
         Some(caller) => {
             doors.rates.know(hash.0, Instant::now());
+            if !is_operator {
+                request.extensions_mut().insert(Mortal(hash.0));
+            }
             request.extensions_mut().insert(caller);
             next.run(request).await
         }
         None => unauthorized("the token is not this orchestrator's, or has ended").into_response(),
+    }
+}
+
+/// The hash of a token that may end, or be revoked, while an answer is still under way.
+#[derive(Clone, Copy)]
+pub(super) struct Mortal([u8; 32]);
+
+impl Mortal {
+    #[cfg(test)]
+    pub(super) fn of(hash: [u8; 32]) -> Self {
+        Self(hash)
+    }
+
+    /// Returns soon after the token is good no longer: within [`TOKEN_LOOK_EVERY`] and the time that a look takes.
+    pub(super) async fn ended<C: ControlApi>(self, control: C) {
+        loop {
+            tokio::time::sleep(TOKEN_LOOK_EVERY).await;
+            // An orchestrator that cannot answer now says nothing about the token.
+            if let Ok(None) = control.authenticate(self.0).await {
+                return;
+            }
+        }
     }
 }
 

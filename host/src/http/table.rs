@@ -13,6 +13,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use axum::Router;
+use axum::body::Body;
 use axum::extract::{FromRequestParts, Request, State};
 use axum::handler::Handler;
 use axum::http::header::{IF_MATCH, IF_NONE_MATCH, LINK};
@@ -21,11 +22,13 @@ use axum::http::{HeaderMap, Method};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{MethodFilter, on};
+use futures_util::StreamExt as _;
 use sluice_api::{ErrorBody, ErrorCode};
 use sluice_model::Role;
 
 use super::ControlApi;
 use super::answer::{Failure, NextPage, Refused};
+use super::auth::Mortal;
 use super::openapi::{self, Contract, Signature};
 use crate::artifacts::Artifacts;
 use crate::core::{Asker, Caller, OnlyIf};
@@ -255,7 +258,14 @@ async fn admit<C: ControlApi>(
     } else {
         match operation.pace {
             Pace::Timed => within_time(request, next).await,
-            Pace::Streams => next.run(request).await,
+            Pace::Streams => {
+                let token = request.extensions().get::<Mortal>().copied();
+                let response = next.run(request).await;
+                match token {
+                    Some(token) => ends_with(token, control.clone(), response),
+                    None => response,
+                }
+            }
         }
     };
     if let Some(next) = response.extensions().get::<NextPage>() {
@@ -275,6 +285,14 @@ async fn admit<C: ControlApi>(
         tracing::warn!(event = "audit.unrecorded", operation = operation.id, reason = %error.message);
     }
     response
+}
+
+/// A stream that is cut when its token ends: what was revoked reads no further line.
+pub(super) fn ends_with<C: ControlApi>(token: Mortal, control: C, response: Response) -> Response {
+    response.map(|body| {
+        let cut = Box::pin(token.ended(control));
+        Body::from_stream(body.into_data_stream().take_until(cut))
+    })
 }
 
 /// What the request's conditions say; a condition that is not understood never holds.

@@ -4,7 +4,9 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use sluice_api::{ArtifactInfo, DeployOutcome, ErrorCode, MissingReply, routes};
 use sluice_model::{Digest, Role, TokenId, UnixMs, Version};
@@ -20,6 +22,8 @@ use crate::artifacts::Artifacts;
 struct Fake {
     asked: Arc<Mutex<Vec<String>>>,
     recorded: Arc<Mutex<Vec<String>>>,
+    /// The tokens with roles are good no longer.
+    revoked: Arc<AtomicBool>,
 }
 
 fn whose(of: &LogsOf) -> String {
@@ -58,6 +62,7 @@ impl ControlApi for Fake {
     fn authenticate(&self, hash: [u8; 32]) -> impl Future<Output = Answer<Option<Caller>>> + Send {
         let known = |role: &Role| *AdminTokenHash::of(&token_of(*role)).as_bytes() == hash;
         let role = ROLES.into_iter().find(known);
+        let role = role.filter(|_| !self.revoked.load(Ordering::SeqCst));
         std::future::ready(Ok(role.map(|role| Caller {
             token: "t".to_owned(),
             name: None,
@@ -420,7 +425,7 @@ fn error(body: &str) -> ErrorBody {
 const DIGEST: &str = "sha256:ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
 const EXECUTION: &str = "00000000-0000-4000-8000-000000000001";
 
-/// Every route and method there is.
+/// Routes, in the order of what they reach below.
 fn every_route() -> Vec<(&'static str, String)> {
     vec![
         ("GET", routes::OPENAPI.to_owned()),
@@ -475,10 +480,13 @@ fn every_route() -> Vec<(&'static str, String)> {
 #[tokio::test]
 async fn nothing_answers_without_the_token() {
     let served = Served::start().await;
-    let mut paths = every_route();
-    paths.push(("GET", "/v1/nothing".to_owned()));
-    paths.push(("PATCH", routes::JOBS.to_owned()));
-    for (method, path) in paths {
+    let mut paths: Vec<(String, String)> = operations(&served)
+        .iter()
+        .map(|operation| (operation.method.to_string(), path_of(operation)))
+        .collect();
+    paths.push(("GET".to_owned(), "/v1/nothing".to_owned()));
+    paths.push(("PATCH".to_owned(), routes::JOBS.to_owned()));
+    for (method, path) in &paths {
         for head in [
             "",
             "Authorization: Bearer \r\n",
@@ -487,7 +495,7 @@ async fn nothing_answers_without_the_token() {
             &format!("Authorization: Bearer {}0\r\n", served.token.as_str()),
         ] {
             let head = format!("{head}Content-Length: 0\r\n");
-            let (status, body) = served.raw(method, &path, &head, b"").await;
+            let (status, body) = served.raw(method, path, &head, b"").await;
             assert_eq!(status, 401, "{method} {path} {head}");
             assert_eq!(error(&body).code, ErrorCode::Unauthorized);
             assert!(error(&body).help.unwrap().contains("operator.toml"));
@@ -575,16 +583,48 @@ async fn events_come_as_frames_and_a_reader_may_go_on_behind_one() {
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_stream_ends_with_its_token() {
+    let control = Fake::default();
+    let hash = *AdminTokenHash::of(&token_of(Role::Reader)).as_bytes();
+    let ended = tokio::spawn(auth::Mortal::of(hash).ended(control.clone()));
+    tokio::time::sleep(Duration::from_secs(3600)).await;
+    assert!(!ended.is_finished(), "the token is good");
+    control.revoked.store(true, Ordering::SeqCst);
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert!(ended.is_finished());
+
+    // What is under way is cut there, and not before.
+    let endless = futures_util::stream::repeat(()).then(async |()| {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        Ok::<_, std::convert::Infallible>("line\n")
+    });
+    let response = axum::response::Response::new(axum::body::Body::from_stream(endless));
+    control.revoked.store(false, Ordering::SeqCst);
+    let revoking = Arc::clone(&control.revoked);
+    tokio::spawn(async move {
+        tokio::time::sleep(Duration::from_secs(100)).await;
+        revoking.store(true, Ordering::SeqCst);
+    });
+    let cut = table::ends_with(auth::Mortal::of(hash), control, response);
+    let read = axum::body::to_bytes(cut.into_body(), usize::MAX)
+        .await
+        .unwrap();
+    let lines = read.len() / "line\n".len();
+    assert!((100..=120).contains(&lines), "{lines}");
+}
+
 #[tokio::test]
 async fn a_form_is_not_json_and_floods_are_turned_away() {
     let served = Served::start().await;
-    let head = format!("Authorization: Bearer {}\r\n", served.token.as_str());
+    let head = format!("Authorization: Bearer {}\r\n", token_of(Role::Deployer));
     let form = "Content-Type: application/x-www-form-urlencoded\r\nContent-Length: 2\r\n";
     let head = format!("{head}{form}");
     let (status, answer) = served.raw("POST", routes::DEPLOY, &head, b"{}").await;
     assert_eq!(status, 415, "{answer}");
     assert_eq!(error(&answer).code, ErrorCode::UnsupportedMediaType);
 
+    // The operator's token was never used here yet, and the strangers have used up what they share.
     let mut answers = Vec::new();
     for _ in 0..600 {
         let head = "Authorization: Bearer x\r\n";

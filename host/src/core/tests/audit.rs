@@ -59,6 +59,11 @@ fn a_write_is_recorded_with_it_and_a_look_is_not() {
         .collect();
     assert_eq!(told, [("node.drain", "forbidden"), ("job.stop", "done")]);
     assert_eq!(entries[1].name.as_deref(), Some("ci"));
+    let made = entries[1].message.as_deref().unwrap();
+    assert!(
+        made.contains("reader") && made.contains(&TokenId::from_random([7; 16]).to_string()),
+        "{made}"
+    );
     let older = AuditQuery {
         before: Some(entries[0].id),
         limit: Some(5),
@@ -67,6 +72,23 @@ fn a_write_is_recorded_with_it_and_a_look_is_not() {
     assert!(
         matches!(world.call(ApiCall::Audit(older)), Ok(Reply::Audit(sluice_api::Page { items: older, .. })) if older == entries[1..])
     );
+}
+
+#[test]
+fn what_was_made_is_named_where_the_path_does_not_name_it() {
+    let mut world = World::new();
+    world.edge("e1", 1);
+    let by = |call: ApiCall| ApiCall::By(asker("some.write"), Box::new(call));
+    world.call(by(deploy_call(PIPELINE))).unwrap();
+    let labels = sluice_api::NodeLabels {
+        set: Labels::from([("site".to_owned(), "north".to_owned())]),
+        remove: vec!["old".to_owned()],
+    };
+    let label = ApiCall::OrderNode("e1".parse().unwrap(), sluice_api::NodeOrder::Label(labels));
+    world.call(by(label)).unwrap();
+    let entries = log(&mut world);
+    let told: Vec<_> = entries.iter().map(|it| it.message.as_deref()).collect();
+    assert_eq!(told, [Some("site=north old-"), Some("job a, version 1")]);
 }
 
 #[test]
