@@ -51,6 +51,10 @@ const FAILURES_MAX: usize = 20;
 /// Events that are kept; with the head of the report and its failures a screen.
 const EVENTS_MAX: usize = 20;
 
+/// What a rollout waits for that has nobody to look at: not for a connection.
+const NO_MEMBERS: &str =
+    "no node takes it now: none matches, or those that match are drained or cordoned";
+
 /// Node names in one event.
 const NAMES_MAX: usize = 5;
 
@@ -495,6 +499,7 @@ pub fn advance(
             names(&uncounted)
         ),
         (false, _) => String::new(),
+        (true, false) if members.is_empty() => NO_MEMBERS.to_owned(),
         (true, false) => "no node that it could go to is connected".to_owned(),
         (true, true) => short_of(record, proven, at_once),
     };

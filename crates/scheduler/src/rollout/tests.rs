@@ -504,6 +504,25 @@ fn more_canaries_than_connected_nodes_say_so_and_wait_no_longer_than_the_deadlin
 }
 
 #[test]
+fn where_no_node_takes_it_the_reason_is_not_a_missing_connection_and_it_begins_when_one_does() {
+    let mut fleet = Fleet::new(0, canary());
+    for _ in 0..3 {
+        assert_eq!(fleet.look(3600 * SECOND_MS), [0_usize; 0]);
+        assert_eq!(fleet.record.phase, RolloutPhase::Canary);
+        assert!(fleet.record.reason.starts_with("no node takes it now"));
+    }
+    fleet.members = vec![member(0)];
+    assert_eq!(fleet.look(SECOND_MS), [0]);
+    fleet.all_run();
+    fleet.look(0);
+    assert_eq!(fleet.record.reason, "");
+    // Drained before it could prove anything: nothing is left of it.
+    fleet.members.clear();
+    fleet.look(SECOND_MS);
+    assert!(fleet.record.reason.starts_with("no node takes it now"));
+}
+
+#[test]
 fn one_that_went_away_holds_its_own_room_only() {
     let mut fleet = Fleet::new(50, Rules::default());
     fleet.look(0);

@@ -72,8 +72,16 @@ fn next(name: &JobName, view: &RolloutView, members: &[Member]) -> String {
         Some(good) => format!("a failure brings version {} back", good.version),
         None => "a failure stops it".to_owned(),
     };
-    if !members.iter().any(|member| member.connected) && record.is_open() {
-        return format!("it begins when a node that matches connects; {failure}");
+    // What is paused waits for a person, whoever connects.
+    let moves = record.is_open() && record.phase != RolloutPhase::Paused;
+    if moves && members.is_empty() {
+        return format!(
+            "it goes on when a node that matches joins or takes new executions again (`sluice explain {name}` says \
+             why each does not); {failure}"
+        );
+    }
+    if moves && !members.iter().any(|member| member.connected) {
+        return format!("it goes on when a node that matches connects; {failure}");
     }
     let kept = !record.reason.is_empty() && record.phase != RolloutPhase::Paused;
     if let Some(waits) = next_action(name, record).filter(|_| kept) {
