@@ -21,6 +21,7 @@ mod links;
 mod network;
 mod operators;
 mod orchestrator;
+mod outputs;
 mod planted;
 mod random;
 mod run;
@@ -40,6 +41,7 @@ pub use operators::{
     Batch, Content, KnownJob, Operators, Order, Placing, component, components, node_key, pipeline,
 };
 pub use orchestrator::{Asker, Orchestrator, RowSeen, RowsSeen, Token, UNIX_START_MS};
+pub use outputs::OutputsSeen;
 pub use planted::Planted;
 pub use random::Random;
 pub use run::{Report, SEED_VARIABLE, SEEDS_VARIABLE, run_seed, story, words_of, world_of};

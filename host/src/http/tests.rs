@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use futures_util::StreamExt as _;
 use sluice_api::{ArtifactInfo, DeployOutcome, ErrorCode, MissingReply, routes};
 use sluice_model::{Digest, Role, TokenId, UnixMs, Version};
 use tempfile::TempDir;

@@ -1,6 +1,6 @@
 //! Everything that can go wrong, at random.
 
-use sluice_api::{NodeLabels, NodeOrder};
+use sluice_api::{NodeLabels, NodeOrder, RolloutOrder};
 use sluice_edge_runtime::core::Input as EdgeInput;
 use sluice_model::OnLost;
 
@@ -25,6 +25,9 @@ const SELECTS: &[&str] = &[
     "site = \"nowhere\"",
 ];
 
+/// A rollout's rules, behind a selector that many nodes match.
+const ROLLED_OUT: &str = "site = [\"a\", \"b\", \"c\"]\n[rollout]\ncanary = 1\nmax_parallel = 1\nmin_healthy = \"1s\"\ndeadline = \"60s\"";
+
 const SITES: &[&str] = &["a", "b", "c"];
 
 impl World {
@@ -40,6 +43,7 @@ impl World {
         self.note("world", format_args!("all faults stop"));
         self.mood = Mood::Calm;
         self.chaos_until_ms = 0;
+        self.operators.promotes = true;
         self.orchestrator.faults.disarm();
         self.orchestrator.dies_after_outputs = None;
         self.orchestrator.stalled_until = 0;
@@ -195,11 +199,18 @@ impl World {
         }
         let name = *self.random.pick(JOBS);
         let order = if self.operators.jobs.contains_key(name) {
-            match self.random.below(11) {
+            match self.random.below(16) {
                 0..5 => self.deploy_at_random(),
                 5..7 => Order::Stop,
                 7..9 => Order::Start,
                 9 => Order::Restart,
+                10..12 => Order::Rollback,
+                12..15 => Order::Rollout(*self.random.pick(&[
+                    RolloutOrder::Pause,
+                    RolloutOrder::Resume,
+                    RolloutOrder::Promote,
+                    RolloutOrder::Abort,
+                ])),
                 _ => Order::Delete,
             }
         } else {
@@ -218,6 +229,13 @@ impl World {
             3 => Content::Misconfigured(n),
             _ => Content::Steady(n),
         };
+        if self.random.one_in(3) {
+            return Order::Deploy {
+                content,
+                select: ROLLED_OUT.to_owned(),
+                placing: Placing::Daemon,
+            };
+        }
         let select = (*self.random.pick(SELECTS)).to_owned();
         let placing = if self.random.one_in(2) {
             let count = u32::try_from(self.random.between(1, 4)).expect("small");
@@ -237,6 +255,17 @@ impl World {
     }
 
     fn order_node_at_random(&mut self, edge: usize) {
+        if self.random.one_in(6) {
+            self.order(&node_key(edge), Order::Revoke { edge });
+            return;
+        }
+        // One that is connected is not deleted.
+        let process = self.edges[edge].process.as_ref();
+        let away = process.is_none_or(|it| it.core.session().is_none());
+        if self.random.one_in(if away { 3 } else { 20 }) {
+            self.order(&node_key(edge), Order::Forget { edge });
+            return;
+        }
         let order = match self.random.below(8) {
             0..2 => NodeOrder::Cordon,
             2 => NodeOrder::Drain,

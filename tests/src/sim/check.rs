@@ -3,9 +3,10 @@
 //! I1 a row is durable before its first send. I2 no ack before it is durable. I3 nobody goes back in (epoch, rev) or
 //! (version, attempt). I4 link up and faults over: digests equal within two heartbeats and a round trip. I5 no wait
 //! without its reason and next action. I6 one live instance at most, and never an old version after a newer one. (I7 is
-//! in `settle.rs`.) Beside them: nobody is ever held, fenced off or accused of a protocol error in a world where no
-//! store is restored and no machine is copied; and an outcome that an edge has on disk leaves it only when the
-//! orchestrator has it.
+//! in `settle.rs`; those of runs and outputs are in `runs.rs` and `outputs.rs`.) N1 who was revoked or deleted is let in
+//! with a new key only. N2 no node vanishes by itself. Beside them: nobody is ever held, fenced off or accused of a
+//! protocol error in a world where no store is restored and no machine is copied; and an outcome that an edge has on disk
+//! leaves it only when the orchestrator has it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -49,6 +50,12 @@ pub struct FaultCounts {
     pub snapshots: u64,
     pub renewals: u64,
     pub expiries: u64,
+    pub revokes: u64,
+    pub deletes: u64,
+    pub pulls: u64,
+    pub failed_pulls: u64,
+    pub rollbacks: u64,
+    pub rollout_orders: u64,
 }
 
 /// What was seen of one edge.
@@ -91,6 +98,8 @@ pub struct Checks {
     pub agreements: u64,
     /// Times that somebody looked at everything.
     pub looks: u64,
+    /// Outcomes that an edge's disk was lost with.
+    pub lost_outcomes: BTreeMap<OutcomeKey, ObservedPhase>,
     edges: Vec<EdgeSeen>,
     rows: RowsSeen,
     heads: BTreeMap<NodeId, Revision>,
@@ -110,6 +119,10 @@ impl Checks {
     /// What an edge knew is lost with its disk.
     pub(super) fn handle_wiped(&mut self, edge: usize) {
         let started = std::mem::take(&mut self.edges[edge].started);
+        // They may have been told of without an answer having come back.
+        let kept = std::mem::take(&mut self.edges[edge].kept);
+        self.lost_outcomes
+            .extend(kept.into_iter().map(|(key, row)| (key, row.phase)));
         self.edges[edge] = EdgeSeen {
             started,
             ..EdgeSeen::default()
@@ -143,10 +156,14 @@ impl World {
             let (edge, replayed) = (connection.edge, connection.replayed);
             let of_a_dead_process =
                 self.edges[edge].process.is_none() || self.edges[edge].boot != connection.edge_boot;
+            let kind = wire::read_orchestrator(frame);
+            if matches!(kind, Some(Kind::Welcome(_))) && !replayed {
+                self.check_let_in(edge);
+            }
             let Some(node) = self.checks.nodes.get(&edge).copied() else {
                 continue;
             };
-            match wire::read_orchestrator(frame) {
+            match kind {
                 Some(Kind::Rows(rows)) => {
                     *self.checks.rows_sent.entry(edge).or_default() += 1;
                     let to = rows.to.to_position().expect("a position");
@@ -190,6 +207,7 @@ impl World {
                     let expected = match reject.code.as_str() {
                         // A machine that was wiped has a new key; what its old process still says is refused.
                         "revoked" => true,
+                        "deleted" => self.operators.forgetting.contains(&edge),
                         // A new session needs room on the orchestrator's disk.
                         "unavailable" => self.orchestrator.faults.hits() > 0,
                         // A first flight that was under way when its process died, behind its successor's.
@@ -205,6 +223,19 @@ impl World {
                 _ => {}
             }
         }
+    }
+
+    /// N1.
+    fn check_let_in(&self, edge: usize) {
+        let Some(peer) = self.checks.peers.get(&edge) else {
+            return;
+        };
+        let shut_out = self.operators.shut_out.get(&peer.node);
+        assert!(
+            shut_out.is_none_or(|key| key.is_some_and(|key| key != peer.key)),
+            "N1: {} was shut out, and is let in as it was",
+            self.edges[edge].name
+        );
     }
 
     /// No session ends because somebody said something impossible.
@@ -231,13 +262,22 @@ impl World {
     /// I3 on the orchestrator's side: rows and revisions only grow, and a stopped execution runs again only as a new
     /// attempt or version.
     pub(super) fn check_rows_only_grow(&mut self) {
-        let nodes: Vec<NodeId> = self.checks.nodes.values().copied().collect();
-        for node in nodes {
-            let head = self
+        let nodes: Vec<(usize, NodeId)> =
+            (self.checks.nodes.iter().map(|(edge, node)| (*edge, *node))).collect();
+        for (edge, node) in nodes {
+            let record = self
                 .orchestrator
                 .look(|store| store.node(node))
-                .expect("readable")
-                .map_or(Revision::ZERO, |node| node.desired.rev);
+                .expect("readable");
+            let Some(record) = record else {
+                assert!(
+                    self.operators.forgetting.contains(&edge),
+                    "N2: {} is not registered any more, and nobody deleted it",
+                    self.edges[edge].name
+                );
+                continue;
+            };
+            let head = record.desired.rev;
             let seen = self.checks.heads.insert(node, head).unwrap_or_default();
             assert!(head >= seen, "I3: a node's desired set goes back to {head}");
             if head == seen {
@@ -266,6 +306,9 @@ impl World {
                         old.desired != Desired::Purge || new.desired == Desired::Purge,
                         "a purged execution is wanted again"
                     );
+                }
+                if new.desired == Desired::Purge {
+                    self.check_purge_order(row.id);
                 }
             }
         }

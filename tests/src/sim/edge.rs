@@ -38,6 +38,8 @@ pub struct Disk {
     pub components: BTreeSet<Digest>,
     /// Executions with state.
     pub states: BTreeSet<ExecutionId>,
+    /// What tries wrote.
+    pub outputs: BTreeMap<ExecutionId, Vec<u8>>,
 }
 
 /// Where a piece of work stands in the runner.
@@ -154,6 +156,15 @@ impl Edge {
         Ok(())
     }
 
+    /// A new key, and nobody's certificate. What was in the store stays.
+    pub(super) fn forget_identity(&mut self) {
+        self.disk.life += 1;
+        self.disk.key = self.random.bytes();
+        self.disk.certificate_ends = CERTIFICATE_ENDS;
+        self.disk.node = None;
+        self.disk.token = None;
+    }
+
     /// Starts a process; it must have joined.
     pub fn start(&mut self, now_ms: u64) -> Result<Vec<Output>, StoreError> {
         let node = self.disk.node.expect("only a joined machine is started");
@@ -261,6 +272,7 @@ impl Disk {
             token: None,
             components: BTreeSet::new(),
             states: BTreeSet::new(),
+            outputs: BTreeMap::new(),
         })
     }
 }

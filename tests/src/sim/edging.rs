@@ -2,6 +2,7 @@
 
 use sluice_edge_runtime::core::{CloseWhy, Event as EdgeEvent, Input, Output, Redial};
 use sluice_host::core::Input as HostInput;
+use sluice_host::store::Store as _;
 use sluice_model::NodeId;
 use sluice_protocol::{JoinRequest, VERSIONS};
 
@@ -16,6 +17,9 @@ const REDIAL_MS: (u64, u64) = (250, 30_000);
 
 /// A node that may not speak dials this seldom.
 const REDIAL_SELDOM_MS: u64 = 300_000;
+
+/// How long after its join was under way a machine's standing is looked at again.
+const READMIT_AGAIN_MS: u64 = 5_000;
 
 /// More ticks than that in one virtual second are a busy loop.
 const TICKS_PER_SECOND_MAX: u64 = 200;
@@ -102,8 +106,11 @@ impl World {
             return;
         }
         let name = self.edges[edge].name.to_string();
-        if let Some(before) = self.checks.nodes.insert(edge, node) {
-            assert_eq!(before, node, "{name} came back as another node");
+        let before = self.checks.nodes.insert(edge, node);
+        if before.is_some_and(|before| before != node) {
+            let deleted = self.operators.forgetting.contains(&edge);
+            assert!(deleted, "{name} came back as another node");
+            self.operators.nodes.remove(&edge);
         }
         self.edges[edge].disk.node = Some(node);
         self.edges[edge].starting = false;
@@ -139,6 +146,33 @@ impl World {
         self.checks.faults.wipes += 1;
         self.note(&name, format_args!("has an empty disk"));
         self.power_on(edge, back_after_ms);
+    }
+
+    /// A machine that was shut out joins again under its name: a revoked one with a new key and what it has on its disk,
+    /// a deleted one as another node, its old store put aside.
+    pub(super) fn readmit(&mut self, edge: usize) {
+        let Some(node) = self.edges[edge].disk.node else {
+            // It joins just now, perhaps still under what was revoked meanwhile.
+            self.schedule(READMIT_AGAIN_MS, Event::Readmit { edge });
+            return;
+        };
+        let record = self
+            .orchestrator
+            .look(|store| store.node(node))
+            .expect("readable");
+        match record {
+            None => {
+                self.checks.nodes.remove(&edge);
+                self.wipe_edge(edge, 10);
+            }
+            Some(record) if record.revoked_at.is_some() => {
+                self.crash_edge(edge, "its owner lets it join again", None);
+                self.edges[edge].forget_identity();
+                self.edges[edge].starting = false;
+                self.power_on(edge, 10);
+            }
+            Some(_) => {}
+        }
     }
 
     /// Gives an edge's process something to handle.

@@ -2,15 +2,15 @@
 
 use sluice_api::{DeployRequest, ErrorCode};
 use sluice_host::core::{ApiCall, Input, Output, Reply, RequestId};
-use sluice_host::store::TokenRecord;
-use sluice_model::{Digest, TokenId, UnixMs};
+use sluice_host::store::{Store as _, TokenRecord, VersionOrigin};
+use sluice_model::{Digest, JobId, TokenId, UnixMs, Version};
 use sluice_protocol::{
     EdgeMessage, OrchestratorMessage, Renewed, edge_message, encode, orchestrator_message,
 };
 
 use super::faults::Fault;
 use super::network::Way;
-use super::operators::{Order, components, pipeline};
+use super::operators::{Content, Order, Placing, components, pipeline};
 use super::orchestrator::{Asker, Token};
 use super::wire;
 use super::world::{Event, Mood, World};
@@ -25,6 +25,7 @@ impl World {
                 let boot = self.orchestrator.boot;
                 self.note("O", format_args!("starts, process {boot}"));
                 self.checks.disturb(self.now_ms);
+                self.forget_pulls();
                 self.schedule(1, Event::HostTick { boot });
             }
             Err(error) => {
@@ -67,6 +68,7 @@ impl World {
                 self.schedule(after, Event::OrderAgain { name });
             }
             Asker::Look | Asker::Script => {}
+            Asker::Outputs => self.handle_outputs_reply(None),
             Asker::Join { edge, life } | Asker::Token { edge, life, .. } => {
                 let after = self.random.between(500, 5_000);
                 self.schedule(after, Event::JoinAsk { edge, life });
@@ -105,6 +107,7 @@ impl World {
         }
         if self.now_ms >= self.orchestrator.stalled_until {
             self.feed_host(Input::Tick);
+            self.look_for_outputs();
             self.check_agreement();
         }
         self.schedule(self.config.heartbeat_ms / 2, Event::HostTick { boot });
@@ -219,6 +222,7 @@ impl World {
         match (asker, reply) {
             (Asker::Order(name), reply) => self.handle_order_reply(&name, reply),
             (Asker::Script, reply) => self.answer = Some(reply),
+            (Asker::Outputs, Ok(reply)) => self.handle_outputs_reply(Some(reply)),
             (Asker::Look, Ok(reply)) => {
                 let reply = self.mute(reply);
                 self.check_look(&reply);
@@ -311,6 +315,13 @@ impl World {
             Order::Start => ApiCall::StartJob(job()),
             Order::Delete => ApiCall::DeleteJob(job()),
             Order::Restart => ApiCall::RestartJob(job()),
+            Order::Rollback => ApiCall::Rollback(job(), None),
+            Order::Rollout(order) => ApiCall::RolloutOrder(job(), order),
+            Order::Revoke { edge } => ApiCall::RevokeNode(self.edges[edge].name.clone()),
+            Order::Forget { edge } => {
+                self.operators.forgetting.insert(edge);
+                ApiCall::DeleteNode(self.edges[edge].name.clone())
+            }
             Order::Node { edge, order } => ApiCall::OrderNode(self.edges[edge].name.clone(), order),
             order @ (Order::Launch { .. } | Order::CallOff { .. }) => self.run_call(name, &order),
         };
@@ -378,7 +389,46 @@ impl World {
                 self.operators.nodes.insert(edge, orders);
             }
             // A machine that has not joined yet.
-            (Order::Node { .. }, Err(error)) if error.code == ErrorCode::NotFound => {}
+            (Order::Node { .. } | Order::Revoke { .. }, Err(error))
+                if error.code == ErrorCode::NotFound => {}
+            (Order::Revoke { edge }, Ok(Reply::NodeLine(_))) => {
+                self.note("operator", format_args!("{name} is revoked"));
+                self.checks.faults.revokes += 1;
+                self.note_shut_out(edge);
+                self.plan_readmission(edge);
+            }
+            (Order::Forget { edge }, Ok(Reply::NodeLine(_))) => {
+                self.note("operator", format_args!("{name} is deleted"));
+                self.handle_forgotten(edge);
+            }
+            // It was deleted before, and the answer got lost; or it has not joined yet.
+            (Order::Forget { edge }, Err(error)) if error.code == ErrorCode::NotFound => {
+                self.handle_forgotten(edge);
+            }
+            // It is connected.
+            (Order::Forget { edge }, Err(error)) if error.code == ErrorCode::Conflict => {
+                self.plan_readmission(edge);
+            }
+            (Order::Rollback, Ok(Reply::Deploy(reply))) => {
+                let id = reply.id.expect("no dry run");
+                let version = reply.version;
+                self.note("operator", format_args!("{name} goes back by {version}"));
+                let (content, select, placing) = self.content_of(id, version);
+                let noted = self
+                    .operators
+                    .handle_deployed(name, id, version, content, &select, placing);
+                if let Err(problem) = noted {
+                    panic!("{problem}");
+                }
+                self.checks.faults.rollbacks += 1;
+            }
+            (Order::Rollout(order), Ok(Reply::Rollout(_))) => {
+                self.note("operator", format_args!("{name}: {order:?} done"));
+                self.checks.faults.rollout_orders += 1;
+            }
+            // Nothing is rolled out, it has ended meanwhile, or there is nothing to go back to.
+            (Order::Rollback | Order::Rollout(_), Err(error))
+                if matches!(error.code, ErrorCode::NotFound | ErrorCode::Conflict) => {}
             (order @ (Order::Stop | Order::Start | Order::Restart), Ok(Reply::Job(job))) => {
                 let stopped = order == Order::Stop;
                 assert_eq!(
@@ -412,6 +462,55 @@ impl World {
         }
         self.operators.answered += 1;
         self.operators.open.remove(name);
+    }
+
+    fn plan_readmission(&mut self, edge: usize) {
+        let after = match self.mood {
+            Mood::Calm => 1_000,
+            Mood::Chaotic => self.random.delay(100, 30_000),
+        };
+        self.schedule(after, Event::Readmit { edge });
+    }
+
+    /// A machine's node is no more.
+    fn handle_forgotten(&mut self, edge: usize) {
+        self.operators.nodes.remove(&edge);
+        if let Some(node) = self.checks.nodes.remove(&edge) {
+            self.checks.faults.deletes += 1;
+            self.operators.shut_out.insert(node, None);
+        }
+        self.plan_readmission(edge);
+    }
+
+    /// Notes which key was shut out, unless the machine has another one by now.
+    fn note_shut_out(&mut self, edge: usize) {
+        let name = self.edges[edge].name.clone();
+        let record = self
+            .orchestrator
+            .look(|store| store.node_by_name(&name))
+            .expect("readable");
+        if let Some(record) = record.filter(|it| it.revoked_at.is_some()) {
+            self.operators.shut_out.insert(record.id, Some(record.key));
+        }
+    }
+
+    /// What a version was deployed with, also one that took an older one's content again.
+    pub(super) fn content_of(&mut self, id: JobId, version: Version) -> (Content, String, Placing) {
+        let history = self
+            .orchestrator
+            .look(|store| store.history(id))
+            .expect("readable");
+        let mut version = version;
+        loop {
+            if let Some(known) = self.operators.versions.get(&(id, version)) {
+                return known.clone();
+            }
+            let record = history.iter().find(|record| record.version == version);
+            match record.map(|record| &record.origin) {
+                Some(VersionOrigin::Rollback { to, .. }) if *to < version => version = *to,
+                other => panic!("{id}@{version} was never deployed: {other:?}"),
+            }
+        }
     }
 
     /// Somebody looks at everything.

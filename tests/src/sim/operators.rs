@@ -5,9 +5,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use sluice_api::NodeOrder;
+use sluice_api::{NodeOrder, RolloutOrder};
 use sluice_host::core::{ComponentFacts, RequestId};
-use sluice_model::{Digest, JobId, OnLost, RunId, Version, World};
+use sluice_model::{Digest, JobId, NodeId, OnLost, RunId, Version, World};
 
 /// How a pipeline behaves when it runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -162,9 +162,13 @@ pub fn pipeline(name: &str, content: Content, select: &str, placing: Placing) ->
         Placing::Batch(_) => "count = 1\n",
         Placing::Daemon | Placing::Replicas(..) => "",
     };
+    let output = match placing {
+        Placing::Batch(_) => "stdout",
+        Placing::Daemon | Placing::Replicas(..) => "discard",
+    };
     format!(
         "name = \"{name}\"\n{kind}{select}[input.generate]\n{ends}interval = \"1s\"\ntemplate = \"{marker}\"\n\
-         [[stage]]\nname = \"s\"\nplugin = \"{component}\"\n[output.discard]\n"
+         [[stage]]\nname = \"s\"\nplugin = \"{component}\"\n[output.{output}]\n"
     )
 }
 
@@ -188,6 +192,20 @@ pub enum Order {
     Delete,
     /// The next attempt of all its executions.
     Restart,
+    /// Take the content of the last good version again.
+    Rollback,
+    /// Order this of the job's rollout.
+    Rollout(RolloutOrder),
+    /// Not about a job: shut a node out. Its machine joins again later. Its key is [`node_key`].
+    Revoke {
+        /// Which machine.
+        edge: usize,
+    },
+    /// Not about a job: delete a node. Its machine joins again later, as another one. Its key is [`node_key`].
+    Forget {
+        /// Which machine.
+        edge: usize,
+    },
     /// Not about a job: launch it. The order's key is the launch's.
     Launch {
         /// The job.
@@ -246,6 +264,14 @@ pub struct Operators {
     pub ids: BTreeSet<JobId>,
     /// Orders answered.
     pub answered: u64,
+    /// What each version was deployed with.
+    pub versions: BTreeMap<(JobId, Version), (Content, String, Placing)>,
+    /// From now on, whatever is paused is promoted.
+    pub promotes: bool,
+    /// Nodes that were revoked, with the key that may speak no more, or deleted, as answered.
+    pub shut_out: BTreeMap<NodeId, Option<[u8; 32]>>,
+    /// Machines whose nodes somebody wants deleted, answered or not.
+    pub forgetting: BTreeSet<usize>,
 }
 
 impl Operators {
@@ -281,6 +307,8 @@ impl Operators {
             }
             _ => {}
         }
+        let deployed = (content, select.to_owned(), placing);
+        self.versions.insert((id, version), deployed);
         self.jobs.insert(
             name.to_owned(),
             KnownJob {

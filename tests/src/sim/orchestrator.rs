@@ -21,6 +21,8 @@ pub enum Asker {
     Look,
     /// A scenario.
     Script,
+    /// What pulls outputs.
+    Outputs,
     /// An edge that joins, in this life of its disk.
     Join {
         /// Which.
@@ -63,6 +65,8 @@ pub struct Orchestrator {
     pub core: Option<Core<SqliteStore>>,
     /// The disk, while no process runs.
     pub disk: Option<SqliteStore>,
+    /// The outputs on the disk, by digest.
+    pub files: BTreeMap<Digest, Vec<u8>>,
     /// What is really on a disk that lies.
     pub(super) really: Option<SqliteStore>,
     /// What a disk that loses commits will be after the process.
@@ -102,6 +106,7 @@ impl Orchestrator {
         Ok(Self {
             core: None,
             disk: Some(SqliteStore::in_memory()?),
+            files: BTreeMap::new(),
             really: None,
             forgets: None,
             faults: Faults::default(),

@@ -1,6 +1,7 @@
 //! Defects of the world, planted on purpose. Each must be caught by a named invariant: so the simulator is known to be
 //! able to fail. Nothing of the product is changed for them: it is disks, network and runner that lie.
 
+use sluice_api::Rollout;
 use sluice_host::core::{ApiCall, ConnId, Input, Reply};
 use sluice_protocol::{edge_message, orchestrator_message};
 
@@ -18,6 +19,10 @@ pub enum Planted {
     LostRows,
     /// Who looks is not told why something waits.
     MutedReasons,
+    /// What pulls outputs does nothing.
+    NoPulls,
+    /// What pulls outputs takes whatever comes.
+    BlindPulls,
     /// Somebody restarts this job whenever somebody else looks, and nobody knows.
     SecretOrders,
 }
@@ -65,6 +70,14 @@ impl World {
             page.items.iter_mut().for_each(|it| it.reason = None);
         }
         reply
+    }
+
+    /// What arrives of what is told of a rollout.
+    pub(super) fn mute_rollout(&self, mut rollout: Rollout) -> Rollout {
+        if self.planted == Some(Planted::MutedReasons) {
+            rollout.reason = None;
+        }
+        rollout
     }
 
     pub(super) fn order_in_secret(&mut self) {

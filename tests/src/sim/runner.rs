@@ -316,6 +316,10 @@ impl World {
             records_in: records,
             dead_letters: if spoils { records } else { 0 },
             ..Counters::default()
+
+        let mut counters = Counters {
+            records_in: u64::from(ticket.0 as u32) + 1,
+            ..Counters::default()
         };
         let execution = work.assignment.execution;
         let mut begins = None;
@@ -351,6 +355,10 @@ impl World {
                     process.work.remove(&ticket);
                 }
                 self.note_task_ends(&assignment, &ending);
+                let ends = matches!(ending, Ending::Completed | Ending::Failed { .. });
+                if ends && assignment.slot != Slot::ZERO {
+                    counters.output = Some(self.write_output(edge, execution));
+                }
                 Input::Ended {
                     ticket,
                     ending,
@@ -408,6 +416,7 @@ impl World {
         }
         if result.is_ok() {
             self.edges[edge].disk.states.remove(&execution);
+            self.edges[edge].disk.outputs.remove(&execution);
         }
         self.feed_edge(edge, Input::Purged { execution, result });
     }

@@ -42,6 +42,13 @@ pub struct RunsSeen {
     rounds: u64,
 }
 
+impl RunsSeen {
+    /// The runs that were answered.
+    pub(super) fn known(&self) -> Vec<RunId> {
+        self.runs.values().copied().collect()
+    }
+}
+
 impl World {
     /// Launches a job, on named edges or where there is room; repeated under its key until it is answered. Returns the key.
     pub fn launch(&mut self, job: &str, nodes: &[usize]) -> String {
@@ -214,8 +221,8 @@ impl World {
     }
 
     fn compare_ended(&mut self) {
-        let runs: Vec<RunId> = self.runs.runs.values().copied().collect();
-        for run in runs {
+        for run in self.runs.known() {
+            self.check_held(run);
             let tasks = self
                 .orchestrator
                 .look(|store| store.tasks_of_run(run))
@@ -377,8 +384,9 @@ impl World {
                             version: task.version,
                             attempt: Attempt(1),
                         };
+                        let seen = self.checks.outcomes.get(&key);
                         assert_eq!(
-                            self.checks.outcomes.get(&key),
+                            seen.or(self.checks.lost_outcomes.get(&key)),
                             Some(&ObservedPhase::Completed),
                             "R5: no edge completed {task:?}"
                         );

@@ -2,14 +2,16 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use sluice_host::store::{ExecutionRecord, Store as _};
+use sluice_api::RolloutOrder;
+use sluice_host::core::{ApiCall, Reply};
+use sluice_host::store::{ExecutionRecord, NodeRecord, Store as _, VersionOrigin};
 use sluice_model::{
     Desired, Digest, ExecutionId, Labels, NodeId, ObservedPhase, Revision, RolloutPhase,
 };
-use sluice_protocol::{ObservedRow, OutcomeKey, Spec};
+use sluice_protocol::{ObservedRow, OutcomeKey};
 
 use super::edge::Stage;
-use super::operators::{Content, KnownJob, Placing};
+use super::operators::{Content, KnownJob, Order, Placing};
 use super::runs::is_batch;
 use super::world::World;
 
@@ -26,6 +28,7 @@ impl World {
         let end = self.now_ms + SETTLES_WITHIN_MS;
         loop {
             self.run_for(self.config.heartbeat_ms);
+            self.promote_what_is_paused();
             let Err(why) = self.settled() else {
                 return;
             };
@@ -33,6 +36,23 @@ impl World {
                 self.now_ms < end,
                 "I4: {SETTLES_WITHIN_MS} ms after all faults stopped: {why}"
             );
+        }
+    }
+
+    /// A rollout that waits for a person gets one.
+    fn promote_what_is_paused(&mut self) {
+        if !self.operators.promotes {
+            return;
+        }
+        for (name, job) in self.operators.jobs.clone() {
+            let record = self.orchestrator.look(|store| store.rollout(job.id));
+            let paused = record
+                .ok()
+                .flatten()
+                .is_some_and(|it| it.phase == RolloutPhase::Paused);
+            if paused && !job.stopped {
+                self.order(&name, Order::Rollout(RolloutOrder::Promote));
+            }
         }
     }
 
@@ -53,6 +73,29 @@ impl World {
             panic!("it had settled, and then: {why}");
         }
         self.check_runs_quiet();
+        self.check_outputs_quiet();
+        self.check_rollouts_told();
+    }
+
+    /// I5 of rollouts: one that waits says why, and each says what comes next.
+    fn check_rollouts_told(&mut self) {
+        for name in self.operators.jobs.clone().into_keys() {
+            let call = ApiCall::Rollout(name.parse().expect("a job's name"));
+            let Ok(Reply::Rollout(rollout)) = self.ask(call) else {
+                continue;
+            };
+            let rollout = self.mute_rollout(*rollout);
+            let waits = matches!(
+                rollout.phase,
+                RolloutPhase::Canary | RolloutPhase::Rolling | RolloutPhase::Paused
+            );
+            let stopped = self.operators.jobs[&name].stopped;
+            let told = rollout.reason.as_ref().is_some_and(|it| !it.is_empty());
+            assert!(
+                (told || !waits || stopped) && !rollout.next.is_empty(),
+                "I5: a rollout that waits without its reason: {rollout:?}"
+            );
+        }
     }
 
     fn heads(&mut self) -> Vec<(NodeId, Revision)> {
@@ -88,9 +131,14 @@ impl World {
             }
         }
         for edge in 0..self.edges.len() {
+            let joined = self.edges[edge].disk.node;
+            if joined.is_none() || joined != self.checks.nodes.get(&edge).copied() {
+                return Err(format!("{} has not joined", self.edges[edge].name));
+            }
             self.settled_session(edge)?;
         }
         self.settled_runs()?;
+        self.settled_outputs()?;
         let mut wanted = BTreeSet::new();
         let known = self.operators.jobs.clone();
         for (name, job) in &known {
@@ -127,35 +175,79 @@ impl World {
         Ok(())
     }
 
-    /// The job as a rollout left it: where that went back, with the old content, whose spec comes with it.
+    /// The job as a rollout left it: where that went back, or finds no node that takes the new version, with the old
+    /// content, whose spec comes with it.
     fn rolled_out(
         &mut self,
         name: &str,
         job: &KnownJob,
     ) -> Result<(KnownJob, Option<Digest>), String> {
         let record = self.orchestrator.look(|store| store.rollout(job.id))?;
+        let current = self.restored_content(job)?;
         let Some(record) = record.filter(|it| it.candidate == job.version && !job.stopped) else {
-            return Ok((job.clone(), None));
+            return Ok((job.clone(), current));
         };
-        if record.is_open() && record.phase != RolloutPhase::Paused {
-            return Err(format!("the rollout of {name} is {}", record.phase));
+        if record.phase == RolloutPhase::Paused && !self.operators.promotes {
+            return Ok((job.clone(), current));
         }
-        let Some(good) = record
-            .good
-            .filter(|_| record.phase == RolloutPhase::RolledBack)
-        else {
-            return Ok((job.clone(), None));
+        if record.is_open() {
+            let (phase, reason) = (record.phase, &record.reason);
+            if reason.is_empty() || self.takes_more(name, job)? {
+                return Err(format!("the rollout of {name} is {phase}: {record:?}"));
+            }
+        }
+        let back = record.is_open() || record.phase == RolloutPhase::RolledBack;
+        let Some(good) = record.good.filter(|_| back) else {
+            return Ok((job.clone(), current));
         };
-        let bytes = self
-            .orchestrator
-            .look(|store| store.spec(good.spec))?
-            .ok_or("the good content is gone")?;
-        let spec = Spec::decode(&bytes).map_err(|error| error.to_string())?;
+        let (content, select, placing) = self.content_of(job.id, good.version);
         let job = KnownJob {
-            content: Content::of(&spec.pipeline).ok_or("no pipeline of the simulator")?,
+            content,
+            select,
+            placing,
             ..job.clone()
         };
         Ok((job, Some(good.spec)))
+    }
+
+    /// The spec of a job that went back: who ran that content all the time keeps an older version's number.
+    fn restored_content(&mut self, job: &KnownJob) -> Result<Option<Digest>, String> {
+        let Some(record) = self.orchestrator.look(|store| store.job(job.id))? else {
+            return Ok(None);
+        };
+        let history = self.orchestrator.look(|store| store.history(job.id))?;
+        let newest = history.iter().find(|it| it.version == record.version);
+        let restored = newest.is_some_and(|it| matches!(it.origin, VersionOrigin::Rollback { .. }));
+        Ok(restored.then_some(record.spec))
+    }
+
+    /// Whether a node is there that a rollout's new version could go to.
+    fn takes_more(&mut self, name: &str, job: &KnownJob) -> Result<bool, String> {
+        let executions = self
+            .orchestrator
+            .look(|store| store.executions_of_job(job.id))?;
+        for edge in 0..self.edges.len() {
+            let Some(record) = self.record_of(edge)? else {
+                continue;
+            };
+            let runs = executions
+                .iter()
+                .any(|it| it.node == record.id && it.desired == Desired::Run);
+            let takes = !record.orders.draining && (runs || !record.orders.cordoned);
+            let labels = record.labels_in_force();
+            if takes && selects(name, job, record.name.as_str(), &labels) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// A machine's node, as the orchestrator's disk has it.
+    fn record_of(&mut self, edge: usize) -> Result<Option<NodeRecord>, String> {
+        match self.checks.nodes.get(&edge).copied() {
+            Some(node) => self.orchestrator.look(|store| store.node(node)),
+            None => Ok(None),
+        }
     }
 
     fn settled_session(&mut self, edge: usize) -> Result<(), String> {

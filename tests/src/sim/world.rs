@@ -19,6 +19,7 @@ use super::edge::Edge;
 use super::network::{Network, Way};
 use super::operators::Operators;
 use super::orchestrator::Orchestrator;
+use super::outputs::OutputsSeen;
 use super::planted::Planted;
 use super::random::Random;
 use super::runs::RunsSeen;
@@ -135,6 +136,13 @@ pub(super) enum Event {
         execution: ExecutionId,
         result: Result<(), String>,
     },
+    Readmit {
+        edge: usize,
+    },
+    PullEnd {
+        boot: u64,
+        target: sluice_host::core::OutputTarget,
+    },
     OrderAgain {
         name: String,
     },
@@ -166,6 +174,8 @@ pub struct World {
     pub planted: Option<Planted>,
     /// What was launched, and what was seen of it.
     pub runs: RunsSeen,
+    /// What runs wrote, and what was pulled of it.
+    pub outputs: OutputsSeen,
     /// The answer to a scenario's question.
     pub(super) answer: Option<Result<sluice_host::core::Reply, sluice_api::ErrorBody>>,
     pub(super) now_ms: u64,
@@ -199,6 +209,7 @@ impl World {
             checks: Checks::default(),
             planted: None,
             runs: RunsSeen::default(),
+            outputs: OutputsSeen::default(),
             answer: None,
             now_ms: 0,
             chaos_until_ms: 0,
@@ -330,6 +341,8 @@ impl World {
                 execution,
                 result,
             } => self.end_purge(edge, boot, execution, result),
+            Event::Readmit { edge } => self.readmit(edge),
+            Event::PullEnd { boot, target } => self.end_pull(boot, &target),
             Event::OrderAgain { name } => self.order_again(&name),
             Event::Chaos => self.do_chaos(),
         }

@@ -2,8 +2,10 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use sluice_model::Revision;
-use sluice_tests::sim::{Content, Order, Planted, World, play, words_of};
+use sluice_host::store::{ExecutionRecord, Store as _};
+use sluice_model::{Desired, Revision};
+use sluice_protocol::AssignmentRow;
+use sluice_tests::sim::{Batch, Content, Order, Placing, Planted, World, play, words_of};
 
 const STEADY: Content = Content::Steady(0);
 
@@ -150,6 +152,106 @@ fn an_edge_with_an_older_boot_counter_is_fenced_off() {
         world.await_connected(0);
         // It comes back as the one before last, with another nonce.
         world.crash_edge(0, "power", Some(100));
+        world.run_for(60_000);
+    });
+}
+
+#[test]
+fn a_rollout_that_waits_without_its_reason_breaks_i5() {
+    caught("I5: a rollout that waits", |world| {
+        world.planted = Some(Planted::MutedReasons);
+        // It waits for a node that matches.
+        world.deploy("new", STEADY, "site = \"b\"\n[rollout]\ncanary = 1");
+    });
+}
+
+#[test]
+fn a_revoked_node_that_is_let_in_again_breaks_n1() {
+    caught("N1: e1 was shut out", |world| {
+        world.plant_forgetful_host_disk();
+        world.give("node 0", Order::Revoke { edge: 0 });
+        world.crash_host("power", 100);
+        world.run_for(600_000);
+    });
+}
+
+#[test]
+fn a_node_that_vanishes_breaks_n2() {
+    caught("N2: e2 is not registered", |world| {
+        world.plant_forgetful_host_disk();
+        let edge = world.add_edge("e2", &[("site", "a")]);
+        world.await_connected(edge);
+        world.crash_host("power", 100);
+        world.run_for(60_000);
+    });
+}
+
+/// Launches a task that writes something; its execution, when it has ended.
+fn ended_task(world: &mut World) -> ExecutionRecord {
+    let placing = Placing::Batch(Batch::once(1));
+    world.deploy_placed("batch", Content::Ends(0), "", placing);
+    loop {
+        world.launch("batch", &[]);
+        world.await_runs();
+        let id = world.job("batch").id;
+        let tries = world
+            .orchestrator
+            .look(|store| store.executions_of_job(id))
+            .unwrap();
+        let wrote = tries.into_iter().find(|it| {
+            let outputs = &world.edges[0].disk.outputs;
+            outputs.get(&it.id).is_some_and(|bytes| !bytes.is_empty())
+        });
+        if let Some(wrote) = wrote {
+            return wrote;
+        }
+    }
+}
+
+#[test]
+fn an_output_that_nobody_pulls_breaks_o1() {
+    caught("O1: the output of", |world| {
+        world.planted = Some(Planted::NoPulls);
+        ended_task(world);
+    });
+}
+
+#[test]
+fn an_output_that_is_held_and_is_something_else_breaks_o2() {
+    caught("O2: held is something else", |world| {
+        world.planted = Some(Planted::NoPulls);
+        let wrote = ended_task(world);
+        world.rot_output(0, wrote.id);
+        world.planted = Some(Planted::BlindPulls);
+    });
+}
+
+#[test]
+fn a_purge_before_its_output_came_breaks_o3() {
+    caught("O3: ", |world| {
+        world.planted = Some(Planted::NoPulls);
+        let wrote = ended_task(world);
+        let purged = ExecutionRecord {
+            desired: Desired::Purge,
+            ..wrote.clone()
+        };
+        let row = AssignmentRow {
+            execution: wrote.id,
+            job: wrote.job,
+            job_name: "batch".parse().unwrap(),
+            version: wrote.version,
+            attempt: wrote.attempt,
+            desired: Desired::Purge,
+            slot: wrote.slot,
+            spec: wrote.spec,
+            once: wrote.once,
+        };
+        let ordered = world.orchestrator.look(|store| {
+            store.begin()?;
+            store.put_assignment(&purged, &row.encode())?;
+            store.commit()
+        });
+        ordered.unwrap();
         world.run_for(60_000);
     });
 }
