@@ -312,13 +312,9 @@ impl World {
             Step::Ended(_) => 2 * records,
             _ => records,
         };
-        let counters = Counters {
+        let mut counters = Counters {
             records_in: records,
             dead_letters: if spoils { records } else { 0 },
-            ..Counters::default()
-
-        let mut counters = Counters {
-            records_in: u64::from(ticket.0 as u32) + 1,
             ..Counters::default()
         };
         let execution = work.assignment.execution;

@@ -78,7 +78,7 @@ fn case_77_a_store_of_a_newer_program_is_refused_and_left_as_it_is() {
     newer.pragma_update(None, "user_version", 2).unwrap();
     drop(newer);
     let before = std::fs::read(&path).unwrap();
-    let error = SqliteStore::open(&path).err().expect("it is refused");
+    let error = SqliteStore::open(&path).expect_err("it is refused");
     let text = error.to_string();
     assert!(
         text.contains("format 2") && text.contains("newer program"),
