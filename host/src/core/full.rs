@@ -1,4 +1,4 @@
-//! A full disk: sessions stay, nothing is acknowledged, orders are refused, and all goes on by itself when there is room.
+//! A full disk: sessions stay, nothing is acknowledged, orders are refused, and all goes on when there is room.
 //!
 //! ```text
 //!            a commit finds no room                          a probe finds room
@@ -6,7 +6,9 @@
 //! ```
 //!
 //! What a session's memory says beyond the disk is derived from the disk again. Its edge does not send again by itself
-//! what was undone: it is told at once, and every few seconds, to wait, and asked for it when there is room; what this side had sent, or may have, is sent again and is nothing new there.
+//! what was undone: it is told at once, and every few seconds, to wait, and asked for it when there is room; what this
+//! side had sent, or may have, is sent again and is nothing new there.
+//!
 //! Only an input that changes something needs room: while the disk is full each is a transaction of its own, so that
 //! heartbeats are answered and questions too. A new session needs room and is asked to come back.
 
