@@ -1,8 +1,10 @@
-//! The artifact cache: components by digest in `STATE_DIR/artifacts`, pulled from the orchestrator when they lack.
+//! The artifact cache: what specs name, by digest in `STATE_DIR/artifacts`, pulled from the orchestrator when it lacks.
 //!
 //! ```text
-//!   HEX.wasm   whole: its sha256 is its name, checked each time before it is used
-//!   HEX.part   what has come so far; a pull continues at its end, also after a crash
+//!   HEX.wasm         a component, whole: its sha256 is its name, checked each time before it is used
+//!   HEX.stdin        what a launch brought for `[input.stdin]`, likewise; gone soon after the last execution that reads it
+//!   HEX.part         what has come of a component so far; a pull continues at its end, also after a crash
+//!   HEX.stdin-part   the same of a stdin
 //! ```
 //!
 //! A file's time of change says when it was last used. A clock that jumps costs a pull at most, never a running stage.
@@ -20,8 +22,9 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use sha2::{Digest as _, Sha256};
+use sluice_agent::ArtifactKind;
 use sluice_component::COMPONENT_BYTES_MAX;
-use sluice_model::Digest;
+use sluice_model::{Digest, STDIN_BYTES_MAX};
 use sluice_protocol::{PullReply, PullRequest, StreamRequest, stream_request};
 use sluice_state_dir::failpoint;
 use sluice_transport::{Reply, Session};
@@ -43,6 +46,10 @@ const ROOM_LEFT_BYTES: u64 = 1024 * 1024;
 
 /// How long a component is kept after its last use: a rollback within a week pulls nothing.
 const UNNAMED_KEPT: Duration = Duration::from_secs(7 * 24 * 3600);
+
+/// How long a stdin is kept that nothing reads: a launch's bytes are hardly ever needed twice, and another try that is
+/// on its way here spares its pull.
+const STDIN_UNREAD_KEPT: Duration = Duration::from_secs(60);
 
 /// The first piece of a pull, and the smallest: with two pulls at once, eight seconds at 8 kbit/s.
 const PIECE_BYTES_MIN: u64 = 4 * 1024;
@@ -74,42 +81,48 @@ impl Artifacts {
         Ok(Self { directory })
     }
 
-    /// Where a component is once it is here.
-    pub(crate) fn path(&self, digest: Digest) -> PathBuf {
-        self.directory.join(format!("{}.wasm", digest.to_hex()))
+    /// Where an artifact is once it is here.
+    pub(crate) fn path(&self, kind: ArtifactKind, digest: Digest) -> PathBuf {
+        self.file(digest, endings(kind).0)
     }
 
-    fn part(&self, digest: Digest) -> PathBuf {
-        self.directory.join(format!("{}.part", digest.to_hex()))
+    fn part(&self, kind: ArtifactKind, digest: Digest) -> PathBuf {
+        self.file(digest, endings(kind).1)
     }
 
-    /// Makes sure that a component is here and whole. The error says for people why it is not. When `cancelled`, it ends
+    fn file(&self, digest: Digest, ending: &str) -> PathBuf {
+        self.directory.join(format!("{}.{ending}", digest.to_hex()))
+    }
+
+    /// Makes sure that an artifact is here and whole. The error says for people why it is not. When `cancelled`, it ends
     /// soon; what has come so far stays, and is where the next pull goes on. A pull that takes long tells now and then how
     /// many bytes are here.
     pub(crate) async fn ensure(
         &self,
+        kind: ArtifactKind,
         digest: Digest,
         size: u64,
         session: &CurrentSession,
         cancelled: &CancellationToken,
         tell: impl Fn(u64),
     ) -> Result<(), String> {
-        if size > COMPONENT_BYTES_MAX as u64 {
+        let bytes_max = bytes_max(kind);
+        if size > bytes_max {
             return Err(format!(
-                "the component {digest} has {size} bytes, the most is {COMPONENT_BYTES_MAX}"
+                "the {kind} {digest} has {size} bytes, the most is {bytes_max}"
             ));
         }
-        let path = self.path(digest);
+        let path = self.path(kind, digest);
         match blocking(move || hash_file(&path)).await {
             Ok(found) if found == digest => {
-                let path = self.path(digest);
+                let path = self.path(kind, digest);
                 // Only a hint for the sweep.
                 let _ = blocking(move || touch(&path, SystemTime::now())).await;
                 return Ok(());
             }
             Ok(_) => {
-                tracing::warn!(event = "artifact.damaged", %digest, "the cached component is not what it was; pulling it again");
-                remove(&self.path(digest)).map_err(|error| disk("remove", &error))?;
+                tracing::warn!(event = "artifact.damaged", %digest, "the cached file is not what it was; pulling it again");
+                remove(&self.path(kind, digest)).map_err(|error| disk("remove", &error))?;
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(disk("read", &error)),
@@ -117,23 +130,25 @@ impl Artifacts {
         let session = session.borrow().clone();
         let Some(session) = session else {
             return Err(format!(
-                "the component {digest} is not on this edge, and the orchestrator is not in reach"
+                "the {kind} {digest} is not on this edge, and the orchestrator is not in reach"
             ));
         };
-        self.pull(digest, size, &session, cancelled, tell).await?;
-        tracing::info!(event = "artifact.pulled", %digest, size);
+        self.pull(kind, digest, size, &session, cancelled, tell)
+            .await?;
+        tracing::info!(event = "artifact.pulled", %kind, %digest, size);
         Ok(())
     }
 
     async fn pull(
         &self,
+        kind: ArtifactKind,
         digest: Digest,
         size: u64,
         session: &Session,
         cancelled: &CancellationToken,
         tell: impl Fn(u64),
     ) -> Result<(), String> {
-        let part = self.part(digest);
+        let part = self.part(kind, digest);
         let mut file = tokio::fs::File::options()
             .append(true)
             .create(true)
@@ -158,7 +173,7 @@ impl Artifacts {
                 let mut told_at = Instant::now();
                 loop {
                     let (before, begun) = (have, Instant::now());
-                    let mut reply = self.ask(digest, size, have, piece, session).await?;
+                    let mut reply = self.ask(kind, digest, size, (have, piece), session).await?;
                     while let Some(bytes) = next(reply.read(READ_BYTES)).await? {
                         have += bytes.len() as u64;
                         if have > size {
@@ -193,7 +208,7 @@ impl Artifacts {
         drop(file);
         if have < size {
             return Err(format!(
-                "pulling the component {digest} ended at {have} of {size} bytes"
+                "pulling the {kind} {digest} ended at {have} of {size} bytes"
             ));
         }
         let hashed = part.clone();
@@ -203,10 +218,10 @@ impl Artifacts {
         if have > size || found != digest {
             remove(&part).map_err(|error| disk("remove", &error))?;
             return Err(format!(
-                "what came as the component {digest} is something else; it was thrown away"
+                "what came as the {kind} {digest} is something else; it was thrown away"
             ));
         }
-        let (path, directory) = (self.path(digest), self.directory.clone());
+        let (path, directory) = (self.path(kind, digest), self.directory.clone());
         blocking(move || {
             failpoint::reach("component", "written");
             std::fs::rename(&part, &path)?;
@@ -218,7 +233,7 @@ impl Artifacts {
         .map_err(|error| disk("write", &error))
     }
 
-    /// A component must leave room for the store: with a full disk, the edge could not even say that it is full.
+    /// An artifact must leave room for the store: with a full disk, the edge could not even say that it is full.
     fn check_room(&self, missing: u64) -> Result<(), String> {
         let facts = rustix::fs::statvfs(&self.directory)
             .map_err(|error| disk("look at the room in", &error.into()))?;
@@ -233,10 +248,10 @@ impl Artifacts {
 
     async fn ask(
         &self,
+        kind: ArtifactKind,
         digest: Digest,
         size: u64,
-        offset: u64,
-        bytes_max: u64,
+        (offset, bytes_max): (u64, u64),
         session: &Session,
     ) -> Result<Reply, String> {
         let request = StreamRequest {
@@ -255,39 +270,80 @@ impl Artifacts {
             .ok_or("the orchestrator's answer to a pull makes no sense")?;
         if let Some(reject) = answer.reject {
             return Err(format!(
-                "the orchestrator does not give the component {digest} ({}): {}",
+                "the orchestrator does not give the {kind} {digest} ({}): {}",
                 reject.code, reject.message
             ));
         }
         if answer.size != size {
             return Err(format!(
-                "the component {digest} should have {size} bytes, the orchestrator's has {}",
+                "the {kind} {digest} should have {size} bytes, the orchestrator's has {}",
                 answer.size
             ));
         }
         Ok(reply)
     }
 
-    /// Deletes what nothing has used for a week, and old parts. What a row names is in use. Blocking.
+    /// Deletes components that nothing has used for a week, and old parts of them. What a row names is in use. Blocking.
     pub(crate) fn sweep(&self, used: &BTreeSet<Digest>, now: SystemTime) -> io::Result<usize> {
+        self.sweep_kind(ArtifactKind::Component, used, UNNAMED_KEPT, now)
+    }
+
+    /// Deletes stdins that nothing reads, and parts of them. Blocking.
+    pub(crate) fn sweep_stdins(
+        &self,
+        used: &BTreeSet<Digest>,
+        now: SystemTime,
+    ) -> io::Result<usize> {
+        self.sweep_kind(ArtifactKind::Stdin, used, STDIN_UNREAD_KEPT, now)
+    }
+
+    fn sweep_kind(
+        &self,
+        kind: ArtifactKind,
+        used: &BTreeSet<Digest>,
+        kept: Duration,
+        now: SystemTime,
+    ) -> io::Result<usize> {
         let used: BTreeSet<String> = used.iter().map(Digest::to_hex).collect();
+        let (whole, part) = endings(kind);
         let mut swept = 0;
         for entry in std::fs::read_dir(&self.directory)? {
             let entry = entry?;
             let name = entry.file_name();
-            let stem = Path::new(&name).file_stem().and_then(|stem| stem.to_str());
-            if stem.is_some_and(|stem| used.contains(stem)) {
+            let Some((hex, ending)) = name.to_str().and_then(|name| name.rsplit_once('.')) else {
+                continue;
+            };
+            if ending != whole && ending != part {
+                continue;
+            }
+            if used.contains(hex) {
                 // Only a hint for a later sweep; a full disk may not take it.
                 let _ = touch(&entry.path(), now);
                 continue;
             }
             let age = now.duration_since(entry.metadata()?.modified()?);
-            if age.is_ok_and(|age| age > UNNAMED_KEPT) {
+            if age.is_ok_and(|age| age > kept) {
                 std::fs::remove_file(entry.path())?;
                 swept += 1;
             }
         }
         Ok(swept)
+    }
+}
+
+/// How the names of files end: whole ones, and what has come so far.
+fn endings(kind: ArtifactKind) -> (&'static str, &'static str) {
+    match kind {
+        ArtifactKind::Component => ("wasm", "part"),
+        ArtifactKind::Stdin => ("stdin", "stdin-part"),
+    }
+}
+
+/// The largest that is pulled.
+fn bytes_max(kind: ArtifactKind) -> u64 {
+    match kind {
+        ArtifactKind::Component => COMPONENT_BYTES_MAX as u64,
+        ArtifactKind::Stdin => STDIN_BYTES_MAX,
     }
 }
 
@@ -306,9 +362,9 @@ async fn next<T>(
 ) -> Result<T, String> {
     match timeout(SILENT_MAX, step).await {
         Ok(Ok(value)) => Ok(value),
-        Ok(Err(error)) => Err(format!("pulling a component was cut off: {error}")),
+        Ok(Err(error)) => Err(format!("pulling an artifact was cut off: {error}")),
         Err(_) => Err(format!(
-            "pulling a component was cut off: nothing came for {SILENT_MAX:?}"
+            "pulling an artifact was cut off: nothing came for {SILENT_MAX:?}"
         )),
     }
 }
@@ -390,23 +446,48 @@ mod tests {
         let cache = Artifacts::open(directory.path()).unwrap();
         let digest = Digest::of(b"component");
         let error = cache
-            .ensure(digest, 9, &no_session(), &CancellationToken::new(), |_| ())
+            .ensure(
+                ArtifactKind::Component,
+                digest,
+                9,
+                &no_session(),
+                &CancellationToken::new(),
+                |_| (),
+            )
             .await
             .unwrap_err();
         assert!(error.contains("not in reach"), "{error}");
-        std::fs::write(cache.path(digest), b"component").unwrap();
+        std::fs::write(cache.path(ArtifactKind::Component, digest), b"component").unwrap();
         cache
-            .ensure(digest, 9, &no_session(), &CancellationToken::new(), |_| ())
+            .ensure(
+                ArtifactKind::Component,
+                digest,
+                9,
+                &no_session(),
+                &CancellationToken::new(),
+                |_| (),
+            )
             .await
             .unwrap();
-        std::fs::write(cache.path(digest), b"componenT").unwrap();
+        std::fs::write(cache.path(ArtifactKind::Component, digest), b"componenT").unwrap();
         cache
-            .ensure(digest, 9, &no_session(), &CancellationToken::new(), |_| ())
+            .ensure(
+                ArtifactKind::Component,
+                digest,
+                9,
+                &no_session(),
+                &CancellationToken::new(),
+                |_| (),
+            )
             .await
             .unwrap_err();
-        assert!(!cache.path(digest).exists(), "swept");
+        assert!(
+            !cache.path(ArtifactKind::Component, digest).exists(),
+            "swept"
+        );
         let error = cache
             .ensure(
+                ArtifactKind::Component,
                 digest,
                 1 << 40,
                 &no_session(),
@@ -423,7 +504,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let cache = Artifacts::open(directory.path()).unwrap();
         let digest = Digest::of(b"a");
-        std::fs::write(cache.path(digest), b"a").unwrap();
+        std::fs::write(cache.path(ArtifactKind::Component, digest), b"a").unwrap();
         let day = Duration::from_secs(24 * 3600);
         let mut now = SystemTime::now();
         for _ in 0..30 {
@@ -443,13 +524,20 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let cache = Artifacts::open(directory.path()).unwrap();
         let digest = Digest::of(b"component");
-        let path = cache.path(digest);
+        let path = cache.path(ArtifactKind::Component, digest);
         std::fs::write(&path, b"component").unwrap();
         let long_ago = SystemTime::now() - UNNAMED_KEPT * 2;
         touch(&path, long_ago).unwrap();
         let never = CancellationToken::new();
         cache
-            .ensure(digest, 9, &no_session(), &never, |_| ())
+            .ensure(
+                ArtifactKind::Component,
+                digest,
+                9,
+                &no_session(),
+                &never,
+                |_| (),
+            )
             .await
             .unwrap();
         let swept = cache.sweep(&BTreeSet::new(), SystemTime::now()).unwrap();
@@ -462,13 +550,59 @@ mod tests {
         let cache = Artifacts::open(directory.path()).unwrap();
         let (named, unnamed) = (Digest::of(b"a"), Digest::of(b"b"));
         for digest in [named, unnamed] {
-            std::fs::write(cache.path(digest), b"x").unwrap();
-            std::fs::write(cache.part(digest), b"x").unwrap();
+            std::fs::write(cache.path(ArtifactKind::Component, digest), b"x").unwrap();
+            std::fs::write(cache.part(ArtifactKind::Component, digest), b"x").unwrap();
         }
         let used = BTreeSet::from([named]);
         assert_eq!(cache.sweep(&used, SystemTime::now()).unwrap(), 0);
         let later = SystemTime::now() + UNNAMED_KEPT + Duration::from_secs(60);
         assert_eq!(cache.sweep(&used, later).unwrap(), 2);
-        assert!(cache.path(named).exists() && !cache.path(unnamed).exists());
+        assert!(
+            cache.path(ArtifactKind::Component, named).exists()
+                && !cache.path(ArtifactKind::Component, unnamed).exists()
+        );
+    }
+
+    #[tokio::test]
+    async fn a_stdin_has_a_bound_of_its_own_and_goes_soon_after_its_last_reader() {
+        let directory = tempfile::tempdir().unwrap();
+        let cache = Artifacts::open(directory.path()).unwrap();
+        let stdin = ArtifactKind::Stdin;
+        let (read, unread) = (Digest::of(b"read"), Digest::of(b"unread"));
+        let ensure = async |digest, size| {
+            let (session, never) = (no_session(), CancellationToken::new());
+            cache
+                .ensure(stdin, digest, size, &session, &never, |_| ())
+                .await
+        };
+        // Larger than any component may be.
+        let error = ensure(read, COMPONENT_BYTES_MAX as u64 + 1)
+            .await
+            .unwrap_err();
+        assert!(
+            error.contains("the stdin sha256:") && error.contains("not in reach"),
+            "{error}"
+        );
+        let error = ensure(read, STDIN_BYTES_MAX + 1).await.unwrap_err();
+        assert!(error.contains("the most is 268435456"), "{error}");
+        for digest in [read, unread] {
+            std::fs::write(cache.part(stdin, digest), b"x").unwrap();
+        }
+        std::fs::write(cache.path(stdin, read), b"read").unwrap();
+        std::fs::write(cache.path(stdin, unread), b"unread").unwrap();
+        ensure(read, 4).await.unwrap();
+        let used = BTreeSet::from([read]);
+        let now = SystemTime::now();
+        assert_eq!(cache.sweep_stdins(&used, now).unwrap(), 0, "it is young");
+        let later = now + STDIN_UNREAD_KEPT + Duration::from_secs(60);
+        assert_eq!(
+            cache.sweep(&BTreeSet::new(), later + UNNAMED_KEPT).unwrap(),
+            0,
+            "no component"
+        );
+        assert_eq!(cache.sweep_stdins(&used, later).unwrap(), 2);
+        assert!(cache.path(stdin, read).exists() && !cache.path(stdin, unread).exists());
+        let later = later + STDIN_UNREAD_KEPT + Duration::from_secs(60);
+        assert_eq!(cache.sweep_stdins(&BTreeSet::new(), later).unwrap(), 2);
     }
 }

@@ -3,13 +3,15 @@
 //! The loop takes whatever waits, up to a bound, hands it to the core as one transaction, and carries the outputs out
 //! after the commit. Whatever takes time (pulling, compiling, deleting) happens elsewhere and comes back as an input.
 
+mod house;
+
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use bytes::Bytes;
-use sluice_agent::{Assignment, Ending, Now, PrepareFailure, Ticket};
+use sluice_agent::{ArtifactKind, Assignment, Ending, Now, PrepareFailure, Ticket};
 use sluice_model::{Digest, ExecutionId, Labels, MonotonicMs, NodeName, UnixMs, pipeline};
 use sluice_protocol::Spec;
 use sluice_state_dir::failpoint;
@@ -38,18 +40,9 @@ const ROUND_MAX: usize = 512;
 /// Between two ticks at least: a deadline that stays in the past must not spin.
 const TICK_MIN: Duration = Duration::from_millis(5);
 
-/// How often components that nothing names are looked for.
-const SWEEP_EVERY: Duration = Duration::from_secs(6 * 3600);
-
 /// Files that are given up when the disk is full: one so that rows still come in and the orchestrator hears why
 /// nothing more starts, one so that the end of an execution can still be written down.
 pub(crate) const RESERVES: [&str; 2] = ["reserve-rows", "reserve-ends"];
-
-/// Bytes of each reserve.
-const RESERVE_BYTES: u64 = 256 * 1024;
-
-/// How often the reserve is made again after it was given up.
-const RESERVE_EVERY: Duration = Duration::from_secs(60);
 
 /// What a connection's writer does next.
 #[derive(Debug)]
@@ -236,6 +229,7 @@ struct Loop {
     running: BTreeMap<ExecutionId, Running>,
     ticked_at: Instant,
     sweep_at: Instant,
+    stdins_sweep_at: Instant,
     reserve_at: Instant,
     /// What the carrying out of outputs itself found out.
     found: Vec<Input>,
@@ -275,6 +269,7 @@ impl Loop {
             running: BTreeMap::new(),
             ticked_at: now,
             sweep_at: now,
+            stdins_sweep_at: now,
             reserve_at: now,
             found: Vec::new(),
             stopping: None,
@@ -325,9 +320,10 @@ impl Loop {
     fn wait(&mut self) -> Woken {
         let due = self.core.next_deadline().map(|at| self.clock.instant(at));
         let due = due.map(|due| due.max(self.ticked_at + TICK_MIN));
-        let until = [due, Some(self.sweep_at), self.stopping];
+        let sweep_at = self.sweep_at.min(self.stdins_sweep_at);
+        let until = [due, Some(sweep_at), self.stopping];
         let until = until.into_iter().flatten().min();
-        let until = until.unwrap_or(self.sweep_at);
+        let until = until.unwrap_or(sweep_at);
         let (inbox, events) = (&mut self.inbox, &mut self.events);
         self.around.runtime.block_on(async {
             tokio::select! {
@@ -477,7 +473,7 @@ impl Loop {
                         self.write(connection, Outgoing::Certificate(der));
                     }
                 }
-                Output::Fetch { digest, size } => self.fetch(digest, size),
+                Output::Fetch { digest, size, kind } => self.fetch(digest, size, kind),
                 Output::CancelFetch { digest } => {
                     if let Some(fetch) = self.fetches.get(&digest) {
                         fetch.cancel();
@@ -560,7 +556,7 @@ impl Loop {
         });
     }
 
-    fn fetch(&mut self, digest: Digest, size: u64) {
+    fn fetch(&mut self, digest: Digest, size: u64, kind: ArtifactKind) {
         let (session, own) = (self.session.subscribe(), self.own.clone());
         let (artifacts, cancelled) = (self.around.artifacts.clone(), CancellationToken::new());
         self.fetches.insert(digest, cancelled.clone());
@@ -570,7 +566,7 @@ impl Loop {
                     let _ = messages.try_send(Message::Input(Input::Fetching { digest, bytes }));
                 }
             };
-            let pulling = artifacts.ensure(digest, size, &session, &cancelled, tell);
+            let pulling = artifacts.ensure(kind, digest, size, &session, &cancelled, tell);
             let result = pulling.await;
             Message::Input(Input::Fetched { digest, result })
         });
@@ -614,7 +610,18 @@ impl Loop {
             return Err(refused(message.to_owned()));
         }
         let content = spec.content();
+        let artifacts = &self.around.artifacts;
         let components = spec.components.iter();
+        let stdin = spec.stdin.map(|stdin| {
+            // One file when the same bytes are both.
+            let is_stage = spec.components.iter().any(|it| it.digest == stdin.digest);
+            let kind = if is_stage {
+                ArtifactKind::Component
+            } else {
+                ArtifactKind::Stdin
+            };
+            artifacts.path(kind, stdin.digest)
+        });
         Ok(ExecutionPlan {
             execution: assignment.execution,
             version: assignment.label.version,
@@ -624,10 +631,16 @@ impl Loop {
             node: self.around.node.clone(),
             labels: self.around.labels.clone(),
             components: components
-                .map(|it| (it.digest, self.around.artifacts.path(it.digest)))
+                .map(|it| {
+                    (
+                        it.digest,
+                        artifacts.path(ArtifactKind::Component, it.digest),
+                    )
+                })
                 .collect(),
             pipeline,
             params: spec.params,
+            stdin,
             state_dir: self.state_of(assignment.execution),
         })
     }
@@ -669,38 +682,6 @@ impl Loop {
         });
     }
 
-    /// Sweeps the cache now and then, and keeps the reserve.
-    fn keep_house(&mut self) {
-        let now = Instant::now();
-        if now >= self.sweep_at {
-            self.sweep_at = now + SWEEP_EVERY;
-            let artifacts = self.around.artifacts.clone();
-            let used = self.core.components_in_use();
-            self.around.runtime.spawn_blocking(move || {
-                match artifacts.sweep(&used, SystemTime::now()) {
-                    Ok(0) => {}
-                    Ok(swept) => tracing::info!(event = "artifact.swept", swept),
-                    Err(error) => tracing::warn!(event = "artifact.sweep_failed", %error),
-                }
-            });
-        }
-        let [for_rows, for_ends] = RESERVES.map(|name| self.around.state_dir.join(name));
-        if self.core.waits_for_room() {
-            self.reserve_at = now + RESERVE_EVERY;
-            // Gone already, or not to be had: then there is nothing to give up.
-            let _ = std::fs::remove_file(for_rows);
-            if self.core.retains_an_end() {
-                let _ = std::fs::remove_file(for_ends);
-            }
-        } else if now >= self.reserve_at {
-            self.reserve_at = now + RESERVE_EVERY;
-            // Ends come first: they cannot be had again, rows can.
-            if let Err(error) = make_reserve(&for_ends).and_then(|()| make_reserve(&for_rows)) {
-                tracing::debug!(%error, "store.no_reserve");
-            }
-        }
-    }
-
     fn say_goodbye(&mut self) {
         self.session.send_replace(None);
         if let Some(connection) = self.connection.take() {
@@ -719,16 +700,6 @@ impl Loop {
             }
         }
     }
-}
-
-fn make_reserve(path: &std::path::Path) -> std::io::Result<()> {
-    if std::fs::metadata(path).is_ok_and(|found| found.len() == RESERVE_BYTES) {
-        return Ok(());
-    }
-    let file = std::fs::File::create(path)?;
-    let flags = rustix::fs::FallocateFlags::empty();
-    rustix::fs::fallocate(&file, flags, 0, RESERVE_BYTES)?;
-    Ok(())
 }
 
 fn ending_of(end: End) -> Ending {

@@ -232,6 +232,11 @@ impl EdgeCore {
         self.state.agent.components_in_use()
     }
 
+    /// What launches brought and may still be read.
+    pub fn stdins_in_use(&self) -> std::collections::BTreeSet<Digest> {
+        self.state.agent.stdins_in_use()
+    }
+
     /// The store, for putting fault points in.
     pub fn store_mut(&mut self) -> &mut Store {
         &mut self.store
@@ -323,7 +328,7 @@ impl State {
 
     fn output_of(&mut self, store: &mut Store, action: Action) -> Result<Output, StoreError> {
         Ok(match action {
-            Action::Fetch { digest, size } => Output::Fetch { digest, size },
+            Action::Fetch { digest, size, kind } => Output::Fetch { digest, size, kind },
             Action::CancelFetch { digest } => Output::CancelFetch { digest },
             Action::Prepare { ticket, assignment } => {
                 let digest = assignment.spec;

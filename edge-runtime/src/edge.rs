@@ -358,6 +358,7 @@ fn capabilities(commands: &AllowedCommands) -> Vec<String> {
         "input.generate",
         "input.file",
         "input.exec",
+        "input.stdin",
         "output.stdout",
         "output.file",
         "output.discard",

@@ -108,6 +108,8 @@ pub struct ExecutionPlan {
     pub pipeline: Pipeline,
     /// The run's parameters; none for what is not a batch.
     pub params: Params,
+    /// The verified file with what the launch brought for `[input.stdin]`; `None` reads the console, if there is one.
+    pub stdin: Option<PathBuf>,
     /// For each stage, in order, its component's digest and the verified file.
     pub components: Vec<(Digest, PathBuf)>,
     /// `STATE_DIR/executions/ID`; made when missing.

@@ -1,8 +1,9 @@
-//! The orchestrator's components: one directory, content-addressed.
+//! The orchestrator's components, and what launches bring as stdin ([`stdin`]): one directory, content-addressed.
 //!
 //! ```text
 //! DIR/<64 hex>.wasm         the component; its name is the sha256 of its bytes
 //! DIR/<64 hex>.json         what the inspection found in it; written first, made again when missing
+//! DIR/<64 hex>.stdin        what launches brought, as it came
 //! DIR/partial-<n>           an upload that has not ended; swept at start
 //! ```
 //!
@@ -19,15 +20,22 @@ use std::time::{Duration, SystemTime};
 use sha2::{Digest as _, Sha256};
 use sluice_api::{ARTIFACT_BYTES_MAX, ArtifactInfo, ErrorBody, ErrorCode};
 use sluice_component::{GrantSet, check_imports, check_stage, inspect};
-use sluice_model::Digest;
+use sluice_model::{Digest, STDIN_BYTES_MAX};
 use sluice_state_dir::failpoint;
 use tokio::io::{AsyncSeekExt as _, AsyncWriteExt as _};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+mod stdin;
+
+pub use stdin::StdinUpload;
 
 /// Uploads that run at once; more wait. Each holds a file and at its end up to 64 MiB of memory.
 const UPLOADS_MAX: usize = 4;
 
 const PARTIAL_PREFIX: &str = "partial-";
+
+/// How the name of a component's file ends.
+const COMPONENT: &str = ".wasm";
 
 /// The store. Cheap to clone; all methods may run at once.
 #[derive(Clone, Debug)]
@@ -39,10 +47,11 @@ pub struct Artifacts {
 struct Shared {
     dir: PathBuf,
     uploads: Arc<Semaphore>,
+    stdin_uploads: Arc<Semaphore>,
     next_partial: AtomicU64,
 }
 
-/// What can go wrong with a component.
+/// What can go wrong with a component, or with what a launch brings.
 #[derive(Debug, thiserror::Error)]
 pub enum ArtifactError {
     /// Nobody uploaded it.
@@ -50,6 +59,29 @@ pub enum ArtifactError {
     NotFound {
         /// Which.
         digest: Digest,
+    },
+    /// Nothing of this name is here, neither a component nor a stdin.
+    #[error("{digest} is not here any more; what names it must be deployed or launched again")]
+    Gone {
+        /// Which.
+        digest: Digest,
+    },
+    /// More bytes than a launch may bring.
+    #[error(
+        "a launch brings at most {STDIN_BYTES_MAX} bytes (256 MiB) as stdin; put what is larger into a file on the edge, and \
+         read it with `[input.file]`"
+    )]
+    StdinTooLarge,
+    /// No room among what launches brought.
+    #[error(
+        "what launches brought as stdin has {kept} bytes, and the orchestrator keeps at most {max} of them, as far as its disk \
+         has room; they go within two hours after their runs have ended, so try again later, or call runs off"
+    )]
+    StdinsFull {
+        /// How much is kept.
+        kept: u64,
+        /// How much there may be.
+        max: u64,
     },
     /// More bytes than a component may have.
     #[error(
@@ -105,8 +137,9 @@ pub enum ArtifactError {
 impl From<ArtifactError> for ErrorBody {
     fn from(error: ArtifactError) -> Self {
         let code = match &error {
-            ArtifactError::NotFound { .. } => ErrorCode::NotFound,
-            ArtifactError::TooLarge => ErrorCode::TooLarge,
+            ArtifactError::NotFound { .. } | ArtifactError::Gone { .. } => ErrorCode::NotFound,
+            ArtifactError::TooLarge | ArtifactError::StdinTooLarge => ErrorCode::TooLarge,
+            ArtifactError::StdinsFull { .. } => ErrorCode::Unavailable,
             ArtifactError::Mismatch { .. }
             | ArtifactError::Refused { .. }
             | ArtifactError::BadOffset { .. } => ErrorCode::Invalid,
@@ -127,6 +160,7 @@ impl Artifacts {
         let shared = Shared {
             dir: dir.to_owned(),
             uploads: Arc::new(Semaphore::new(UPLOADS_MAX)),
+            stdin_uploads: Arc::new(Semaphore::new(stdin::UPLOADS_MAX)),
             next_partial: AtomicU64::new(0),
         };
         std::fs::create_dir_all(dir).map_err(|error| shared.io("make", dir, error))?;
@@ -150,19 +184,7 @@ impl Artifacts {
     /// deploy that is about to name it.
     pub async fn has(&self, digest: Digest) -> Result<bool, ArtifactError> {
         let shared = Arc::clone(&self.shared);
-        blocking(move || {
-            let path = shared.component(digest);
-            let touched = std::fs::File::options()
-                .append(true)
-                .open(&path)
-                .and_then(|file| file.set_modified(SystemTime::now()));
-            match touched {
-                Ok(()) => Ok(true),
-                Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-                Err(error) => Err(shared.io("look for", &path, error)),
-            }
-        })
-        .await
+        blocking(move || Ok(shared.touch(&shared.component(digest))?.is_some())).await
     }
 
     /// Those that are not here, in the order asked, each once.
@@ -186,7 +208,7 @@ impl Artifacts {
     pub async fn list(&self) -> Result<Vec<ArtifactInfo>, ArtifactError> {
         let shared = Arc::clone(&self.shared);
         blocking(move || {
-            let digests = shared.digests()?;
+            let digests = shared.digests(COMPONENT)?;
             digests
                 .into_iter()
                 .map(|digest| shared.info(digest))
@@ -195,22 +217,26 @@ impl Artifacts {
         .await
     }
 
-    /// The component's file, positioned at `offset`, and its whole size. Stays readable when swept meanwhile.
+    /// The file of a component or a stdin, positioned at `offset`, and its whole size. Stays readable when swept meanwhile.
     pub async fn open_at(
         &self,
         digest: Digest,
         offset: u64,
     ) -> Result<(tokio::fs::File, u64), ArtifactError> {
-        let path = self.shared.component(digest);
+        let mut path = self.shared.component(digest);
+        let mut opened = tokio::fs::File::open(&path).await;
+        let is_missing = |error: &io::Error| error.kind() == io::ErrorKind::NotFound;
+        if opened.as_ref().is_err_and(is_missing) {
+            path = self.shared.stdin(digest);
+            opened = tokio::fs::File::open(&path).await;
+        }
         let failed = |doing| {
             let (shared, path) = (Arc::clone(&self.shared), path.clone());
             move |error| shared.io(doing, &path, error)
         };
-        let mut file = match tokio::fs::File::open(&path).await {
+        let mut file = match opened {
             Ok(file) => file,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                return Err(ArtifactError::NotFound { digest });
-            }
+            Err(error) if is_missing(&error) => return Err(ArtifactError::Gone { digest }),
             Err(error) => return Err(failed("open")(error)),
         };
         let size = file.metadata().await.map_err(failed("read"))?.len();
@@ -229,7 +255,11 @@ impl Artifacts {
 
     /// Starts an upload of what is said to be `digest`; waits while [`UPLOADS_MAX`] others run.
     pub async fn begin_upload(&self, digest: Digest) -> Result<Upload, ArtifactError> {
-        let permit = Arc::clone(&self.shared.uploads)
+        self.begin(digest, &self.shared.uploads).await
+    }
+
+    async fn begin(&self, digest: Digest, turns: &Arc<Semaphore>) -> Result<Upload, ArtifactError> {
+        let permit = Arc::clone(turns)
             .acquire_owned()
             .await
             .expect("the semaphore is never closed");
@@ -259,17 +289,12 @@ impl Artifacts {
         let shared = Arc::clone(&self.shared);
         blocking(move || {
             let mut swept = 0;
-            for digest in shared.digests()? {
-                let path = shared.component(digest);
-                let is_old = std::fs::metadata(&path)
-                    .and_then(|facts| facts.modified())
-                    .map_err(|error| shared.io("read", &path, error))?
-                    .elapsed()
-                    .is_ok_and(|age| age >= age_min);
-                if keep.contains(&digest) || !is_old {
+            for digest in shared.digests(COMPONENT)? {
+                if keep.contains(&digest)
+                    || !shared.remove_old(&shared.component(digest), age_min)?
+                {
                     continue;
                 }
-                std::fs::remove_file(&path).map_err(|error| shared.io("remove", &path, error))?;
                 // Without its component the sidecar means nothing; one that stays is written over.
                 let _ = std::fs::remove_file(shared.sidecar(digest));
                 swept += 1;
@@ -295,10 +320,14 @@ pub struct Upload {
 impl Upload {
     /// Adds bytes.
     pub async fn write(&mut self, chunk: &[u8]) -> Result<(), ArtifactError> {
-        self.bytes += chunk.len() as u64;
-        if self.bytes > ARTIFACT_BYTES_MAX {
+        if self.bytes + chunk.len() as u64 > ARTIFACT_BYTES_MAX {
             return Err(ArtifactError::TooLarge);
         }
+        self.append(chunk).await
+    }
+
+    async fn append(&mut self, chunk: &[u8]) -> Result<(), ArtifactError> {
+        self.bytes += chunk.len() as u64;
         self.hasher.update(chunk);
         self.file
             .write_all(chunk)
@@ -307,7 +336,18 @@ impl Upload {
     }
 
     /// Checks the whole and, when it is a component that edges can run, keeps it: durable on return.
-    pub async fn finish(mut self) -> Result<ArtifactInfo, ArtifactError> {
+    pub async fn finish(self) -> Result<ArtifactInfo, ArtifactError> {
+        let Whole {
+            shared,
+            digest,
+            partial,
+            ..
+        } = self.whole().await?;
+        blocking(move || shared.accept(digest, &partial.0)).await
+    }
+
+    /// Checks that what came is what was named, and fsyncs it.
+    async fn whole(mut self) -> Result<Whole, ArtifactError> {
         let actual = Digest::from_slice(&self.hasher.finalize()).expect("a sha256 has 32 bytes");
         if actual != self.digest {
             return Err(ArtifactError::Mismatch {
@@ -320,9 +360,21 @@ impl Upload {
             Err(error) => Err(error),
         };
         synced.map_err(|error| self.shared.io("write", &self.partial.0, error))?;
-        let (shared, partial, digest) = (self.shared, self.partial, self.digest);
-        blocking(move || shared.accept(digest, &partial.0)).await
+        Ok(Whole {
+            shared: self.shared,
+            digest: self.digest,
+            partial: self.partial,
+            bytes: self.bytes,
+        })
     }
+}
+
+/// An upload whose bytes are those that it named, on disk under a name that goes away.
+struct Whole {
+    shared: Arc<Shared>,
+    digest: Digest,
+    partial: Partial,
+    bytes: u64,
 }
 
 /// A file that goes away unless it was renamed.
@@ -337,20 +389,50 @@ impl Drop for Partial {
 }
 
 impl Shared {
+    /// Makes a file count as new from now on; its size, when it is here.
+    fn touch(&self, path: &Path) -> Result<Option<u64>, ArtifactError> {
+        let touched = std::fs::File::options()
+            .append(true)
+            .open(path)
+            .and_then(|file| {
+                file.set_modified(SystemTime::now())?;
+                Ok(file.metadata()?.len())
+            });
+        match touched {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(self.io("look for", path, error)),
+        }
+    }
+
     fn component(&self, digest: Digest) -> PathBuf {
-        self.dir.join(format!("{}.wasm", digest.to_hex()))
+        self.dir.join(format!("{}{COMPONENT}", digest.to_hex()))
     }
 
     fn sidecar(&self, digest: Digest) -> PathBuf {
         self.dir.join(format!("{}.json", digest.to_hex()))
     }
 
-    fn digests(&self) -> Result<Vec<Digest>, ArtifactError> {
+    /// Removes a file that has not been touched for `age_min`; whether it did.
+    fn remove_old(&self, path: &Path, age_min: Duration) -> Result<bool, ArtifactError> {
+        let is_old = std::fs::metadata(path)
+            .and_then(|facts| facts.modified())
+            .map_err(|error| self.io("read", path, error))?
+            .elapsed()
+            .is_ok_and(|age| age >= age_min);
+        if is_old {
+            std::fs::remove_file(path).map_err(|error| self.io("remove", path, error))?;
+        }
+        Ok(is_old)
+    }
+
+    /// The digests of which there is a file that ends so.
+    fn digests(&self, ending: &str) -> Result<Vec<Digest>, ArtifactError> {
         let failed = |error| self.io("list", &self.dir, error);
         let mut digests = BTreeSet::new();
         for entry in std::fs::read_dir(&self.dir).map_err(failed)? {
             let name = entry.map_err(failed)?.file_name();
-            let hex = name.to_str().and_then(|name| name.strip_suffix(".wasm"));
+            let hex = name.to_str().and_then(|name| name.strip_suffix(ending));
             // A file that we did not name is somebody else's.
             digests.extend(hex.and_then(|hex| format!("sha256:{hex}").parse::<Digest>().ok()));
         }
@@ -360,14 +442,19 @@ impl Shared {
     fn accept(&self, digest: Digest, partial: &Path) -> Result<ArtifactInfo, ArtifactError> {
         let info = self.inspect(digest, partial)?;
         self.write_sidecar(&info)?;
-        let path = self.component(digest);
+        self.name(partial, &self.component(digest))?;
+        Ok(info)
+    }
+
+    /// Gives what was fsynced its name, durably.
+    fn name(&self, partial: &Path, path: &Path) -> Result<(), ArtifactError> {
         failpoint::reach("upload", "written");
-        std::fs::rename(partial, &path).map_err(|error| self.io("rename", partial, error))?;
+        std::fs::rename(partial, path).map_err(|error| self.io("rename", partial, error))?;
         std::fs::File::open(&self.dir)
             .and_then(|dir| dir.sync_all())
             .map_err(|error| self.io("sync", &self.dir, error))?;
         failpoint::reach("upload", "committed");
-        Ok(info)
+        Ok(())
     }
 
     /// What the file at `path` holds, or why it is no stage.

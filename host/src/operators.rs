@@ -240,7 +240,11 @@ impl ControlApi for Operators {
     }
 
     async fn launch(&self, launch: RunLaunch, key: Option<String>) -> Answer<Run> {
-        ask!(self, ApiCall::Launch(launch, key), Reply::Run(run) => *run)
+        let stdin_bytes = match launch.stdin {
+            Some(digest) => self.artifacts.stdin_bytes(digest).await?,
+            None => None,
+        };
+        ask!(self, ApiCall::Launch(launch, key, stdin_bytes), Reply::Run(run) => *run)
     }
 
     async fn runs(&self, filter: RunFilter) -> Answer<Page<Run>> {
@@ -473,13 +477,13 @@ impl Operators {
         Ok(facts)
     }
 
-    /// Forgets components that no job version and no assignment names.
+    /// Forgets components that no job version and no assignment names, and stdins that no open run names.
     pub(crate) async fn sweep_artifacts(&self, age_min: Duration) -> Answer<usize> {
         let uses = ask!(self, ApiCall::ComponentUse, Reply::ComponentUse(uses) => uses)?;
-        Ok(self
-            .artifacts
-            .sweep(uses.into_keys().collect(), age_min)
-            .await?)
+        let stdins = ask!(self, ApiCall::StdinUse, Reply::StdinUse(stdins) => stdins)?;
+        let keep = uses.into_keys().collect();
+        let components = self.artifacts.sweep(keep, age_min).await?;
+        Ok(components + self.artifacts.sweep_stdins(stdins, age_min).await?)
     }
 
     async fn read_logs(&self, targets: Vec<LogTarget>, query: &LogsQuery) -> Logs {

@@ -4,7 +4,7 @@ use std::fmt;
 
 use sluice_model::{Digest, ExecutionId, FailReason};
 
-use crate::Assignment;
+use crate::{ArtifactKind, Assignment};
 
 /// Names one preparing, and the instance that is started from it: what comes back late for another one is ignored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -19,16 +19,18 @@ impl fmt::Display for Ticket {
 /// What to do. Each is asked for once; its answer comes back through the `handle_` function named.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
-    /// Make sure that this component is here and whole: `handle_fetched`.
+    /// Make sure that this artifact is here and whole: `handle_fetched`.
     Fetch {
-        /// The component.
+        /// The artifact.
         digest: Digest,
         /// Its size in bytes.
         size: u64,
+        /// What it is for.
+        kind: ArtifactKind,
     },
-    /// Nothing waits for this component any more: give the fetch up. Its end still comes through `handle_fetched`.
+    /// Nothing waits for this artifact any more: give the fetch up. Its end still comes through `handle_fetched`.
     CancelFetch {
-        /// The component.
+        /// The artifact.
         digest: Digest,
     },
     /// Compile and configure: `handle_phase`, then `handle_prepared`.

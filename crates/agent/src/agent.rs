@@ -7,7 +7,7 @@ use sluice_model::{Digest, ExecutionId, MonotonicMs, ObservedPhase};
 
 use crate::Now;
 use crate::action::{Action, Ending, PrepareFailure, Ticket};
-use crate::assignment::{Assignment, Component, Label, SpecFacts};
+use crate::assignment::{Artifact, ArtifactKind, Assignment, Label, SpecFacts};
 use crate::backoff::Jitter;
 use crate::execution::Execution;
 use crate::observation::{Change, EndedHow, Local, Observation};
@@ -99,7 +99,7 @@ pub(crate) struct Machinery {
     actions: VecDeque<Action>,
     next_ticket: u64,
     tickets: BTreeMap<Ticket, ExecutionId>,
-    fetch_queue: VecDeque<Component>,
+    fetch_queue: VecDeque<Artifact>,
     fetching: BTreeSet<Digest>,
     /// Those of `fetching` that were told to end.
     cancelled: BTreeSet<Digest>,
@@ -108,10 +108,10 @@ pub(crate) struct Machinery {
 }
 
 impl Machinery {
-    /// A component that a spec names.
-    fn component(&self, digest: Digest) -> Option<Component> {
-        let known = self.specs.values().flatten().flat_map(|it| &it.components);
-        known.copied().find(|component| component.digest == digest)
+    /// An artifact that a spec names.
+    fn artifact(&self, digest: Digest) -> Option<Artifact> {
+        let mut known = self.specs.values().flatten().flat_map(|it| &it.artifacts);
+        known.find(|artifact| artifact.digest == digest).copied()
     }
 
     /// Whether what runs the one spec runs the other.
@@ -139,14 +139,14 @@ impl Machinery {
         self.prepare_queue.push_back(ticket);
     }
 
-    pub(crate) fn want_component(&mut self, component: Component) {
-        let known = self.fetching.contains(&component.digest)
+    pub(crate) fn want(&mut self, artifact: Artifact) {
+        let known = self.fetching.contains(&artifact.digest)
             || self
                 .fetch_queue
                 .iter()
-                .any(|queued| queued.digest == component.digest);
+                .any(|queued| queued.digest == artifact.digest);
         if !known {
-            self.fetch_queue.push_back(component);
+            self.fetch_queue.push_back(artifact);
         }
     }
 }
@@ -289,7 +289,7 @@ impl Agent {
     /// A fetch that takes long has got so far.
     pub fn handle_fetching(&mut self, digest: Digest, bytes: u64, now: Now) {
         self.cx.now = now;
-        let size = self.cx.component(digest).map_or(0, |it| it.size);
+        let size = self.cx.artifact(digest).map_or(0, |it| it.size);
         let percent = u8::try_from(bytes.saturating_mul(100) / size.max(1)).unwrap_or(100);
         let waiting = self.executions.iter_mut();
         let ids: Vec<ExecutionId> = waiting
@@ -446,12 +446,22 @@ impl Agent {
 
     /// The components that are still needed; others may be deleted.
     pub fn components_in_use(&self) -> BTreeSet<Digest> {
-        let specs = self.specs_in_use();
+        self.artifacts_of(&self.specs_in_use(), ArtifactKind::Component)
+    }
+
+    /// What launches brought and an execution that has not ended reads; the rest is of no use any more.
+    pub fn stdins_in_use(&self) -> BTreeSet<Digest> {
+        let open = self.executions.values().flat_map(Execution::open_specs);
+        self.artifacts_of(&open.collect(), ArtifactKind::Stdin)
+    }
+
+    fn artifacts_of(&self, specs: &BTreeSet<Digest>, kind: ArtifactKind) -> BTreeSet<Digest> {
         let facts = specs.iter().filter_map(|spec| self.cx.specs.get(spec));
         facts
             .flatten()
-            .flat_map(|it| &it.components)
-            .map(|component| component.digest)
+            .flat_map(|it| &it.artifacts)
+            .filter(|artifact| artifact.kind == kind)
+            .map(|artifact| artifact.digest)
             .collect()
     }
 
@@ -540,6 +550,12 @@ impl Agent {
         if let Some(component) = self.cx.component(digest) {
             self.cx.want_component(component);
         }
+
+        let mut known = self.cx.specs.values().flatten().flatten();
+        let artifact = known.find(|artifact| artifact.digest == digest).copied();
+        if let Some(artifact) = artifact {
+            self.cx.want(artifact);
+        }
     }
 
     /// Fetches that nothing waits for any more make room for others.
@@ -574,14 +590,13 @@ impl Agent {
         }
         self.cancel_fetches();
         while self.cx.fetching.len() < FETCHES_MAX {
-            let Some(component) = self.cx.fetch_queue.pop_front() else {
+            let Some(artifact) = self.cx.fetch_queue.pop_front() else {
                 break;
             };
-            let digest = component.digest;
+            let Artifact { digest, size, kind } = artifact;
             if self.executions.values().any(|it| it.waits_for(digest)) {
                 self.cx.fetching.insert(digest);
-                let size = component.size;
-                self.cx.act(Action::Fetch { digest, size });
+                self.cx.act(Action::Fetch { digest, size, kind });
             }
         }
     }

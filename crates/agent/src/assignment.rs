@@ -40,13 +40,15 @@ pub struct Assignment {
     pub once: bool,
 }
 
-/// A component that a spec names.
+/// Something that a spec names, and that must be here before an execution is prepared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Component {
+pub struct Artifact {
     /// Its sha256.
     pub digest: Digest,
     /// Its size in bytes.
     pub size: u64,
+    /// What it is for.
+    pub kind: ArtifactKind,
 }
 
 /// What the agent must know of a spec that can be read.
@@ -54,9 +56,34 @@ pub struct Component {
 pub struct SpecParts {
     /// The digest of what it runs: what runs another spec with the same content needs no restart for this one.
     pub content: Digest,
-    /// What its stages run.
-    pub components: Vec<Component>,
+    /// What must be here before it is prepared.
+    pub artifacts: Vec<Artifact>,
 }
 
 /// What the agent must know of a spec, or why it cannot be read.
 pub type SpecFacts = Result<SpecParts, String>;
+
+/// What an artifact is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum ArtifactKind {
+    /// A stage's component.
+    Component,
+    /// What a launch brought for `[input.stdin]`.
+    Stdin,
+}
+
+impl ArtifactKind {
+    /// As people read it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Component => "component",
+            Self::Stdin => "stdin",
+        }
+    }
+}
+
+impl fmt::Display for ArtifactKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}

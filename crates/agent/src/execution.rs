@@ -336,8 +336,8 @@ impl Execution {
 
     fn begin(&mut self, which: Which, cx: &mut Machinery) {
         let spec = self.lane(which).assignment.spec;
-        let components = match cx.specs.get(&spec) {
-            Some(Ok(parts)) => parts.components.clone(),
+        let artifacts = match cx.specs.get(&spec) {
+            Some(Ok(parts)) => parts.artifacts.clone(),
             Some(Err(reason)) => {
                 let reason = format!("this edge cannot read the pipeline: {reason}");
                 self.outcome = self.refuse(which, reason);
@@ -351,13 +351,13 @@ impl Execution {
         };
         self.lane(which).wait = None;
         let ticket = cx.new_ticket(self.id());
-        let missing: BTreeSet<Digest> = components.iter().map(|it| it.digest).collect();
+        let missing: BTreeSet<Digest> = artifacts.iter().map(|it| it.digest).collect();
         let step = if missing.is_empty() {
             cx.queue_prepare(ticket);
             Step::Queued
         } else {
-            for component in components {
-                cx.want_component(component);
+            for artifact in artifacts {
+                cx.want(artifact);
             }
             Step::Fetching(missing)
         };

@@ -12,8 +12,8 @@ use sluice_model::{
 };
 
 use crate::{
-    Action, Agent, Assignment, Boot, Change, Component, DesiredChange, EndedHow, Ending, Label,
-    Local, Now, Observation, PrepareFailure, SpecParts, Ticket,
+    Action, Agent, Artifact, ArtifactKind, Assignment, Boot, Change, DesiredChange, EndedHow,
+    Ending, Label, Local, Now, Observation, PrepareFailure, SpecParts, Ticket,
 };
 
 /// What may happen next; the numbers choose which of what is there.
@@ -104,16 +104,17 @@ fn runs(of: Digest) -> Digest {
 }
 
 /// Content 3 has no component, and contents 0 and 1 share one.
-fn components(content: u8) -> Vec<Component> {
+fn components(content: u8) -> Vec<Artifact> {
     let named: &[u8] = match content {
         0 => &[10],
         1 => &[10, 11],
         2 => &[12],
         _ => &[],
     };
-    let of = |n: &u8| Component {
+    let of = |n: &u8| Artifact {
         digest: Digest::of(&[*n, *n]),
         size: 1,
+        kind: ArtifactKind::Component,
     };
     named.iter().map(of).collect()
 }

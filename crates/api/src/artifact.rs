@@ -38,6 +38,15 @@ pub struct ArtifactInfo {
     pub world: String,
 }
 
+/// What is kept for launches to name as their stdin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct StdinInfo {
+    /// The sha256 of its bytes: what [`crate::RunLaunch`] names.
+    pub digest: Digest,
+    /// In bytes.
+    pub size: u64,
+}
+
 /// One element of `plugin list`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Plugin {

@@ -26,6 +26,7 @@ mod token;
 
 pub use artifact::{
     ARTIFACT_BYTES_MAX, ArtifactInfo, MISSING_DIGESTS_MAX, MissingArtifacts, MissingReply, Plugin,
+    StdinInfo,
 };
 pub use audit::{AUDIT_LIMIT_DEFAULT, AuditEntry, AuditQuery};
 pub use context::OperatorContext;

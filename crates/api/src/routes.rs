@@ -94,6 +94,10 @@ pub const ARTIFACTS_MISSING: &str = "/v1/artifacts/missing";
 /// `PUT` raw bytes -> [`crate::ArtifactInfo`]; the digest as `sha256:...`.
 pub const ARTIFACT: &str = "/v1/artifacts/{digest}";
 
+/// `PUT` raw bytes, at most [`sluice_model::STDIN_BYTES_MAX`] -> [`crate::StdinInfo`]; the digest as `sha256:...`. What no
+/// open run names is forgotten after an hour.
+pub const STDIN: &str = "/v1/stdin/{digest}";
+
 /// `template` with its `{...}` parts replaced, in order. What is not a letter, digit or one of `-_.:` is
 /// percent-encoded, so that a name can never become another path.
 pub fn fill(template: &str, parts: &[&str]) -> String {

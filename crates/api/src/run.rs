@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use sluice_model::{
-    Attempt, ExecutionId, FailReason, JobName, NodeName, RunId, RunState, ScheduleName, TaskState,
-    UnixMs, Version,
+    Attempt, Digest, ExecutionId, FailReason, JobName, NodeName, RunId, RunState, ScheduleName,
+    TaskState, UnixMs, Version,
 };
 use utoipa::ToSchema;
 
@@ -32,6 +32,9 @@ pub struct RunLaunch {
     /// The nodes that each job runs on, one task each; empty: as the pipelines say.
     #[serde(default)]
     pub nodes: Vec<NodeName>,
+    /// The digest of what each job with `[input.stdin]` reads, uploaded before: [`crate::routes::STDIN`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stdin: Option<Digest>,
 }
 
 /// Query of `GET` [`crate::routes::RUNS`]; every part given must match.
@@ -66,6 +69,9 @@ pub struct Run {
     pub tasks: Vec<RunTask>,
     /// What the launch said.
     pub params: BTreeMap<String, String>,
+    /// What the launch brought for `[input.stdin]`; null when it brought nothing.
+    #[serde(default)]
+    pub stdin: Option<Digest>,
     /// The schedule that launched it; null when a person or a program did.
     #[serde(default)]
     pub schedule: Option<ScheduleName>,

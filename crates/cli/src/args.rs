@@ -294,7 +294,8 @@ pub(crate) enum RunCommand {
     /// It is durable when the id is printed: whatever ends then, each task is executed.
     #[command(
         after_help = "Examples:\n  sluice run launch triage\n  sluice run launch triage --param day=monday --wait\n  \
-        sluice run launch triage map --node e1 --node e2 --wait=10m"
+        sluice run launch triage map --node e1 --node e2 --wait=10m\n  \
+        sluice run launch triage --stdin app.log\n  journalctl -b | sluice run launch triage --stdin - --wait"
     )]
     Launch(RunLaunchArgs),
     /// The newest runs
@@ -360,6 +361,9 @@ pub(crate) struct RunLaunchArgs {
     /// Run on this node; repeatable [default: as many matching nodes as the pipeline's `count`]
     #[arg(long = "node", value_name = "NODE")]
     pub(crate) nodes: Vec<NodeName>,
+    /// What jobs with `[input.stdin]` read: a file, or - for this command's own standard input; at most 256 MiB
+    #[arg(long, value_name = "FILE")]
+    pub(crate) stdin: Option<PathBuf>,
     /// Launched again with the same key it is the same run [default: a new one]
     #[arg(long, value_name = "KEY")]
     pub(crate) key: Option<String>,

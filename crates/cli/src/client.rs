@@ -8,10 +8,11 @@ use reqwest::header::{CONTENT_LENGTH, HeaderValue, IF_MATCH, IF_NONE_MATCH, LINK
 use reqwest::{Method, RequestBuilder, Response};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use sluice_api::{ArtifactInfo, ErrorBody, OperatorContext, routes};
+use sluice_api::{ArtifactInfo, ErrorBody, OperatorContext, StdinInfo, routes};
 use sluice_doctor::with_causes;
 use sluice_host::http::{SERVER_NAME, api_client_config};
 use sluice_model::Digest;
+use tokio::io::AsyncReadExt as _;
 
 use crate::failure::{Exit, Failure};
 
@@ -228,6 +229,33 @@ impl Client {
             .request(Method::PUT, &path)
             .header(CONTENT_LENGTH, length)
             .body(reqwest::Body::wrap_stream(stream));
+        self.answer(request).await
+    }
+
+    /// Uploads what a launch brings, `length` bytes of `file`, moving `bar` as they leave.
+    pub(crate) async fn upload_stdin(
+        &self,
+        digest: Digest,
+        file: std::fs::File,
+        length: u64,
+        bar: ProgressBar,
+    ) -> Result<StdinInfo, Failure> {
+        let file = tokio::fs::File::from_std(file);
+        let chunks = futures_util::stream::try_unfold(file, move |mut file| {
+            let bar = bar.clone();
+            async move {
+                let mut chunk = vec![0; UPLOAD_CHUNK_BYTES];
+                let read = file.read(&mut chunk).await?;
+                chunk.truncate(read);
+                bar.inc(read as u64);
+                Ok::<_, std::io::Error>((read > 0).then_some((chunk, file)))
+            }
+        });
+        let path = routes::fill(routes::STDIN, &[&digest.to_string()]);
+        let request = self
+            .request(Method::PUT, &path)
+            .header(CONTENT_LENGTH, length)
+            .body(reqwest::Body::wrap_stream(chunks));
         self.answer(request).await
     }
 

@@ -190,6 +190,47 @@ async fn stdin_keeps_the_contract() {
 }
 
 #[tokio::test]
+async fn stdin_of_a_launch_keeps_the_contract_and_goes_on_in_another_file_with_the_same_bytes() {
+    let directory = tempfile::tempdir().unwrap();
+    let expected = numbered(1000);
+    let text = expected.join(&b'\n');
+    let kept = |name: &str| {
+        let path = directory.path().join(name);
+        std::fs::write(&path, &text).unwrap();
+        InputSettings::KeptStdin { path }
+    };
+    let settings = kept("one");
+    assert!(settings.resumes() && settings.ends());
+    let nowhere = tempfile::tempdir().unwrap();
+    check_input(settings.clone(), &expected, &allowed(nowhere.path()), None).await;
+    // Pulled again, it is another file.
+    let all = drain(&settings, None, &allowed(nowhere.path()), None).await;
+    let position = all[0].1;
+    let done = all.iter().filter(|(_, at)| *at == position).count();
+    assert!(done < all.len());
+    let rest = drain(&kept("two"), position, &allowed(nowhere.path()), None).await;
+    let rest: Vec<_> = rest.into_iter().map(|(record, _)| record).collect();
+    assert_eq!(rest, expected[done..]);
+    std::fs::write(directory.path().join("empty"), b"").unwrap();
+    let path = directory.path().join("empty");
+    let empty = InputSettings::KeptStdin { path };
+    assert_eq!(
+        drain(&empty, None, &allowed(nowhere.path()), None).await,
+        []
+    );
+    let path = directory.path().join("nowhere");
+    let gone = Input::open(
+        InputSettings::KeptStdin { path },
+        None,
+        &allowed(nowhere.path()),
+        &AllowedCommands::default(),
+        None,
+    );
+    let error = gone.await.unwrap_err().to_string();
+    assert!(error.contains("the stdin of the launch"), "{error}");
+}
+
+#[tokio::test]
 async fn stdin_does_not_wait_for_a_full_batch() {
     struct Typed(std::sync::mpsc::Receiver<&'static str>);
     impl Read for Typed {

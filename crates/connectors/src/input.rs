@@ -6,6 +6,7 @@
 
 use std::io;
 use std::io::Read;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,7 +19,7 @@ use crate::{AllowedCommands, AllowedPaths, CommandError, PathError};
 
 #[cfg(feature = "input-exec")]
 mod exec;
-#[cfg(feature = "input-file")]
+#[cfg(any(feature = "input-file", feature = "input-stdin"))]
 mod file;
 #[cfg(feature = "input-generate")]
 mod generate;
@@ -95,6 +96,11 @@ impl InputBatch {
 pub enum Position {
     /// In a file.
     File(FilePosition),
+    /// In bytes that never change.
+    Stdin {
+        /// Where the next record starts.
+        offset: u64,
+    },
     /// In generated records.
     Generate {
         /// The next record's number.
@@ -143,7 +149,10 @@ pub enum InputError {
         source: io::Error,
     },
     /// `[input.stdin]` where there is no standard input.
-    #[error("`[input.stdin]` works only in `sluice dev` and `sluice pipeline run`")]
+    #[error(
+        "`[input.stdin]` reads what a launch brings, and there is none: `sluice run launch JOB --stdin FILE`; without a \
+         cluster, `sluice pipeline run` reads its own standard input"
+    )]
     NoStdin,
     /// A command did not do what it should.
     #[error(transparent)]
@@ -176,8 +185,13 @@ pub enum InputSettings {
         /// The path, as the pipeline wrote it.
         path: String,
     },
-    /// `[input.stdin]`
+    /// `[input.stdin]` from the process's own standard input.
     Stdin,
+    /// `[input.stdin]` from a file that holds what the launch brought; it is the edge's own and never changes.
+    KeptStdin {
+        /// Where it is.
+        path: PathBuf,
+    },
     /// `[input.exec]`
     Exec {
         /// Which of the edge's commands.
@@ -214,7 +228,7 @@ impl InputSettings {
     /// Whether it goes on where it was when it is opened again at a position.
     pub fn resumes(&self) -> bool {
         match self {
-            Self::Generate { .. } | Self::File { .. } => true,
+            Self::Generate { .. } | Self::File { .. } | Self::KeptStdin { .. } => true,
             Self::Stdin | Self::Exec { .. } => false,
         }
     }
@@ -223,7 +237,7 @@ impl InputSettings {
     pub fn ends(&self) -> bool {
         match self {
             Self::Generate { count, .. } => count.is_some(),
-            Self::File { .. } | Self::Stdin | Self::Exec { .. } => true,
+            Self::File { .. } | Self::Stdin | Self::KeptStdin { .. } | Self::Exec { .. } => true,
         }
     }
 }
@@ -235,7 +249,8 @@ pub enum Input {
     #[cfg(feature = "input-generate")]
     Generate(generate::GenerateInput),
     /// `[input.file]`
-    #[cfg(feature = "input-file")]
+    /// Also `[input.stdin]` of a launch.
+    #[cfg(any(feature = "input-file", feature = "input-stdin"))]
     File(Box<file::FileInput>),
     /// `[input.stdin]`
     #[cfg(feature = "input-stdin")]
@@ -273,6 +288,12 @@ impl Input {
                 Ok(Self::File(Box::new(opened?)))
             }
             #[cfg(feature = "input-stdin")]
+            InputSettings::KeptStdin { path } => {
+                let opened =
+                    crate::output::blocking(move || file::FileInput::open_kept(&path, position));
+                Ok(Self::File(Box::new(opened.await?)))
+            }
+            #[cfg(feature = "input-stdin")]
             InputSettings::Stdin => {
                 let source = stdin.ok_or(InputError::NoStdin)?;
                 let stream = stream::StreamInput::new(source(), "standard input".to_owned());
@@ -298,7 +319,7 @@ impl Input {
                     name: match other {
                         InputSettings::Generate { .. } => "generate",
                         InputSettings::File { .. } => "file",
-                        InputSettings::Stdin => "stdin",
+                        InputSettings::Stdin | InputSettings::KeptStdin { .. } => "stdin",
                         InputSettings::Exec { .. } => "exec",
                     },
                 })
@@ -314,7 +335,7 @@ impl Input {
         match self {
             #[cfg(feature = "input-generate")]
             Self::Generate(input) => Ok(input.next(into).await),
-            #[cfg(feature = "input-file")]
+            #[cfg(any(feature = "input-file", feature = "input-stdin"))]
             Self::File(input) => input.next(into).await,
             #[cfg(feature = "input-stdin")]
             Self::Stdin(input) => input.next(into).await,

@@ -10,6 +10,7 @@ mod openapi;
 mod output;
 pub mod pipeline;
 mod state;
+mod stdin;
 mod time;
 mod world;
 
@@ -27,5 +28,6 @@ pub use state::{
     CatchUp, Desired, ExecutionState, FailReason, JobState, NextAction, NodeState, ObservedPhase,
     OnLost, Overlap, PendingReason, Role, RolloutPhase, RunState, TaskState, TickOutcome,
 };
+pub use stdin::STDIN_BYTES_MAX;
 pub use time::{MonotonicMs, UnixMs};
 pub use world::World;

@@ -85,14 +85,17 @@ impl Pipeline {
             .find(|stage| stage.world == Some(World::Report))
     }
 
+    /// Whether it reads what a launch, or a person's terminal, brings.
+    pub fn reads_stdin(&self) -> bool {
+        matches!(self.input, Input::Stdin)
+    }
+
     /// Why the pipeline runs only where a person started it, in `dev` and `pipeline run`; `None` when any edge can.
     pub fn local_only(&self) -> Option<&'static str> {
-        match self.input {
-            Input::Stdin => Some(
-                "`[input.stdin]` reads what `sluice dev` or `sluice pipeline run` was given; an edge has no such input",
-            ),
-            Input::Generate(_) | Input::File(_) | Input::Exec(_) => None,
-        }
+        (self.reads_stdin() && self.batch.is_none()).then_some(
+            "`[input.stdin]` reads what `sluice dev` or `sluice pipeline run` was given, or what the launch of a job with \
+             `kind = \"batch\"` brings; this job is never launched",
+        )
     }
 }
 
@@ -149,7 +152,7 @@ pub enum Input {
     Generate(GenerateInput),
     /// Reads a file's lines from its start to its end.
     File(FileInput),
-    /// Reads lines from the process's standard input; `dev` and `pipeline run` only.
+    /// Reads lines of what a launch brings; in `dev` and `pipeline run` of the process's standard input.
     Stdin,
     /// Runs a command that the edge's owner listed, and reads the lines that it prints.
     Exec(ExecInput),
@@ -308,7 +311,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_standard_input_ties_a_pipeline_to_its_terminal() {
+    fn only_standard_input_that_no_launch_brings_ties_a_pipeline_to_its_terminal() {
         let local_only = |input: &str| {
             let text = format!("name = \"a\"\n[input.{input}]\npath = \"x\"\n[output.stdout]\n");
             let text = if input == "stdin" {
@@ -320,6 +323,12 @@ mod tests {
         };
         assert!(local_only("stdin").is_some_and(|reason| reason.contains("[input.stdin]")));
         assert_eq!(local_only("file"), None);
+        let launched = "name = \"a\"\nkind = \"batch\"\n[input.stdin]\n[output.stdout]\n";
+        let launched = parse(launched).unwrap();
+        assert_eq!(
+            (launched.local_only(), launched.reads_stdin()),
+            (None, true)
+        );
     }
 
     #[test]

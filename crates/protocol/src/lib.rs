@@ -35,7 +35,7 @@ pub use message::{
 };
 pub use parts::{CollectError, Collector, Splitter};
 pub use row::{AssignmentRow, ObservedRow, OutcomeKey, ROW_BYTES_MAX, RowError};
-pub use spec::{Spec, SpecComponent, SpecError};
+pub use spec::{Spec, SpecComponent, SpecError, SpecStdin};
 
 /// The dialects this program speaks, newest last.
 pub const VERSIONS: &[u32] = &[1];

@@ -13,6 +13,17 @@ pub struct Spec {
     pub components: Vec<SpecComponent>,
     /// What a launch said; empty for what is not a batch.
     pub params: Params,
+    /// What a launch brought for `[input.stdin]`.
+    pub stdin: Option<SpecStdin>,
+}
+
+/// Bytes that an execution reads as its input, fetched as components are and never looked into.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SpecStdin {
+    /// Their sha256.
+    pub digest: Digest,
+    /// How many.
+    pub size: u64,
 }
 
 /// Which component a stage runs.
@@ -50,6 +61,16 @@ struct WireSpec {
     components: Vec<WireComponent>,
     #[prost(message, repeated, tag = "3")]
     params: Vec<WireParam>,
+    #[prost(message, optional, tag = "4")]
+    stdin: Option<WireStdin>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct WireStdin {
+    #[prost(bytes = "vec", tag = "1")]
+    digest: Vec<u8>,
+    #[prost(uint64, tag = "2")]
+    size: u64,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -117,6 +138,10 @@ impl Spec {
                     }),
                 })
                 .collect(),
+            stdin: self.stdin.map(|stdin| WireStdin {
+                digest: stdin.digest.as_bytes().to_vec(),
+                size: stdin.size,
+            }),
         }
         .encode_to_vec()
     }
@@ -161,10 +186,18 @@ impl Spec {
                 Ok((param.name, value))
             })
             .collect::<Result<_, SpecError>>()?;
+        let stdin = wire.stdin.map(|stdin| {
+            Ok::<_, SpecError>(SpecStdin {
+                digest: Digest::from_slice(&stdin.digest)
+                    .ok_or(SpecError::Field { field: "stdin" })?,
+                size: stdin.size,
+            })
+        });
         Ok(Self {
             pipeline: wire.pipeline,
             components,
             params,
+            stdin: stdin.transpose()?,
         })
     }
 
@@ -202,6 +235,7 @@ mod tests {
                 world,
             }],
             params: Params::new(),
+            stdin: None,
         };
         for world in [World::Transform, World::Report] {
             let sent = spec(world);
@@ -239,6 +273,7 @@ mod tests {
             pipeline: "name = \"a\"".to_owned(),
             components: Vec::new(),
             params: Params::new(),
+            stdin: None,
         };
         let number = serde_json::Number::from_f64(0.5).expect("a number");
         let spec = Spec {
@@ -253,5 +288,39 @@ mod tests {
         };
         assert_eq!(Spec::decode(&spec.encode()).expect("just encoded"), spec);
         assert_ne!(spec.digest(), plain.digest());
+    }
+
+    #[test]
+    fn what_a_launch_brings_travels_and_makes_another_spec() {
+        let without = Spec {
+            pipeline: "name = \"a\"".to_owned(),
+            components: Vec::new(),
+            params: Params::new(),
+            stdin: None,
+        };
+        let mut digests = vec![without.digest()];
+        for bytes in [b"".as_slice(), b"one\n"] {
+            let spec = Spec {
+                stdin: Some(SpecStdin {
+                    digest: Digest::of(bytes),
+                    size: bytes.len() as u64,
+                }),
+                ..without.clone()
+            };
+            assert_eq!(Spec::decode(&spec.encode()).expect("just encoded"), spec);
+            digests.push(spec.digest());
+        }
+        digests.sort_unstable();
+        digests.dedup();
+        assert_eq!(digests.len(), 3);
+        let short = WireSpec {
+            stdin: Some(WireStdin {
+                digest: vec![1; 31],
+                size: 1,
+            }),
+            ..WireSpec::default()
+        };
+        let refused = Spec::decode(&short.encode_to_vec());
+        assert!(matches!(refused, Err(SpecError::Field { field: "stdin" })));
     }
 }

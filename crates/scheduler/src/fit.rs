@@ -12,11 +12,10 @@ pub fn lacking(pipeline: &Pipeline, capabilities: &[String]) -> Option<String> {
         return None;
     }
     let input = match &pipeline.input {
-        Input::Generate(_) => Some("connector:input.generate"),
-        Input::File(_) => Some("connector:input.file"),
-        // Only `sluice dev` takes it, which reads for its edge.
-        Input::Stdin => None,
-        Input::Exec(_) => Some("connector:input.exec"),
+        Input::Generate(_) => "connector:input.generate",
+        Input::File(_) => "connector:input.file",
+        Input::Stdin => "connector:input.stdin",
+        Input::Exec(_) => "connector:input.exec",
     };
     let command = match &pipeline.input {
         Input::Exec(exec) => Some(format!("command:{}", exec.command)),
@@ -33,7 +32,7 @@ pub fn lacking(pipeline: &Pipeline, capabilities: &[String]) -> Option<String> {
     let worlds: BTreeSet<World> = worlds
         .map(|stage| stage.world.unwrap_or(World::Transform))
         .collect();
-    let connectors = [input, command.as_deref(), Some(output)];
+    let connectors = [Some(input), command.as_deref(), Some(output)];
     let mut needs: Vec<&str> = connectors.into_iter().flatten().collect();
     for world in worlds {
         needs.push(world.capability());

@@ -1,7 +1,7 @@
 //! What goes into the core and what comes out: plain data, so that a simulator can hold, delay and repeat it.
 
 use bytes::Bytes;
-use sluice_agent::{Assignment, Ending, PrepareFailure, Ticket};
+use sluice_agent::{ArtifactKind, Assignment, Ending, PrepareFailure, Ticket};
 use sluice_model::{
     Digest, Epoch, ExecutionId, NodeName, ObservedPhase, Revision, SessionId, UnixMs,
 };
@@ -50,7 +50,7 @@ pub enum Input {
         /// How many bytes of it.
         bytes: u64,
     },
-    /// [`Output::Fetch`] ended: the component is here and whole, or why not.
+    /// [`Output::Fetch`] ended: the artifact is here and whole, or why not.
     Fetched {
         /// Which component.
         digest: Digest,
@@ -136,12 +136,14 @@ pub enum Output {
         /// The certificate.
         der: Vec<u8>,
     },
-    /// Make sure that a component is here and whole; answer with [`Input::Fetched`].
+    /// Make sure that an artifact is here and whole; answer with [`Input::Fetched`].
     Fetch {
         /// Which.
         digest: Digest,
         /// Its size in bytes.
         size: u64,
+        /// What it is for.
+        kind: ArtifactKind,
     },
     /// Give up that fetch; its [`Input::Fetched`] still follows.
     CancelFetch {

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use sluice_agent::{Agent, Boot, Component, Now, Observation, SpecFacts, SpecParts};
+use sluice_agent::{Agent, Artifact, ArtifactKind, Boot, Now, Observation, SpecFacts, SpecParts};
 use sluice_ledger::{RowHash, RowSet};
 use sluice_model::{BootNonce, Desired, Digest, ExecutionId};
 use sluice_protocol::{AssignmentRow, ObservedRow, Spec};
@@ -146,13 +146,19 @@ pub(super) fn read_row(
 /// What the agent must know of a spec.
 pub(super) fn facts_of(bytes: &[u8]) -> SpecFacts {
     let spec = Spec::decode(bytes).map_err(|error| error.to_string())?;
-    let components = spec.components.iter().map(|it| Component {
+    let components = spec.components.iter().map(|it| Artifact {
         digest: it.digest,
         size: it.size,
+        kind: ArtifactKind::Component,
+    });
+    let stdin = spec.stdin.iter().map(|it| Artifact {
+        digest: it.digest,
+        size: it.size,
+        kind: ArtifactKind::Stdin,
     });
     Ok(SpecParts {
         content: spec.content(),
-        components: components.collect(),
+        artifacts: components.chain(stdin).collect(),
     })
 }
 

@@ -149,6 +149,10 @@ fn settings(context: &RunnerContext, plan: &ExecutionPlan) -> Result<Settings, P
         message: error.to_string(),
     };
     let input = InputSettings::resolve(&plan.pipeline.input, &values).map_err(template)?;
+    let input = match (input, &plan.stdin) {
+        (InputSettings::Stdin, Some(path)) => InputSettings::KeptStdin { path: path.clone() },
+        (input, _) => input,
+    };
     let output = OutputSettings::resolve(&plan.pipeline.output, &values).map_err(template)?;
     let mut configs = Vec::with_capacity(plan.pipeline.stages.len());
     for stage in &plan.pipeline.stages {

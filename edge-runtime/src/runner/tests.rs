@@ -154,6 +154,7 @@ impl Fixture {
             job: pipeline.name.clone(),
             node: "e1".parse().unwrap(),
             labels: Labels::from([("site".to_owned(), "plant-7".to_owned())]),
+            stdin: None,
             params: pipeline.default_params().unwrap(),
             pipeline,
             components,

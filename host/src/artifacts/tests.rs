@@ -60,7 +60,7 @@ async fn an_upload_is_kept_and_read_from_any_offset() {
     let beyond = store.open_at(digest, size + 1).await;
     assert!(matches!(beyond, Err(ArtifactError::BadOffset { .. })));
     let missing = store.open_at(other, 0).await;
-    assert!(matches!(missing, Err(ArtifactError::NotFound { .. })));
+    assert!(matches!(missing, Err(ArtifactError::Gone { .. })));
 
     std::fs::write(store.shared.sidecar(digest), b"{").unwrap();
     assert_eq!(store.list().await.unwrap(), [info]);

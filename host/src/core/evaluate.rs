@@ -294,8 +294,8 @@ impl<S: Store> Core<S> {
         Ok(())
     }
 
-    /// Whether a component may go over a connection: its node was let in by its Hello, and the node's rows name it. A
-    /// certificate alone buys nothing: its node may be revoked, or have another key by now.
+    /// Whether a component, or the stdin of a launch, may go over a connection: its node was let in by its Hello, and the
+    /// node's rows name it. A certificate alone buys nothing: its node may be revoked, or have another key by now.
     pub(super) fn may_pull(&mut self, conn: ConnId, digest: Digest) -> Result<bool, StoreError> {
         let let_in = self.sessions.get(&conn).and_then(|it| it.let_in());
         let Some(node) = let_in else {
@@ -309,12 +309,9 @@ impl<S: Store> Core<S> {
             .map(|execution| execution.spec)
             .collect();
         for spec in specs {
-            if self
-                .spec_of(spec)?
-                .components
-                .iter()
-                .any(|component| component.digest == digest)
-            {
+            let spec = self.spec_of(spec)?;
+            let mut named = spec.components.iter().map(|component| component.digest);
+            if named.any(|it| it == digest) || spec.stdin.is_some_and(|it| it.digest == digest) {
                 return Ok(true);
             }
         }

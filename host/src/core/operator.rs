@@ -104,7 +104,13 @@ impl<S: Store> Core<S> {
             ApiCall::Tokens(query) => self.list_tokens(&query, step)?,
             ApiCall::RevokeToken(id) => self.revoke_token(id)?,
             ApiCall::ComponentUse => Ok(Reply::ComponentUse(self.component_use()?)),
-            ApiCall::Launch(launch, key) => self.launch(&launch, key.as_deref(), step)?,
+            ApiCall::StdinUse => {
+                let stdins = self.store.stdins_of_open_runs()?;
+                Ok(Reply::StdinUse(stdins.into_iter().collect()))
+            }
+            ApiCall::Launch(launch, key, stdin_bytes) => {
+                self.launch(&launch, key.as_deref(), stdin_bytes, step)?
+            }
             ApiCall::Runs(filter) => self.list_runs(&filter, now)?,
             ApiCall::Run(id) => self.run(id, now)?,
             ApiCall::CancelRun(id) => self.cancel_run(id, step)?,
@@ -268,7 +274,10 @@ impl<S: Store> Core<S> {
             && !self.takes_local_pipelines
         {
             return Ok(Err(ErrorBody::new(ErrorCode::Invalid, reason)
-                .with_help("run it with `sluice pipeline run` or `sluice dev`")));
+                .with_help(
+                    "write `kind = \"batch\"` and launch it with `sluice run launch JOB --stdin FILE`, or run it with \
+                     `sluice pipeline run` or `sluice dev`",
+                )));
         }
         let components = match resolve(&pipeline, request, facts) {
             Ok(components) => components,
@@ -285,6 +294,7 @@ impl<S: Store> Core<S> {
             pipeline: request.pipeline.clone(),
             components,
             params: Params::new(),
+            stdin: None,
         };
         let (digest, bytes) = (spec.digest(), spec.encode());
         let existing = self.store.job_by_name(&pipeline.name)?;

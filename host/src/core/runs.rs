@@ -17,7 +17,7 @@ use sluice_model::{
     Attempt, Desired, Digest, FailReason, Fence, JobName, NodeId, NodeState, OnLost, RunId,
     TaskState, UnixMs,
 };
-use sluice_protocol::{ObservedRow, OutcomeKey};
+use sluice_protocol::{ObservedRow, OutcomeKey, SpecStdin};
 use sluice_scheduler::{ActiveTask, Said, Stopping, Verdict, judge, mismatch};
 use tracing::{info, warn};
 
@@ -47,6 +47,7 @@ impl<S: Store> Core<S> {
         &mut self,
         launch: &RunLaunch,
         key: Option<&str>,
+        stdin_bytes: Option<u64>,
         step: &mut Step,
     ) -> Result<Called, StoreError> {
         let asked = serde_json::to_vec(launch).expect("a launch has nothing JSON cannot say");
@@ -63,7 +64,18 @@ impl<S: Store> Core<S> {
                 "use a new key for each launch, and the same one only to repeat it",
             )));
         }
-        let (run, tasks) = match self.prepare_launch(launch, key, request, None, step.now.unix)? {
+        let stdin = match (launch.stdin, stdin_bytes) {
+            (Some(digest), Some(size)) => Some(SpecStdin { digest, size }),
+            (None, _) => None,
+            (Some(digest), None) => {
+                let message = format!("the stdin {digest} is not on the orchestrator");
+                return Ok(Err(ErrorBody::new(ErrorCode::Invalid, message).with_help(
+                    "upload it first, with `PUT /v1/stdin/DIGEST`; `sluice run launch --stdin` does",
+                )));
+            }
+        };
+        let asked = Asked { launch, stdin };
+        let (run, tasks) = match self.prepare_launch(asked, key, request, None, step.now.unix)? {
             Ok(prepared) => prepared,
             Err(refused) => return Ok(Err(refused)),
         };
@@ -90,12 +102,13 @@ impl<S: Store> Core<S> {
     /// when nothing names them.
     pub(super) fn prepare_launch(
         &mut self,
-        launch: &RunLaunch,
+        asked: Asked<'_>,
         key: Option<&str>,
         request: Digest,
         tick: Option<TickOf>,
         now: UnixMs,
     ) -> Result<Result<(RunRecord, Vec<TaskRecord>), ErrorBody>, StoreError> {
+        let launch = asked.launch;
         let mut nodes = Vec::new();
         for name in &launch.nodes {
             match self.store.node_by_name(name)? {
@@ -111,13 +124,15 @@ impl<S: Store> Core<S> {
         let mut tasks = Vec::new();
         let mut wrong = Vec::new();
         let mut declared = BTreeSet::new();
+        let mut reads_stdin = false;
         let named: BTreeSet<&JobName> = launch.jobs.iter().collect();
         for name in &named {
             let Some(job) = self.store.job_by_name(name)? else {
                 return Ok(Err(no_job(name)));
             };
-            match self.tasks_of_launch(id, &job, launch, &nodes)? {
+            match self.tasks_of_launch(id, &job, asked, &nodes)? {
                 Ok(made) => {
+                    reads_stdin |= made.reads_stdin;
                     tasks.extend(made.tasks);
                     declared.extend(made.params);
                 }
@@ -152,6 +167,16 @@ impl<S: Store> Core<S> {
                     "the pipeline's `[params]` declares them: `sluice job describe` shows it",
                 )));
         }
+        if asked.stdin.is_some() && !reads_stdin {
+            let names: Vec<&str> = named.iter().map(|name| name.as_str()).collect();
+            let message = format!(
+                "the launch brings stdin, and nothing of it reads that: {}",
+                names.join(", ")
+            );
+            return Ok(Err(ErrorBody::new(ErrorCode::Invalid, message).with_help(
+                "launch it without, or give a job `[input.stdin]` and deploy it again",
+            )));
+        }
         if tasks.len() > RUN_TASKS_MAX {
             let message = format!(
                 "a run has at most {RUN_TASKS_MAX} tasks, this one would have {}",
@@ -178,6 +203,7 @@ impl<S: Store> Core<S> {
             key: key.map(str::to_owned),
             request,
             params: launch.params.clone(),
+            stdin: launch.stdin,
             tick,
             launched_at: now,
         };
@@ -189,7 +215,7 @@ impl<S: Store> Core<S> {
         &mut self,
         run: RunId,
         job: &JobRecord,
-        launch: &RunLaunch,
+        asked: Asked<'_>,
         nodes: &[NodeRecord],
     ) -> Result<Result<Made, NoLaunch>, StoreError> {
         let refused = |code, message: String, help: String| {
@@ -227,8 +253,21 @@ impl<S: Store> Core<S> {
                 return refused(ErrorCode::Invalid, message, help);
             }
         }
+        let reads_stdin = pipeline.reads_stdin();
+        if reads_stdin {
+            spec.stdin = asked.stdin;
+            // In `sluice dev` it reads the console.
+            if asked.stdin.is_none() && !self.takes_local_pipelines {
+                let message = format!("{name} reads `[input.stdin]`, and nothing brings it one");
+                let help = format!(
+                    "launch it with `sluice run launch {name} --stdin FILE`, or with `--stdin -` and a pipe; what a schedule \
+                     launches reads a file or runs a command: `[input.file]`, `[input.exec]`"
+                );
+                return refused(ErrorCode::Invalid, message, help);
+            }
+        }
         let params: Vec<String> = batch.params.keys().cloned().collect();
-        spec.params = match batch.resolve(name.as_str(), &launch.params) {
+        spec.params = match batch.resolve(name.as_str(), &asked.launch.params) {
             Ok(params) => params,
             Err(problems) => return Ok(Err(NoLaunch::Wrong { problems, params })),
         };
@@ -276,6 +315,7 @@ impl<S: Store> Core<S> {
         Ok(Ok(Made {
             tasks: places.into_iter().map(task).collect(),
             params,
+            reads_stdin,
         }))
     }
 
@@ -660,6 +700,15 @@ struct Made {
     tasks: Vec<TaskRecord>,
     /// The names of the parameters that it declares.
     params: Vec<String>,
+    /// Whether it reads what the launch brings.
+    reads_stdin: bool,
+}
+
+/// A launch, with what was found of the stdin that it names.
+#[derive(Clone, Copy)]
+pub(super) struct Asked<'a> {
+    pub(super) launch: &'a RunLaunch,
+    pub(super) stdin: Option<SpecStdin>,
 }
 
 /// Why a job is not launched.

@@ -22,6 +22,7 @@ use sluice_scheduler::{
 use tracing::{info, warn};
 
 use super::operator::{Called, Reply};
+use super::runs::Asked;
 use super::{Core, Handled, LEASE, Output, Step};
 use crate::store::{RunRecord, ScheduleRecord, Store, StoreError, TaskRecord, TickOf, TickRecord};
 
@@ -91,8 +92,13 @@ impl<S: Store> Core<S> {
             jobs: vec![create.job.clone()],
             params: create.params.clone(),
             nodes: create.nodes.clone(),
+            stdin: None,
         };
-        if let Err(refused) = self.prepare_launch(&launch, None, Digest::of(b""), None, now)? {
+        let asked = Asked {
+            launch: &launch,
+            stdin: None,
+        };
+        if let Err(refused) = self.prepare_launch(asked, None, Digest::of(b""), None, now)? {
             let message = format!("the schedule could not launch its job: {}", refused.message);
             return Ok(Err(ErrorBody { message, ..refused }));
         }
@@ -344,6 +350,7 @@ impl<S: Store> Core<S> {
             jobs: vec![record.job.clone()],
             params: record.params.clone(),
             nodes: record.nodes.clone(),
+            stdin: None,
         };
         let of = TickOf {
             schedule: record.id,
@@ -363,8 +370,12 @@ impl<S: Store> Core<S> {
         }
         let request = Digest::of(&serde_json::to_vec(&launch).expect("a launch is always JSON"));
         let mut tick = decided(nominal, TickOutcome::Launched, None, now);
+        let asked = Asked {
+            launch: &launch,
+            stdin: None,
+        };
         let prepared: Option<(RunRecord, Vec<TaskRecord>)> =
-            match self.prepare_launch(&launch, None, request, Some(of), now)? {
+            match self.prepare_launch(asked, None, request, Some(of), now)? {
                 Ok(prepared) => Some(prepared),
                 Err(refused) => {
                     tick.outcome = TickOutcome::Refused;

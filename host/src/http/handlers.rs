@@ -15,10 +15,12 @@ use sluice_api::{
     JobFilter, JobVersion, LogEvent, Logs, LogsQuery, MISSING_DIGESTS_MAX, MissingArtifacts,
     MissingReply, Node, NodeDetail, NodeFilter, NodeLabels, NodeOrder, PageQuery, Plugin,
     RollbackRequest, Rollout, RolloutOrder, Run, RunFilter, RunLaunch, Schedule, ScheduleCreate,
-    ScheduleDetail, ScheduleFilter, ScheduleTick, Status, TaskOutput, TickQuery, Token,
+    ScheduleDetail, ScheduleFilter, ScheduleTick, Status, StdinInfo, TaskOutput, TickQuery, Token,
     TokenCreate, TokenCreated, routes,
 };
-use sluice_model::{Digest, ExecutionId, JobName, NodeName, Role, RunId, ScheduleName, TokenId};
+use sluice_model::{
+    Digest, ExecutionId, JobName, NodeName, Role, RunId, STDIN_BYTES_MAX, ScheduleName, TokenId,
+};
 
 use super::answer::{
     Body, Created, Document, Download, EventStream, Failure, Filter, IdempotencyKey, LastEventId,
@@ -313,6 +315,12 @@ pub(super) fn table<C: ControlApi>(shared: Shared<C>) -> Table<C> {
                 .streams()
                 .says("Stores a component under the digest of its bytes."),
             upload::<C>,
+        )
+        .row(
+            Op::put("stdin.upload", routes::STDIN, Deployer)
+                .streams()
+                .says("Stores what a launch will bring as stdin, under the digest of its bytes."),
+            upload_stdin::<C>,
         )
 }
 
@@ -702,11 +710,7 @@ async fn upload<C: ControlApi>(
     headers: HeaderMap,
     body: RawBody,
 ) -> Reply<ArtifactInfo> {
-    let announced = headers
-        .get(CONTENT_LENGTH)
-        .and_then(|value| value.to_str().ok())
-        .and_then(|text| text.parse::<u64>().ok());
-    if announced.is_some_and(|bytes| bytes > ARTIFACT_BYTES_MAX) {
+    if announced_bytes(&headers).is_some_and(|bytes| bytes > ARTIFACT_BYTES_MAX) {
         return Err(ArtifactError::TooLarge.into());
     }
     let mut upload = in_time(shared.artifacts.begin_upload(digest)).await??;
@@ -716,6 +720,30 @@ async fn upload<C: ControlApi>(
         upload.write(&chunk).await?;
     }
     Ok(axum::Json(upload.finish().await?))
+}
+
+async fn upload_stdin<C: ControlApi>(
+    State(shared): State<Shared<C>>,
+    Segments(digest): Segments<Digest>,
+    headers: HeaderMap,
+    body: RawBody,
+) -> Reply<StdinInfo> {
+    if announced_bytes(&headers).is_some_and(|bytes| bytes > STDIN_BYTES_MAX) {
+        return Err(ArtifactError::StdinTooLarge.into());
+    }
+    let mut upload = in_time(shared.artifacts.begin_stdin(digest)).await??;
+    let mut chunks = body.into_data_stream();
+    while let Some(chunk) = in_time(chunks.next()).await? {
+        let chunk = chunk.map_err(|_| cut_off())?;
+        upload.write(&chunk).await?;
+    }
+    Ok(axum::Json(upload.finish().await?))
+}
+
+/// How long the body will be, when its sender says so.
+fn announced_bytes(headers: &HeaderMap) -> Option<u64> {
+    let value = headers.get(CONTENT_LENGTH)?;
+    value.to_str().ok()?.parse().ok()
 }
 
 async fn in_time<T>(work: impl Future<Output = T>) -> Result<T, Failure> {

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
-use sluice_api::{ArtifactInfo, DeployOutcome, ErrorCode, MissingReply, routes};
+use sluice_api::{ArtifactInfo, DeployOutcome, ErrorCode, MissingReply, StdinInfo, routes};
 use sluice_model::{Digest, Role, TokenId, UnixMs, Version};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -475,6 +475,7 @@ fn every_route() -> Vec<(&'static str, String)> {
         ("GET", routes::fill(routes::SCHEDULE_HISTORY, &["s"])),
         ("POST", routes::ARTIFACTS_MISSING.to_owned()),
         ("PUT", routes::fill(routes::ARTIFACT, &[DIGEST])),
+        ("PUT", routes::fill(routes::STDIN, &[DIGEST])),
     ]
 }
 
@@ -865,6 +866,31 @@ async fn a_component_is_uploaded_once_and_a_wrong_one_never() {
         assert_eq!((info.digest, info.size), (digest, bytes.len() as u64));
     }
     assert_eq!(missing().await, []);
+}
+
+#[tokio::test]
+async fn a_stdin_is_any_bytes_up_to_its_bound() {
+    let served = Served::start().await;
+    for bytes in [b"".as_slice(), b"any bytes\0", &[7; 3 << 20]] {
+        let digest = Digest::of(bytes);
+        let path = routes::fill(routes::STDIN, &[&digest.to_string()]);
+        let (status, answer) = served.ask("PUT", &path, bytes).await;
+        assert_eq!(status, 200, "{answer}");
+        let info: StdinInfo = serde_json::from_str(&answer).unwrap();
+        assert_eq!((info.digest, info.size), (digest, bytes.len() as u64));
+    }
+    let path = routes::fill(routes::STDIN, &[DIGEST]);
+    let (status, answer) = served.ask("PUT", &path, b"something else").await;
+    assert_eq!(status, 422);
+    assert!(error(&answer).message.contains("the bytes that arrived"));
+    let token = served.token.as_str();
+    let head = format!(
+        "Authorization: Bearer {token}\r\nContent-Length: {}\r\n",
+        (256 << 20) + 1
+    );
+    let (status, answer) = served.raw("PUT", &path, &head, b"").await;
+    assert_eq!(status, 413, "{answer}");
+    assert!(error(&answer).message.contains("256 MiB"), "{answer}");
 }
 
 #[tokio::test]

@@ -23,6 +23,8 @@ pub struct RunRecord {
     pub request: Digest,
     /// What the launch said, as text.
     pub params: BTreeMap<String, String>,
+    /// What the launch brought for `[input.stdin]`.
+    pub stdin: Option<Digest>,
     /// The tick that launched it; a tick launches at most one.
     pub tick: Option<super::TickOf>,
     /// When it was launched.
@@ -263,6 +265,8 @@ pub trait RunStore {
     fn runs(&mut self, of: RunsOf, count: usize) -> Result<Vec<RunRecord>, StoreError>;
     /// A run's tasks, in the order of the launch.
     fn tasks_of_run(&mut self, run: RunId) -> Result<Vec<TaskRecord>, StoreError>;
+    /// What runs brought as stdin that have a task which has not ended, each once.
+    fn stdins_of_open_runs(&mut self) -> Result<Vec<Digest>, StoreError>;
     /// The newest run with a task of this job.
     fn last_run_of_job(&mut self, job: JobId) -> Result<Option<RunRecord>, StoreError>;
     /// Tasks whose next try is due by now wait for a place again; how many these are.

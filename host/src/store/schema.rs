@@ -171,8 +171,11 @@ CREATE TABLE run (
     -- The tick that launched it; no references: a run outlives its schedule.
     schedule BLOB,
     schedule_name TEXT,
-    nominal INTEGER
+    nominal INTEGER,
+    -- The digest of what it brought for `[input.stdin]`.
+    stdin BLOB
 ) STRICT;
+CREATE INDEX run_stdin ON run (stdin) WHERE stdin IS NOT NULL;
 CREATE UNIQUE INDEX run_tick ON run (schedule, nominal) WHERE schedule IS NOT NULL;
 CREATE TABLE schedule (
     id BLOB PRIMARY KEY,

@@ -103,7 +103,7 @@ impl World {
                     nodes: nodes.collect(),
                     ..RunLaunch::default()
                 };
-                ApiCall::Launch(launch, Some(key.to_owned()))
+                ApiCall::Launch(launch, Some(key.to_owned()), None)
             }
             Order::CallOff { run } => ApiCall::CancelRun(*run),
             other => panic!("{other:?} is not about a run"),

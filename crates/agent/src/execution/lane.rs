@@ -2,8 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use sluice_model::{Digest, MonotonicMs, ObservedPhase, UnixMs};
+use sluice_model::{Desired, Digest, MonotonicMs, ObservedPhase, UnixMs};
 
+use super::Execution;
 use crate::Now;
 use crate::action::{Action, Ticket};
 use crate::agent::Machinery;
@@ -32,6 +33,17 @@ pub(crate) struct Lane {
     pub(super) work: Option<Work>,
     pub(super) wait: Option<Wait>,
     pub(super) end: Option<LaneEnd>,
+}
+
+impl Execution {
+    /// The specs of what is to run and has not ended.
+    pub(crate) fn open_specs(&self) -> impl Iterator<Item = Digest> {
+        let open = self.lanes().filter(|lane| {
+            let has_ended = matches!(lane.end, Some(LaneEnd::Ended(_)));
+            lane.assignment.desired == Desired::Run && !has_ended
+        });
+        open.map(|lane| lane.assignment.spec)
+    }
 }
 
 #[derive(Clone, Debug)]

@@ -115,9 +115,9 @@ impl Execution {
                     let missing = missing.len();
                     let reason = match self.fetched_percent {
                         Some(percent) => {
-                            format!("fetching {percent} %, components still to come: {missing}")
+                            format!("fetching {percent} %, artifacts still to come: {missing}")
                         }
-                        None => format!("components still to come: {missing}"),
+                        None => format!("artifacts still to come: {missing}"),
                     };
                     say(ObservedPhase::Fetching, &reason, "when they are here");
                 }

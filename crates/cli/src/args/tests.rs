@@ -78,6 +78,8 @@ fn every_command_of_this_version_parses() {
         "sluice pipeline validate p.toml",
         "sluice pipeline schema",
         "sluice pipeline run p.toml",
+        "sluice run launch a --stdin app.log --wait",
+        "sluice run launch a b --stdin -",
         "sluice completions bash",
         "sluice --output json --context c.toml status",
     ] {

@@ -1,5 +1,7 @@
 //! `sluice run`: launches of batch jobs.
 
+mod stdin;
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -22,10 +24,15 @@ const SEND_PAUSE: Duration = Duration::from_millis(150);
 /// Launches, prints the run's id, and waits for its end when that is asked for.
 pub(super) async fn launch(client: &Client, out: &Out, args: RunLaunchArgs) -> Result<(), Failure> {
     let params = params_of(args.params)?;
+    let stdin = match &args.stdin {
+        Some(from) => Some(stdin::bring(client, out, from).await?),
+        None => None,
+    };
     let request = RunLaunch {
         jobs: args.jobs,
         params,
         nodes: args.nodes,
+        stdin,
     };
     let key = match args.key {
         Some(key) => key,

@@ -92,6 +92,7 @@ fn plan(file: PipelineFile, dir: &std::path::Path) -> Result<ExecutionPlan, Fail
         job: file.pipeline.name.clone(),
         node,
         labels: Labels::new(),
+        stdin: None,
         params,
         pipeline: file.pipeline,
         components,

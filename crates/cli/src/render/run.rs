@@ -45,6 +45,7 @@ pub(crate) fn run_detail(style: Style, run: &Run) -> String {
         ("jobs", cell(jobs(run))),
         ("state", state(run.state)),
         ("params", cell(params.join(" "))),
+        ("stdin", maybe(run.stdin)),
         ("launched", cell(at(run.launched_at))),
         ("launched by", maybe(by)),
         ("started", maybe(run.started_at.map(at))),

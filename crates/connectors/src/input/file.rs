@@ -1,24 +1,32 @@
-//! `[input.file]`: a file's lines from its start to its end.
+//! `[input.file]`: a file's lines from its start to its end. So is `[input.stdin]` of a launch read, whose bytes lie in
+//! a file of the edge.
 //!
-//! A file is known by device, inode and a hash of its first bytes. A stored position counts only for the same file that
+//! A file of somebody else is known by device, inode and a hash of its first bytes. A stored position counts only for the same file that
 //! is still at least as long; anything else is a new epoch, from the start. Reads are large and one chunk ahead, on the
 //! blocking threads, so that a hop serves thousands of records.
 
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::{FileExt, MetadataExt};
+use std::os::unix::fs::FileExt;
+#[cfg(feature = "input-file")]
+use std::os::unix::fs::MetadataExt;
+#[cfg(feature = "input-stdin")]
+use std::path::Path;
 use std::sync::Arc;
 
+#[cfg(feature = "input-file")]
 use sluice_model::Digest;
 use tokio::task::JoinHandle;
 
 use super::lines::LineSplitter;
 use super::{FilePosition, InputBatch, InputError, Next, Position};
+#[cfg(feature = "input-file")]
 use crate::AllowedPaths;
 
 /// Bytes of one read: the hop to a blocking thread (10-20 us) vanishes beside copying and splitting that much, and two
 /// of these still fit a small machine a thousand times.
 const READ_BYTES: usize = 512 * 1024;
+#[cfg(feature = "input-file")]
 /// Bytes of a file's start that tell it from another with the same inode.
 const FINGERPRINT_BYTES_MAX: usize = 1024;
 
@@ -26,8 +34,8 @@ const FINGERPRINT_BYTES_MAX: usize = 1024;
 pub struct FileInput {
     file: Arc<File>,
     path: String,
-    /// The file's identity and the offset where splitting began.
-    opened: FilePosition,
+    /// Where splitting began, with what makes the file this one.
+    opened: Opened,
     splitter: LineSplitter,
     chunk: Vec<u8>,
     chunk_used: usize,
@@ -38,8 +46,18 @@ pub struct FileInput {
     file_ended: bool,
 }
 
+/// A place in a file.
+#[derive(Clone, Copy, Debug)]
+enum Opened {
+    /// In a file that somebody may replace.
+    Named(FilePosition),
+    /// In bytes that never change, whatever file holds them.
+    Kept { offset: u64 },
+}
+
 impl FileInput {
     /// Opens `path` at `position`, if that still is a place in this file. Blocking.
+    #[cfg(feature = "input-file")]
     pub(super) fn open(
         allowed: &AllowedPaths,
         path: String,
@@ -50,20 +68,40 @@ impl FileInput {
             from: path.clone(),
             source,
         })?;
+        Ok(Self::new(file, path, Opened::Named(opened)))
+    }
+
+    /// Opens what a launch brought at `position`. Blocking.
+    #[cfg(feature = "input-stdin")]
+    pub(super) fn open_kept(path: &Path, position: Option<Position>) -> Result<Self, InputError> {
+        let from = "the stdin of the launch".to_owned();
+        let opened = File::open(path).and_then(|file| Ok((file.metadata()?.len(), file)));
+        let (bytes, file) = match opened {
+            Ok(opened) => opened,
+            Err(source) => return Err(InputError::Read { from, source }),
+        };
+        let offset = match position {
+            Some(Position::Stdin { offset }) if offset <= bytes => offset,
+            _ => 0,
+        };
+        Ok(Self::new(file, from, Opened::Kept { offset }))
+    }
+
+    fn new(file: File, path: String, opened: Opened) -> Self {
         // Only a hint for the read-ahead; files on systems that do not know it are read all the same.
         let _ = rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::Sequential);
-        Ok(Self {
+        Self {
             file: Arc::new(file),
             path,
             opened,
             splitter: LineSplitter::default(),
             chunk: Vec::new(),
             chunk_used: 0,
-            read_offset: opened.offset,
+            read_offset: opened.offset(),
             ahead: None,
             spare: Vec::new(),
             file_ended: false,
-        })
+        }
     }
 
     pub(super) async fn next(&mut self, into: &mut InputBatch) -> Result<Next, InputError> {
@@ -83,15 +121,8 @@ impl FileInput {
             if into.is_empty() {
                 return Ok(Next::End);
             }
-            into.position = Some(Position::File(self.position()));
+            into.position = Some(self.opened.behind(self.splitter.consumed()));
             return Ok(Next::Batch);
-        }
-    }
-
-    fn position(&self) -> FilePosition {
-        FilePosition {
-            offset: self.opened.offset + self.splitter.consumed(),
-            ..self.opened
         }
     }
 
@@ -131,6 +162,27 @@ impl FileInput {
     }
 }
 
+impl Opened {
+    fn offset(&self) -> u64 {
+        match self {
+            Self::Named(position) => position.offset,
+            Self::Kept { offset } => *offset,
+        }
+    }
+
+    /// The place so many bytes behind this one.
+    fn behind(&self, consumed: u64) -> Position {
+        let offset = self.offset() + consumed;
+        match self {
+            Self::Named(position) => Position::File(FilePosition {
+                offset,
+                ..*position
+            }),
+            Self::Kept { .. } => Position::Stdin { offset },
+        }
+    }
+}
+
 fn read_at(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
     loop {
         match file.read_at(buffer, offset) {
@@ -140,6 +192,7 @@ fn read_at(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
     }
 }
 
+#[cfg(feature = "input-file")]
 /// The position to start at: `stored` when it is in this file, else the start under a new epoch.
 fn identify(file: &File, stored: Option<Position>) -> io::Result<FilePosition> {
     let metadata = file.metadata()?;

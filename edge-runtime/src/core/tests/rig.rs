@@ -619,6 +619,7 @@ impl Rig {
 pub(super) fn spec(content: &str) -> Spec {
     Spec {
         pipeline: content.to_owned(),
+        stdin: None,
         components: vec![SpecComponent {
             stage: "only".parse().unwrap(),
             digest: component(content),

@@ -92,8 +92,10 @@ pub enum ApiCall {
     RevokeToken(TokenId),
     /// Which components job versions name.
     ComponentUse,
-    /// Launches batch jobs; the same key is the same run.
-    Launch(RunLaunch, Option<String>),
+    /// Which stdins open runs name.
+    StdinUse,
+    /// Launches batch jobs; the same key is the same run. Its stdin has so many bytes, when it was found to be there.
+    Launch(RunLaunch, Option<String>, Option<u64>),
     /// Runs.
     Runs(RunFilter),
     /// One run.
@@ -186,7 +188,8 @@ impl ApiCall {
             | Self::Schedules(_)
             | Self::Schedule(_)
             | Self::Ticks(..)
-            | Self::ComponentUse => false,
+            | Self::ComponentUse
+            | Self::StdinUse => false,
         }
     }
 
@@ -260,6 +263,8 @@ pub enum Reply {
     Deploy(Box<DeployReply>),
     /// To `ComponentUse`: every component that a job version or a row names, and the versions, as `job@version`.
     ComponentUse(BTreeMap<Digest, Vec<String>>),
+    /// To `StdinUse`.
+    StdinUse(BTreeSet<Digest>),
     /// To `Launch`, `Run` and `CancelRun`.
     Run(Box<Run>),
     /// To `Runs`.

@@ -71,6 +71,7 @@ impl<S: Store> Core<S> {
             state,
             tasks: shown,
             params: run.params.clone(),
+            stdin: run.stdin,
             schedule: run.tick.as_ref().map(|tick| tick.name.clone()),
             scheduled_for: run.tick.as_ref().map(|tick| tick.nominal),
             launched_at: run.launched_at,

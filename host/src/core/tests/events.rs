@@ -89,7 +89,7 @@ fn runs_and_schedules_are_told_with_their_jobs() {
         jobs: vec!["b".parse().unwrap()],
         ..RunLaunch::default()
     };
-    let launched = world.told_of(ApiCall::Launch(launch, None));
+    let launched = world.told_of(ApiCall::Launch(launch, None, None));
     assert_eq!(launched, ["run of b", "job b"]);
     let mut edge = world.edge("e1", 1);
     world.begin(&mut edge);

@@ -28,7 +28,7 @@ impl World {
             jobs: vec![job.parse().unwrap()],
             ..RunLaunch::default()
         };
-        let Reply::Run(run) = self.call(ApiCall::Launch(launch, None)).unwrap() else {
+        let Reply::Run(run) = self.call(ApiCall::Launch(launch, None, None)).unwrap() else {
             panic!("a run");
         };
         self.pass(Duration::from_millis(10));

@@ -7,6 +7,7 @@ use super::*;
 use crate::store::{RunStore as _, TaskClaim, TaskEnd, TaskPhase, TaskRecord};
 
 mod placing;
+mod stdin;
 
 fn batch(name: &str, more: &str) -> String {
     format!(
@@ -30,7 +31,10 @@ fn the_run(reply: Reply) -> Run {
 
 impl World {
     fn launch(&mut self, jobs: &[&str]) -> Run {
-        the_run(self.call(ApiCall::Launch(launch_of(jobs), None)).unwrap())
+        the_run(
+            self.call(ApiCall::Launch(launch_of(jobs), None, None))
+                .unwrap(),
+        )
     }
 
     fn run(&mut self, id: RunId) -> Run {
@@ -130,26 +134,26 @@ fn case_25_a_launch_that_cannot_be_written_leaves_nothing() {
             Ok(())
         })));
     let key = Some("once".to_owned());
-    let failed = world.call(ApiCall::Launch(launch_of(&["a"]), key.clone()));
+    let failed = world.call(ApiCall::Launch(launch_of(&["a"]), key.clone(), None));
     assert!(failed.is_err());
     world.core.store_mut().set_fault_hook(None);
     assert_eq!(world.runs(), []);
     // The same launch, asked again, is one run, however often.
     let first = the_run(
         world
-            .call(ApiCall::Launch(launch_of(&["a"]), key.clone()))
+            .call(ApiCall::Launch(launch_of(&["a"]), key.clone(), None))
             .unwrap(),
     );
     let again = the_run(
         world
-            .call(ApiCall::Launch(launch_of(&["a"]), key.clone()))
+            .call(ApiCall::Launch(launch_of(&["a"]), key.clone(), None))
             .unwrap(),
     );
     assert_eq!((first.id, first.tasks.len()), (again.id, 3));
     assert_eq!(world.runs().len(), 1);
     world.deploy(&batch("b", ""));
     let other = world
-        .call(ApiCall::Launch(launch_of(&["b"]), key))
+        .call(ApiCall::Launch(launch_of(&["b"]), key, None))
         .unwrap_err();
     assert_eq!(other.code, ErrorCode::Conflict);
 }
@@ -250,7 +254,7 @@ fn case_31_at_every_write_a_crash_leaves_a_task_that_is_executed_once() {
                 }
                 Ok(())
             })));
-        let launched = world.call(ApiCall::Launch(launch_of(&["a"]), None));
+        let launched = world.call(ApiCall::Launch(launch_of(&["a"]), None, None));
         world.pass(Duration::from_secs(1));
         // A crash: what was committed is what there is.
         let store = world.core.store_mut().fork().unwrap();
@@ -315,7 +319,7 @@ fn parameters_are_checked_before_anything_is_stored() {
     launch.params.insert("top".to_owned(), "many".to_owned());
     launch.params.insert("dya".to_owned(), "x".to_owned());
     let error = world
-        .call(ApiCall::Launch(launch.clone(), None))
+        .call(ApiCall::Launch(launch.clone(), None, None))
         .unwrap_err();
     assert_eq!(error.code, ErrorCode::Invalid);
     let detail = error.detail.unwrap();
@@ -328,11 +332,11 @@ fn parameters_are_checked_before_anything_is_stored() {
     }
     assert_eq!(world.runs(), []);
     launch.params = BTreeMap::from([("day".to_owned(), "monday".to_owned())]);
-    let run = the_run(world.call(ApiCall::Launch(launch, None)).unwrap());
+    let run = the_run(world.call(ApiCall::Launch(launch, None, None)).unwrap());
     assert_eq!(run.params["day"], "monday");
     world.deploy(PIPELINE.replace("\"a\"", "\"d\"").as_str());
     let error = world
-        .call(ApiCall::Launch(launch_of(&["d"]), None))
+        .call(ApiCall::Launch(launch_of(&["d"]), None, None))
         .unwrap_err();
     assert!(
         error.message.contains("d is no batch job"),

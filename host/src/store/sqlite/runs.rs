@@ -22,7 +22,8 @@ use super::rows::{
 /// Bytes of a node's id.
 const NODE_ID_BYTES: usize = 16;
 
-const RUN_COLUMNS: &str = "id, key, request, params, launched_at, schedule, schedule_name, nominal";
+const RUN_COLUMNS: &str =
+    "id, key, request, params, launched_at, schedule, schedule_name, nominal, stdin";
 
 const TASK_COLUMNS: &str = "seq, run, job, job_name, version, spec, pinned, priority, concurrency, pool, phase, attempt, \
      not_before, execution, node, node_name, exposed, wiped, stopping, claimed_by, claimed_until, fence, deadline, \
@@ -42,6 +43,10 @@ fn read_run(row: &SqlRow<'_>) -> rusqlite::Result<RunRecord> {
                 name: text(row, 6, "a schedule's name")?,
                 nominal: time(row, 7)?,
             }),
+        },
+        stdin: match row.get_ref(8)?.as_blob_or_null()? {
+            None => None,
+            Some(digest) => Some(Digest::from_slice(digest).ok_or_else(|| wrong(8, "a digest"))?),
         },
     })
 }
@@ -171,8 +176,8 @@ impl RunStore for SqliteStore {
     fn insert_run(&mut self, run: &RunRecord, tasks: &[TaskRecord]) -> Result<(), StoreError> {
         self.execute(
             "keep a run",
-            "INSERT INTO run (id, key, request, params, launched_at, schedule, schedule_name, nominal)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+            "INSERT INTO run (id, key, request, params, launched_at, schedule, schedule_name, nominal, stdin)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
             params![
                 blob(run.id.to_bytes()),
                 run.key,
@@ -181,7 +186,8 @@ impl RunStore for SqliteStore {
                 run.launched_at.0,
                 run.tick.as_ref().map(|tick| blob(tick.schedule.to_bytes())),
                 run.tick.as_ref().map(|tick| tick.name.as_str()),
-                run.tick.as_ref().map(|tick| tick.nominal.0)
+                run.tick.as_ref().map(|tick| tick.nominal.0),
+                run.stdin.map(|digest| digest.as_bytes().to_vec())
             ],
         )?;
         for task in tasks {
@@ -238,6 +244,16 @@ impl RunStore for SqliteStore {
     fn tasks_of_run(&mut self, run: RunId) -> Result<Vec<TaskRecord>, StoreError> {
         let rest = "task WHERE run = ?1 ORDER BY seq";
         self.tasks("list a run's tasks", rest, [blob(run.to_bytes())])
+    }
+
+    fn stdins_of_open_runs(&mut self) -> Result<Vec<Digest>, StoreError> {
+        self.all(
+            "list the stdins of open runs",
+            "SELECT DISTINCT stdin FROM run WHERE stdin IS NOT NULL
+                AND EXISTS (SELECT 1 FROM task WHERE task.run = run.id AND task.phase IN ('waiting', 'later', 'active'))",
+            [],
+            |row| bytes(row, 0, "a digest", Digest::from_slice),
+        )
     }
 
     fn last_run_of_job(&mut self, job: JobId) -> Result<Option<RunRecord>, StoreError> {

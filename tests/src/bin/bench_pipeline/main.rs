@@ -259,6 +259,7 @@ fn plan(directory: &Path, input: &str, stage: &str) -> anyhow::Result<ExecutionP
             .plugins()
             .map(|(_, plugin)| component(plugin.to_string()))
             .collect::<Result<_, _>>()?,
+        stdin: None,
         params: Default::default(),
         pipeline,
         state_dir: directory.join("state"),

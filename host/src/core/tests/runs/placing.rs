@@ -35,7 +35,7 @@ impl World {
             nodes: vec![node.parse().unwrap()],
             ..launch_of(&[job])
         };
-        the_run(self.call(ApiCall::Launch(launch, None)).unwrap())
+        the_run(self.call(ApiCall::Launch(launch, None, None)).unwrap())
     }
 
     fn waits_for(&mut self, run: RunId, text: &str) {
@@ -438,7 +438,7 @@ fn a_launch_above_the_bound_of_open_tasks_is_refused_whole_and_taken_when_some_h
     world.deploy(&batch("a", "count = 2"));
     let first = world.launch(&["a"]);
     let refused = world
-        .call(ApiCall::Launch(launch_of(&["a"]), None))
+        .call(ApiCall::Launch(launch_of(&["a"]), None, None))
         .unwrap_err();
     assert_eq!(refused.code, ErrorCode::RateLimited);
     assert!(
