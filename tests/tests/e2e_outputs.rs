@@ -71,7 +71,7 @@ fn what_tasks_wrote_comes_back_by_run_and_by_task_and_so_does_what_they_said() {
 
     for node in ["e1", "e2"] {
         let task = format!("triage/{node}");
-        let ran = cluster.sluice(&["run", "output", &id, "--task", &task, "--wait"]);
+        let ran = cluster.sluice(&["run", "output", &id, "--task", &task, "--wait", "--quiet"]);
         assert_eq!(ran.code, 0, "{ran:?}");
         assert_eq!(ran.stdout, errors(node), "{node}");
         assert_eq!(ran.stderr, "");

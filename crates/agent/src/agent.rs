@@ -547,13 +547,7 @@ impl Agent {
         if !self.executions.values().any(|it| it.waits_for(digest)) {
             return;
         }
-        if let Some(component) = self.cx.component(digest) {
-            self.cx.want_component(component);
-        }
-
-        let mut known = self.cx.specs.values().flatten().flatten();
-        let artifact = known.find(|artifact| artifact.digest == digest).copied();
-        if let Some(artifact) = artifact {
+        if let Some(artifact) = self.cx.artifact(digest) {
             self.cx.want(artifact);
         }
     }

@@ -92,7 +92,7 @@ fn facts(spec_of: u8) -> (Digest, crate::SpecFacts) {
     let runs = spec_of % (CONTENTS - 1);
     let parts = SpecParts {
         content: Digest::of(&[runs, runs, runs]),
-        components: components(runs),
+        artifacts: components(runs),
     };
     (spec(spec_of), Ok(parts))
 }

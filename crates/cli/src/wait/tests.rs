@@ -49,13 +49,15 @@ async fn an_end_is_seen_at_its_hint_and_not_at_the_next_poll() {
         };
         let waits = drive(DEAF, WITHIN, hints, |_| {}, look, late());
         let happens = async {
-            tokio::time::sleep(Duration::from_secs(7)).await;
+            tokio::time::advance(Duration::from_secs(7)).await;
             there.set(true);
             tell.send(told).unwrap();
             // Held, so that it does not end.
             std::future::pending::<()>().await;
         };
         tokio::select! {
+            // First, so that its first look is before anything happens.
+            biased;
             result = waits => result.unwrap(),
             () = happens => unreachable!("it is held"),
         }

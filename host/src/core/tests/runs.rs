@@ -388,7 +388,7 @@ fn old_runs_are_forgotten_a_few_rows_at_a_time_and_none_that_is_under_way() {
         .map(|n| {
             let mut launch = launch_of(&["a"]);
             launch.params.insert("n".to_owned(), format!("text {n}"));
-            the_run(world.call(ApiCall::Launch(launch, None)).unwrap()).id
+            the_run(world.call(ApiCall::Launch(launch, None, None)).unwrap()).id
         })
         .collect();
     for run in &runs[1..] {

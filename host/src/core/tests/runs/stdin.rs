@@ -64,10 +64,10 @@ fn each_task_that_reads_stdin_gets_the_bytes_that_the_launch_brought() {
     }
     let (mut edge, conn) = connected(&mut world, "e1", 1);
     world.placed(&mut edge, conn);
-    let node = world.executions()[0].node;
-    let may_pull = |world: &mut World, bytes| world.core.node_may_pull(node, Digest::of(bytes));
-    assert!(may_pull(&mut world, BYTES).unwrap());
-    assert!(!may_pull(&mut world, b"something else").unwrap());
+    let may_pull =
+        |world: &mut World, bytes: &[u8]| world.core.may_pull(conn, Digest::of(bytes)).unwrap();
+    assert!(may_pull(&mut world, BYTES));
+    assert!(!may_pull(&mut world, b"something else"));
 }
 
 #[test]
