@@ -119,6 +119,40 @@ fn a_version_that_never_was_good_has_to_prove_itself_when_it_is_brought_back() {
     assert_eq!(world.roll_back(None).unwrap_err().code, ErrorCode::Conflict);
 }
 
+fn what_keeps_a_rollout_and_what_it_waits_for_is_said_wherever_the_job_is_shown() {
+    let mut world = World::new();
+    world.deploy(&text("", "one"));
+    world.edge("e1", 1);
+    world.deploy(&text(CANARY, "two"));
+    let reason = "no node that it could go to is connected";
+    let next = "when a node that it could go to connects";
+    let described = match world.call(ApiCall::Job(name())).unwrap() {
+        Reply::JobDetail(detail) => detail.job,
+        other => panic!("{other:?}"),
+    };
+    let listed = match world.call(ApiCall::Status).unwrap() {
+        Reply::Status(status) => status.jobs.into_iter().next().unwrap(),
+        other => panic!("{other:?}"),
+    };
+    for job in [described, listed] {
+        let rollout = job.rollout.unwrap();
+        assert_eq!(rollout.reason.as_deref(), Some(reason));
+        assert_eq!(rollout.next_action.as_deref(), Some(next));
+    }
+    let why = match world.call(ApiCall::Explain(name())).unwrap() {
+        Reply::Explain(explain) => explain.why,
+        other => panic!("{other:?}"),
+    };
+    assert!(why.contains(reason) && why.contains(next), "{why}");
+    for (order, next) in [
+        (RolloutOrder::Pause, "sluice rollout resume a"),
+        (RolloutOrder::Abort, "nothing"),
+    ] {
+        let shown = world.order_rollout(order);
+        assert!(shown.next.contains(next), "{}", shown.next);
+    }
+}
+
 #[test]
 fn a_restart_does_nothing_on_a_drained_node_and_what_ended_there_is_done_elsewhere() {
     let mut world = World::new();
