@@ -97,7 +97,7 @@ impl<S: Store> Core<S> {
         self.store.delete_node(node.id, until.plus(RENEWAL_GRACE))?;
         self.cut_off(&node, RejectCode::Deleted, &deleted_message(name), step);
         self.absent.remove(&node.id);
-        self.settle_tasks_of_node(node.id, step)?;
+        self.end_tasks_of_node(&node, step)?;
         self.evaluate_all_jobs(step.now.unix)?;
         info!(event = "node.delete", node = %name, id = %node.id);
         Ok(Ok(Reply::NodeLine(Box::new(shown))))

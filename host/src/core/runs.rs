@@ -14,8 +14,8 @@ use std::time::Duration;
 use sluice_api::{ErrorBody, ErrorCode, RUN_JOBS_MAX, RUN_TASKS_MAX, RunLaunch};
 use sluice_model::pipeline::{Kind, ParamError};
 use sluice_model::{
-    Attempt, Desired, Digest, FailReason, Fence, JobName, NodeId, NodeState, OnLost, RunId,
-    TaskState, UnixMs,
+    Attempt, Desired, Digest, FailReason, Fence, JobName, NodeId, NodeName, NodeState, OnLost,
+    RunId, TaskState, UnixMs,
 };
 use sluice_protocol::{ObservedRow, OutcomeKey, SpecStdin};
 use sluice_scheduler::{ActiveTask, Said, Stopping, Verdict, judge, mismatch};
@@ -112,13 +112,28 @@ impl<S: Store> Core<S> {
         let mut nodes = Vec::new();
         for name in &launch.nodes {
             match self.store.node_by_name(name)? {
-                Some(node) => nodes.push(node),
-                None => return Ok(Err(no_node(name))),
-            }
-        }
+
         if launch.jobs.is_empty() || launch.jobs.len() > RUN_JOBS_MAX {
             let message = format!("a launch names 1 to {RUN_JOBS_MAX} jobs");
             return Ok(Err(ErrorBody::new(ErrorCode::Invalid, message)));
+        }
+        let names = distinct(&launch.nodes);
+        // Each would be a task. Said before any of them is looked up.
+        if names.len() > RUN_TASKS_MAX {
+            let message = format!(
+                "a launch names at most {RUN_TASKS_MAX} nodes, this one names {}",
+                names.len()
+            );
+            return Ok(Err(ErrorBody::new(ErrorCode::Invalid, message).with_help(
+                "launch it in parts, or let `count` and `[select]` choose",
+            )));
+        }
+        let mut nodes = Vec::with_capacity(names.len());
+        for name in names {
+            match self.store.node_by_name(name)? {
+                Some(node) => nodes.push(node),
+                None => return Ok(Err(no_node(name))),
+            }
         }
         let id = RunId::from_random((self.random)());
         let mut tasks = Vec::new();
@@ -276,8 +291,7 @@ impl<S: Store> Core<S> {
         let places: Vec<Option<NodeId>> = if nodes.is_empty() {
             (0..count).map(|_| None).collect()
         } else {
-            let distinct: BTreeSet<NodeId> = nodes.iter().map(|node| node.id).collect();
-            distinct.into_iter().map(Some).collect()
+            nodes.iter().map(|node| Some(node.id)).collect()
         };
         let task = |pinned| TaskRecord {
             seq: 0,
@@ -656,18 +670,28 @@ impl<S: Store> Core<S> {
         Ok(())
     }
 
-    /// A node is forgotten, and with it whatever it had of its tasks.
-    pub(super) fn settle_tasks_of_node(
+    /// A node is forgotten, and with it whatever it had of its tasks; what may go nowhere else ends.
+    pub(super) fn end_tasks_of_node(
         &mut self,
-        node: NodeId,
+        node: &NodeRecord,
         step: &mut Step,
     ) -> Result<(), StoreError> {
         for task in self.store.active_tasks()? {
-            if task.node.as_ref().is_some_and(|(at, _)| *at == node) {
+            if task.node.as_ref().is_some_and(|(at, _)| *at == node.id) {
                 self.settle_task(&task, step)?;
             }
         }
-        Ok(())
+        // Behind what was taken back just now. A machine that joins under the name again is another node.
+        let end = TaskEnd {
+            state: Some(TaskState::Failed),
+            fail: Some(FailReason::Lost),
+            reason: format!(
+                "it was launched for the node {}, which was deleted; launch it again for another one",
+                node.name
+            ),
+            ..TaskEnd::waiting(step.now.unix)
+        };
+        self.store.end_waiting_for_node(node.id, &end)
     }
 
     /// A stopped or deleted job's executions that runs made.
@@ -693,6 +717,12 @@ impl<S: Store> Core<S> {
         }
         Ok(())
     }
+}
+
+/// Each name once, where it stands first.
+pub(super) fn distinct(names: &[NodeName]) -> Vec<&NodeName> {
+    let mut seen = BTreeSet::new();
+    names.iter().filter(|name| seen.insert(*name)).collect()
 }
 
 /// One job's part of a launch.

@@ -22,7 +22,7 @@ use sluice_scheduler::{
 use tracing::{info, warn};
 
 use super::operator::{Called, Reply};
-use super::runs::Asked;
+use super::runs::{Asked, distinct};
 use super::{Core, Handled, LEASE, Output, Step};
 use crate::store::{RunRecord, ScheduleRecord, Store, StoreError, TaskRecord, TickOf, TickRecord};
 
@@ -116,7 +116,7 @@ impl<S: Store> Core<S> {
             catch_up: create.catch_up,
             jitter: create.jitter.clone(),
             params: create.params.clone(),
-            nodes: create.nodes.clone(),
+            nodes: distinct(&create.nodes).into_iter().cloned().collect(),
             enabled: true,
             created_at: now,
             considered: now,

@@ -196,7 +196,13 @@ impl<S: Store> Core<S> {
             }
             Some(Lacks::Node(Unfit::NoNode { reason, .. })) => event(
                 format!("no node can take it: {reason}{before}"),
-                "when a matching node joins, returns, is uncordoned, labelled or upgraded",
+                match task.pinned {
+                    None => {
+                        "when a matching node joins, returns, is uncordoned, labelled or upgraded"
+                    }
+                    // A node that joins is no help.
+                    Some(_) => "when that node is let back in, uncordoned, labelled or upgraded",
+                },
             ),
             Some(Lacks::All) => full("the orchestrator", limits.all),
             Some(Lacks::Job(max)) => full(task.job_name.as_str(), max),

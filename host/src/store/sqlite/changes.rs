@@ -105,14 +105,24 @@ impl SqliteStore {
     /// The runs with tasks of a job that wait.
     pub(super) fn note_waiting_runs(&mut self, job: JobId) -> Result<(), StoreError> {
         let runs: Vec<RunId> = {
-            let sql = "SELECT DISTINCT run FROM task WHERE phase IN ('waiting', 'later') AND job = ?1 LIMIT ?2";
+
+    /// The runs with tasks that wait and have this id in a column.
+    pub(super) fn note_waiting_runs(
+        &mut self,
+        column: &'static str,
+        id: &[u8],
+    ) -> Result<(), StoreError> {
+        let runs: Vec<RunId> = {
+            let sql = format!(
+                "SELECT DISTINCT run FROM task WHERE phase IN ('waiting', 'later') AND {column} = ?1 LIMIT ?2"
+            );
             let mut statement = self
                 .connection
-                .prepare_cached(sql)
+                .prepare_cached(&sql)
                 .map_err(failed(ACTION))?;
             let count = i64::try_from(CHANGES_MAX + 1).unwrap_or(i64::MAX);
             let runs = statement
-                .query_map(rusqlite::params![blob(job.to_bytes()), count], |row| {
+                .query_map(rusqlite::params![id, count], |row| {
                     bytes(row, 0, "a run id", RunId::from_slice)
                 })
                 .map_err(failed(ACTION))?;

@@ -170,6 +170,33 @@ impl SqliteStore {
     ) -> Result<Vec<TaskRecord>, StoreError> {
         self.all(action, &select(TASK_COLUMNS, rest), params, read_task)
     }
+
+    /// Ends what waits with this id in a column.
+    fn end_all_waiting(
+        &mut self,
+        action: &'static str,
+        column: &'static str,
+        id: &[u8],
+        end: &TaskEnd,
+    ) -> Result<(), StoreError> {
+        self.note_waiting_runs(column, id)?;
+        // Each phase has an index of its own.
+        for phase in ["waiting", "later"] {
+            let sql = format!(
+                "UPDATE task SET phase = 'ended', end = ?2, fail = ?3, reason = ?4, ended_at = ?5
+                 WHERE phase = '{phase}' AND {column} = ?1"
+            );
+            let params = params![
+                id,
+                end.state.map(|state| state.as_str()),
+                end.fail.map(|fail| fail.as_str()),
+                end.reason,
+                end.at.0
+            ];
+            self.execute(action, &sql, params)?;
+        }
+        Ok(())
+    }
 }
 
 impl RunStore for SqliteStore {
@@ -330,23 +357,13 @@ impl RunStore for SqliteStore {
     }
 
     fn end_waiting_of_job(&mut self, job: JobId, end: &TaskEnd) -> Result<(), StoreError> {
-        self.note_waiting_runs(job)?;
-        for sql in [
-            "UPDATE task SET phase = 'ended', end = ?2, fail = ?3, reason = ?4, ended_at = ?5
-             WHERE phase = 'waiting' AND job = ?1",
-            "UPDATE task SET phase = 'ended', end = ?2, fail = ?3, reason = ?4, ended_at = ?5
-             WHERE phase = 'later' AND job = ?1",
-        ] {
-            let params = params![
-                blob(job.to_bytes()),
-                end.state.map(|state| state.as_str()),
-                end.fail.map(|fail| fail.as_str()),
-                end.reason,
-                end.at.0
-            ];
-            self.execute("end a job's waiting tasks", sql, params)?;
-        }
-        Ok(())
+        let action = "end a job's waiting tasks";
+        self.end_all_waiting(action, "job", &blob(job.to_bytes()), end)
+    }
+
+    fn end_waiting_for_node(&mut self, node: NodeId, end: &TaskEnd) -> Result<(), StoreError> {
+        let action = "end the tasks that wait for a node";
+        self.end_all_waiting(action, "pinned", &pin(Some(node)), end)
     }
 
     fn active_tasks(&mut self) -> Result<Vec<TaskRecord>, StoreError> {

@@ -3,6 +3,8 @@
 use super::super::machine::Machine;
 use super::*;
 
+mod ends;
+
 const LONG: Duration = Duration::from_secs(600);
 
 /// A world whose sessions need no heartbeats.

@@ -1,0 +1,171 @@
+//! That what waits or is active ends as it should: a node that is deleted or lost, clocks that jump, what costs a retry.
+
+use sluice_api::{CATCH_UP_DEFAULT, RUN_TASKS_MAX, ScheduleCreate, TickQuery};
+use sluice_model::{Overlap, TickOutcome};
+
+use super::*;
+
+const HOUR: Duration = Duration::from_secs(3_600);
+
+fn pools(size: u32) -> TaskLimits {
+    TaskLimits {
+        pools: BTreeMap::from([("gpu".to_owned(), size)]),
+        ..TaskLimits::default()
+    }
+}
+
+impl World {
+    /// The wall clock is set, and time goes on.
+    fn set_clock(&mut self, unix: i64) {
+        self.now.unix = UnixMs(unix);
+        self.pass(Duration::from_secs(1));
+    }
+
+    /// A node goes away, and comes to count as lost.
+    fn lose(&mut self, machine: &Machine) {
+        self.handle(Input::Closed { conn: machine.conn });
+        self.pass(Duration::from_secs(61));
+    }
+
+    fn delete_node(&mut self, name: &str) {
+        self.call(ApiCall::DeleteNode(name.parse().unwrap()))
+            .unwrap();
+    }
+
+    /// The oldest first.
+    fn tick_outcomes(&mut self, schedule: &str) -> Vec<TickOutcome> {
+        let query = TickQuery {
+            limit: None,
+            cursor: None,
+        };
+        match self
+            .call(ApiCall::Ticks(schedule.parse().unwrap(), query))
+            .unwrap()
+        {
+            Reply::Ticks(page) => page.items.iter().rev().map(|tick| tick.outcome).collect(),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn end_of(&mut self, run: RunId) -> (RunState, Option<FailReason>) {
+        let run = self.run(run);
+        (run.state, run.tasks[0].reason_code)
+    }
+}
+
+#[test]
+fn what_waits_for_a_deleted_node_ends_with_it_and_its_schedule_goes_on() {
+    let mut world = calm(TaskLimits::default());
+    world.edge("e1", 1);
+    world.deploy(&batch("a", ""));
+    world
+        .call(ApiCall::CreateSchedule(ScheduleCreate {
+            name: "s".parse().unwrap(),
+            job: "a".parse().unwrap(),
+            cron: None,
+            tz: None,
+            every: Some("1h".to_owned()),
+            overlap: Overlap::Skip,
+            catch_up: CATCH_UP_DEFAULT,
+            jitter: None,
+            params: BTreeMap::new(),
+            nodes: vec!["e1".parse().unwrap(), "e1".parse().unwrap()],
+        }))
+        .unwrap();
+    world.pass(HOUR);
+    world.pass(HOUR);
+    assert_eq!(
+        world.tick_outcomes("s"),
+        [TickOutcome::Launched, TickOutcome::Skipped],
+        "the first run waits for e1"
+    );
+    let run = world.runs()[0].id;
+    world.waits_for(run, "e1 could take it and is not connected");
+    world.delete_node("e1");
+    assert_eq!(
+        world.end_of(run),
+        (RunState::Failed, Some(FailReason::Lost))
+    );
+    let reason = world.run(run).tasks[0].reason.clone().unwrap();
+    assert!(
+        reason.contains("launched for the node e1, which was deleted"),
+        "{reason}"
+    );
+    assert_eq!(world.core.store_mut().open_tasks().unwrap(), 0);
+    // Another machine under the name.
+    let mut e1 = Machine::connect(&mut world, "e1", 2);
+    world.pass(HOUR);
+    assert_eq!(world.tick_outcomes("s")[2], TickOutcome::Launched);
+    let execution = world.the_active().execution.unwrap();
+    e1.completes(&mut world, execution);
+}
+
+#[test]
+fn a_try_that_was_to_be_repeated_on_a_deleted_node_is_not_waited_for() {
+    let mut world = calm(TaskLimits::default());
+    let mut e1 = Machine::connect(&mut world, "e1", 1);
+    world.deploy(&batch("a", "retries = 3\nidempotent = true"));
+    let (later, active) = (world.launch_on("a", "e1"), world.launch_on("a", "e1"));
+    let first = world.tasks(later.id)[0].execution.unwrap();
+    e1.fails(&mut world, first, FailReason::Fatal);
+    world.handle(Input::Closed { conn: e1.conn });
+    world.waits_for(later.id, "its last try failed");
+    world.delete_node("e1");
+    // The other one was active, and is taken back to nowhere.
+    for run in [later.id, active.id] {
+        assert_eq!(
+            world.end_of(run),
+            (RunState::Failed, Some(FailReason::Lost))
+        );
+    }
+}
+
+#[test]
+fn what_a_revoked_node_could_take_says_that_it_must_be_let_back_in() {
+    let mut world = calm(TaskLimits::default());
+    world.edge("e1", 1);
+    world.edge("e2", 2);
+    world.deploy(&batch("a", ""));
+    let run = world.launch_on("a", "e1");
+    world
+        .call(ApiCall::RevokeNode("e1".parse().unwrap()))
+        .unwrap();
+    world.waits_for(run.id, "it was revoked");
+    let next = world.run(run.id).tasks[0].next_action.clone().unwrap();
+    assert!(next.starts_with("when that node is let back in"), "{next}");
+}
+
+#[test]
+fn a_launch_names_each_node_once_and_no_more_than_it_has_tasks() {
+    let mut world = calm(TaskLimits::default());
+    for n in 1..=3 {
+        world.edge(&format!("e{n}"), n);
+    }
+    world.deploy(&batch("a", ""));
+    let on = |nodes: Vec<String>| RunLaunch {
+        nodes: nodes.iter().map(|node| node.parse().unwrap()).collect(),
+        ..launch_of(&["a"])
+    };
+    let named = ["e3", "e1", "e3", "e2", "e1"].map(str::to_owned).to_vec();
+    let run = the_run(world.call(ApiCall::Launch(on(named), None)).unwrap());
+    let nodes: Vec<String> = run
+        .tasks
+        .iter()
+        .map(|task| task.node.clone().unwrap().to_string())
+        .collect();
+    assert_eq!(nodes, ["e3", "e1", "e2"]);
+    let repeated = vec!["e1".to_owned(); RUN_TASKS_MAX + 1];
+    let run = the_run(world.call(ApiCall::Launch(on(repeated), None)).unwrap());
+    assert_eq!(run.tasks.len(), 1);
+    let many = (0..=RUN_TASKS_MAX).map(|n| format!("x{n}")).collect();
+    // Before any is looked up: none of them is known.
+    let error = world.call(ApiCall::Launch(on(many), None)).unwrap_err();
+    assert_eq!(error.code, ErrorCode::Invalid);
+    assert!(
+        error
+            .message
+            .contains("at most 1000 nodes, this one names 1001"),
+        "{}",
+        error.message
+    );
+}
