@@ -22,7 +22,10 @@ use sluice_model::pipeline::Select;
 const RETRY_DELAY_MIN: Duration = Duration::from_secs(1);
 
 /// Longest wait between two tries: what is not mended by then is looked at by a person.
-const RETRY_DELAY_MAX: Duration = Duration::from_secs(300);
+pub const RETRY_DELAY_MAX: Duration = Duration::from_secs(300);
+
+/// Tries that may be taken back before a lost node fails the task: by then it may be the task that takes nodes down.
+const TAKEN_BACK_MAX: u64 = 8;
 
 /// Why a task cannot be placed now.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -164,11 +167,13 @@ pub enum Stopping {
 pub struct ActiveTask {
     /// Which try it is, from 1.
     pub attempt: u64,
+    /// Tries before this one that failed. The others were refused, drained or lost, which costs it no retry.
+    pub failures: u64,
     /// Tries after the first one that failed.
     pub retries: u32,
     /// It may run again when nobody can tell whether it has ended.
     pub idempotent: bool,
-    /// What becomes of it when its node is lost.
+    /// What becomes of it when its node is lost. What is not idempotent ends as indeterminate, or waits.
     pub on_lost: OnLost,
     /// Its row may have reached the edge.
     pub exposed: bool,
@@ -178,14 +183,19 @@ pub struct ActiveTask {
     pub outcome: Option<Said>,
     /// What the edge said last of this try.
     pub live: Option<Said>,
-    /// Its node's session lives.
-    pub connected: bool,
     /// Its node counts as lost, was revoked or is forgotten.
     pub gone: bool,
     /// Its node or its execution is forgotten: nothing more will be said of this try.
     pub forgotten: bool,
     /// The edge lost its store since the row was committed.
     pub wiped: bool,
+}
+
+impl ActiveTask {
+    /// Tries before this one that did not fail by themselves.
+    fn taken_back(&self) -> u64 {
+        self.attempt.saturating_sub(1 + self.failures)
+    }
 }
 
 /// What becomes of an active task.
@@ -202,10 +212,15 @@ pub enum Verdict {
         /// In words.
         reason: String,
     },
-    /// It is tried again after this wait.
-    Again {
+    /// It failed, and is tried again after this wait.
+    Retry {
         /// How long.
         after: Duration,
+        /// Why, in words.
+        reason: String,
+    },
+    /// It was taken back, which is no failure of its own: it is tried again at once.
+    Again {
         /// Why, in words.
         reason: String,
     },
@@ -216,7 +231,7 @@ pub enum Verdict {
     },
 }
 
-/// Judges an active task. What has a node that is connected goes on until that says something, or time is up; what is
+/// Judges an active task. What its node may have goes on until that says something or is lost, stopped or not; what is
 /// forgotten goes on never.
 pub fn judge(task: &ActiveTask) -> Verdict {
     let failed = |fail, reason: String| Verdict::Ended {
@@ -224,7 +239,14 @@ pub fn judge(task: &ActiveTask) -> Verdict {
         fail: Some(fail),
         reason,
     };
-    let again = |after, reason: String| Verdict::Again { after, reason };
+    let again = |reason: &str| Verdict::Again {
+        reason: reason.to_owned(),
+    };
+    let has_retries = task.failures < u64::from(task.retries);
+    let retry = |reason: &str| Verdict::Retry {
+        after: retry_delay(task.failures + 1),
+        reason: reason.to_owned(),
+    };
     if let Some(outcome) = &task.outcome {
         if outcome.phase == ObservedPhase::Completed {
             return Verdict::Ended {
@@ -245,8 +267,8 @@ pub fn judge(task: &ActiveTask) -> Verdict {
             fail = FailReason::Indeterminate;
         }
         let may_repeat = fail != FailReason::Indeterminate || task.idempotent;
-        if may_repeat && task.attempt <= u64::from(task.retries) {
-            return again(retry_delay(task.attempt), outcome.reason.clone());
+        if may_repeat && has_retries {
+            return retry(&outcome.reason);
         }
         return failed(fail, outcome.reason.clone());
     }
@@ -257,8 +279,8 @@ pub fn judge(task: &ActiveTask) -> Verdict {
         if let Some(stopping) = task.stopping.filter(|it| *it != Stopping::Drained) {
             return stopped(stopping);
         }
-        if task.idempotent && task.attempt <= u64::from(task.retries) {
-            return again(retry_delay(task.attempt), live.reason.clone());
+        if task.idempotent && has_retries {
+            return retry(&live.reason);
         }
         return failed(FailReason::Retries, live.reason.clone());
     }
@@ -286,34 +308,40 @@ pub fn judge(task: &ActiveTask) -> Verdict {
         let has_stopped = task.live.as_ref().is_some_and(|live| {
             matches!(live.phase, ObservedPhase::Stopped | ObservedPhase::Purged)
         });
-        if !has_stopped && task.connected && !task.forgotten {
+        // It may run there for as long as nobody says otherwise, and holds its places.
+        if task.exposed && !has_stopped && !task.gone && !task.forgotten {
             return Verdict::Active;
         }
         if stopping != Stopping::Drained {
             return stopped(stopping);
         }
-        let reason = "its node is being drained".to_owned();
+        let reason = "its node is being drained";
         return if !task.exposed || task.idempotent {
-            again(Duration::ZERO, reason)
+            again(reason)
         } else {
-            failed(FailReason::Indeterminate, reason)
+            failed(FailReason::Indeterminate, reason.to_owned())
         };
     }
     if task.gone {
         if !task.exposed {
-            return again(
-                Duration::ZERO,
-                "its node was lost before it had it".to_owned(),
-            );
+            return again("its node was lost before it had it");
         }
+        let reason = "its node is lost, and nobody can tell whether its work was done";
         return match task.on_lost {
             OnLost::Wait if !task.forgotten => Verdict::Active,
-            OnLost::Replace if task.idempotent => {
-                again(Duration::ZERO, "its node is lost".to_owned())
+            _ if !task.idempotent => failed(
+                FailReason::Indeterminate,
+                format!("{reason}; it is not idempotent, so it does not run again"),
+            ),
+            OnLost::Fail => failed(FailReason::Lost, reason.to_owned()),
+            OnLost::Wait | OnLost::Replace if task.taken_back() < TAKEN_BACK_MAX => {
+                again("its node is lost")
             }
-            OnLost::Wait | OnLost::Replace | OnLost::Fail => failed(
+            OnLost::Wait | OnLost::Replace => failed(
                 FailReason::Lost,
-                "its node is lost, and nobody can tell whether its work was done".to_owned(),
+                format!(
+                    "{reason}; it was taken back {TAKEN_BACK_MAX} times before, so it is not tried again"
+                ),
             ),
         };
     }
@@ -340,9 +368,9 @@ fn stopped(stopping: Stopping) -> Verdict {
     }
 }
 
-/// The wait after this many tries.
-fn retry_delay(attempts: u64) -> Duration {
-    let doublings = u32::try_from(attempts.saturating_sub(1)).unwrap_or(u32::MAX);
+/// The wait after this many failures.
+fn retry_delay(failures: u64) -> Duration {
+    let doublings = u32::try_from(failures.saturating_sub(1)).unwrap_or(u32::MAX);
     let factor = 2_u32.checked_pow(doublings).unwrap_or(u32::MAX);
     RETRY_DELAY_MIN.saturating_mul(factor).min(RETRY_DELAY_MAX)
 }

@@ -306,6 +306,7 @@ impl<S: Store> Core<S> {
             pool: batch.pool.clone(),
             phase: TaskPhase::Waiting,
             attempt: Attempt::ZERO,
+            failures: 0,
             // At once, whatever the clock does.
             not_before: UnixMs(0),
             execution: None,
@@ -559,6 +560,7 @@ impl<S: Store> Core<S> {
         let batch = pipeline.as_ref().and_then(|it| it.batch.as_ref());
         let verdict = judge(&ActiveTask {
             attempt: task.attempt.0,
+            failures: task.failures,
             retries: batch.map_or(0, |batch| batch.retries),
             idempotent: batch.is_some_and(|batch| batch.idempotent),
             on_lost: pipeline.as_ref().map_or(OnLost::Fail, |it| it.on_lost),
@@ -566,7 +568,6 @@ impl<S: Store> Core<S> {
             stopping: task.stopping,
             outcome: outcome.as_ref().map(said),
             live: live.as_ref().map(said),
-            connected: state == Some(NodeState::Connected),
             gone: revoked || record.is_none() || matches!(state, None | Some(NodeState::Lost)),
             forgotten: record.is_none() || known.is_none(),
             wiped: task.wiped,
@@ -575,6 +576,7 @@ impl<S: Store> Core<S> {
         let newest = outcome.or(live);
         let mut end = TaskEnd {
             refused: task.refused.clone(),
+            failures: task.failures,
             records_in: newest.as_ref().map_or(0, |row| row.records_in),
             records_out: newest.as_ref().map_or(0, |row| row.records_out),
             ..TaskEnd::waiting(now)
@@ -590,10 +592,12 @@ impl<S: Store> Core<S> {
                 end.fail = fail;
                 end.reason = reason;
             }
-            Verdict::Again { after, reason } => {
+            Verdict::Retry { after, reason } => {
                 end.reason = reason;
                 end.not_before = now.plus(after);
+                end.failures += 1;
             }
+            Verdict::Again { reason } => end.reason = reason,
             Verdict::Elsewhere { reason } => {
                 end.reason = match &task.node {
                     Some((_, name)) => format!("{name} refused it: {reason}"),

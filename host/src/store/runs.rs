@@ -69,6 +69,8 @@ pub struct TaskRecord {
     pub phase: TaskPhase,
     /// Which try it is; 0 before the first.
     pub attempt: Attempt,
+    /// Tries that failed. The others were refused, drained or lost, which costs no retry.
+    pub failures: u64,
     /// Not placed before then.
     pub not_before: UnixMs,
     /// The newest try's execution.
@@ -195,6 +197,8 @@ pub struct TaskEnd {
     pub at: UnixMs,
     /// Not tried again before then.
     pub not_before: UnixMs,
+    /// Tries that have failed by now. Nothing in [`RunStore::end_waiting`]: no try ends there.
+    pub failures: u64,
     /// Nodes that refused it by now.
     pub refused: BTreeSet<NodeId>,
     /// Records that it took in.
@@ -212,6 +216,7 @@ impl TaskEnd {
             reason: String::new(),
             at,
             not_before: at,
+            failures: 0,
             refused: BTreeSet::new(),
             records_in: 0,
             records_out: 0,

@@ -251,7 +251,9 @@ CREATE TABLE task (
     fail TEXT,
     reason TEXT NOT NULL DEFAULT '',
     records_in INTEGER NOT NULL DEFAULT 0,
-    records_out INTEGER NOT NULL DEFAULT 0
+    records_out INTEGER NOT NULL DEFAULT 0,
+    -- Of its tries, those that failed; the others were refused, drained or lost.
+    failures INTEGER NOT NULL DEFAULT 0
 ) STRICT;
 CREATE INDEX task_run ON task (run);
 CREATE INDEX task_job ON task (job, seq);

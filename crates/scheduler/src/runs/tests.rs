@@ -70,6 +70,7 @@ fn a_task_goes_to_the_connected_node_with_the_fewest_tasks() {
 fn active() -> ActiveTask {
     ActiveTask {
         attempt: 1,
+        failures: 0,
         retries: 0,
         idempotent: false,
         on_lost: OnLost::Fail,
@@ -77,7 +78,6 @@ fn active() -> ActiveTask {
         stopping: None,
         outcome: None,
         live: None,
-        connected: true,
         gone: false,
         forgotten: false,
         wiped: false,
@@ -96,7 +96,10 @@ fn said(phase: ObservedPhase, fail: Option<FailReason>) -> Option<Said> {
 fn state(task: &ActiveTask) -> Option<(TaskState, Option<FailReason>)> {
     match judge(task) {
         Verdict::Ended { state, fail, .. } => Some((state, fail)),
-        Verdict::Active | Verdict::Again { .. } | Verdict::Elsewhere { .. } => None,
+        Verdict::Active
+        | Verdict::Retry { .. }
+        | Verdict::Again { .. }
+        | Verdict::Elsewhere { .. } => None,
     }
 }
 
@@ -114,13 +117,15 @@ fn the_outcome_decides_and_a_failed_try_is_repeated_as_often_as_it_says() {
         Some((TaskState::Failed, Some(FailReason::Fatal)))
     );
     task.retries = 2;
-    for (attempt, seconds) in [(1, 1), (2, 2)] {
-        task.attempt = attempt;
+    // What was refused, drained or lost before costs it no retry.
+    task.attempt = 9;
+    for (failures, seconds) in [(0, 1), (1, 2)] {
+        task.failures = failures;
         let after = Duration::from_secs(seconds);
         let reason = "r".to_owned();
-        assert_eq!(judge(&task), Verdict::Again { after, reason });
+        assert_eq!(judge(&task), Verdict::Retry { after, reason });
     }
-    task.attempt = 3;
+    task.failures = 2;
     assert_eq!(
         state(&task),
         Some((TaskState::Failed, Some(FailReason::Fatal)))
@@ -136,7 +141,7 @@ fn what_nobody_can_tell_is_repeated_only_where_that_does_no_harm() {
     let indeterminate = Some((TaskState::Failed, Some(FailReason::Indeterminate)));
     assert_eq!(state(&task), indeterminate);
     task.idempotent = true;
-    assert!(matches!(judge(&task), Verdict::Again { .. }));
+    assert!(matches!(judge(&task), Verdict::Retry { .. }));
 
     let mut task = active();
     task.wiped = true;
@@ -146,11 +151,7 @@ fn what_nobody_can_tell_is_repeated_only_where_that_does_no_harm() {
 
     let mut task = active();
     task.gone = true;
-    task.connected = false;
-    assert_eq!(
-        state(&task),
-        Some((TaskState::Failed, Some(FailReason::Lost)))
-    );
+    assert_eq!(state(&task), indeterminate);
     task.on_lost = OnLost::Wait;
     assert_eq!(judge(&task), Verdict::Active);
     task.on_lost = OnLost::Fail;
@@ -161,21 +162,28 @@ fn what_nobody_can_tell_is_repeated_only_where_that_does_no_harm() {
     );
     task.exposed = true;
     task.idempotent = true;
+    let lost = Some((TaskState::Failed, Some(FailReason::Lost)));
+    assert_eq!(state(&task), lost, "as its pipeline says");
     task.on_lost = OnLost::Replace;
     assert!(matches!(judge(&task), Verdict::Again { .. }));
+    // Whoever loses one node after the other is not given all of them.
+    (task.failures, task.attempt) = (2, 2 + TAKEN_BACK_MAX);
+    assert!(matches!(judge(&task), Verdict::Again { .. }));
+    task.attempt += 1;
+    assert_eq!(state(&task), lost);
 }
 
 #[test]
-fn a_stop_ends_when_the_edge_has_stopped_or_is_away() {
+fn a_stop_ends_when_the_edge_has_stopped_or_is_lost() {
     let mut task = active();
     task.stopping = Some(Stopping::TimedOut);
     task.live = said(ObservedPhase::Running, None);
-    assert_eq!(judge(&task), Verdict::Active);
+    assert_eq!(judge(&task), Verdict::Active, "there or away, it may run");
     task.live = said(ObservedPhase::Stopped, None);
     let timed_out = Some((TaskState::TimedOut, Some(FailReason::TimedOut)));
     assert_eq!(state(&task), timed_out);
     task.live = said(ObservedPhase::Running, None);
-    task.connected = false;
+    task.gone = true;
     assert_eq!(state(&task), timed_out);
     task.stopping = Some(Stopping::Drained);
     assert_eq!(
@@ -184,6 +192,13 @@ fn a_stop_ends_when_the_edge_has_stopped_or_is_away() {
     );
     task.idempotent = true;
     assert!(matches!(judge(&task), Verdict::Again { .. }));
+    task.gone = false;
+    assert_eq!(judge(&task), Verdict::Active);
+    task.exposed = false;
+    assert!(
+        matches!(judge(&task), Verdict::Again { .. }),
+        "it never had it"
+    );
 }
 
 #[test]
@@ -191,7 +206,7 @@ fn a_crash_loop_that_was_called_off_is_not_begun_anew() {
     let mut task = active();
     (task.idempotent, task.retries) = (true, 3);
     task.live = said(ObservedPhase::Quarantined, None);
-    assert!(matches!(judge(&task), Verdict::Again { .. }));
+    assert!(matches!(judge(&task), Verdict::Retry { .. }));
     task.stopping = Some(Stopping::Cancelled);
     assert_eq!(
         state(&task),
@@ -226,8 +241,10 @@ fn what_is_forgotten_never_stays_active() {
     }
     let mut task = active();
     (task.gone, task.forgotten, task.on_lost) = (true, true, OnLost::Wait);
-    let lost = Some((TaskState::Failed, Some(FailReason::Lost)));
-    assert_eq!(state(&task), lost);
+    let indeterminate = Some((TaskState::Failed, Some(FailReason::Indeterminate)));
+    assert_eq!(state(&task), indeterminate);
+    task.idempotent = true;
+    assert!(matches!(judge(&task), Verdict::Again { .. }));
 }
 
 #[test]

@@ -110,6 +110,7 @@ impl World {
         let store = self.core.store_mut();
         store.begin().unwrap();
         let end = TaskEnd {
+            failures: 0,
             state: Some(TaskState::Completed),
             fail: None,
             reason: String::new(),

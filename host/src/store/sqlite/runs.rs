@@ -27,7 +27,7 @@ const RUN_COLUMNS: &str =
 
 const TASK_COLUMNS: &str = "seq, run, job, job_name, version, spec, pinned, priority, concurrency, pool, phase, attempt, \
      not_before, execution, node, node_name, exposed, wiped, stopping, claimed_by, claimed_until, fence, deadline, \
-     started_at, ended_at, end, fail, reason, records_in, records_out, refused";
+     started_at, ended_at, end, fail, reason, records_in, records_out, refused, failures";
 
 fn read_run(row: &SqlRow<'_>) -> rusqlite::Result<RunRecord> {
     Ok(RunRecord {
@@ -123,6 +123,7 @@ fn read_task(row: &SqlRow<'_>) -> rusqlite::Result<TaskRecord> {
             .chunks(NODE_ID_BYTES)
             .map(|id| NodeId::from_slice(id).ok_or_else(|| wrong(30, "node ids")))
             .collect::<Result<_, _>>()?,
+        failures: counter(row, 31)?,
     })
 }
 
@@ -479,7 +480,7 @@ impl RunStore for SqliteStore {
             "end a task's try",
             "UPDATE task SET phase = iif(?4 IS NOT NULL, 'ended', iif(?8 > ?7, 'later', 'waiting')), end = ?4, fail = ?5,
                 reason = ?6, ended_at = iif(?4 IS NULL, NULL, ?7), not_before = ?8, records_in = ?9, records_out = ?10,
-                refused = ?11,
+                refused = ?11, failures = ?12,
                 claimed_by = NULL, claimed_until = NULL, stopping = NULL, deadline = NULL
              WHERE seq = ?1 AND phase = 'active' AND claimed_by = ?2 AND fence = ?3",
             params![
@@ -493,7 +494,8 @@ impl RunStore for SqliteStore {
                 end.not_before.0,
                 int(end.records_in),
                 int(end.records_out),
-                node_ids(&end.refused)
+                node_ids(&end.refused),
+                int(end.failures)
             ],
         )?;
         self.note_run_of_task(seq)?;

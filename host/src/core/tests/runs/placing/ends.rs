@@ -136,6 +136,32 @@ fn what_a_revoked_node_could_take_says_that_it_must_be_let_back_in() {
 }
 
 #[test]
+fn a_refusal_costs_no_retry() {
+    let mut world = calm(TaskLimits::default());
+    let mut machines = [
+        Machine::connect(&mut world, "e1", 1),
+        Machine::connect(&mut world, "e2", 2),
+    ];
+    world.deploy(&batch("a", "retries = 1"));
+    let run = world.launch(&["a"]);
+    for (attempt, fail) in [
+        (1, FailReason::Rejected),
+        (2, FailReason::Fatal),
+        (3, FailReason::Fatal),
+    ] {
+        let task = world.the_active();
+        assert_eq!(task.attempt, Attempt(attempt));
+        let machine = machines.iter_mut().find(|it| it.is_of(&task)).unwrap();
+        machine.fails(&mut world, task.execution.unwrap(), fail);
+        world.pass(Duration::from_secs(2));
+    }
+    assert_eq!(
+        world.end_of(run.id),
+        (RunState::Failed, Some(FailReason::Fatal))
+    );
+}
+
+#[test]
 fn a_launch_names_each_node_once_and_no_more_than_it_has_tasks() {
     let mut world = calm(TaskLimits::default());
     for n in 1..=3 {
