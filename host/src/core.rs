@@ -81,7 +81,7 @@ pub struct CoreConfig {
     pub heartbeat: Duration,
     /// How long a node is disconnected before it counts as lost.
     pub lost_after: Duration,
-    /// Names this process in claims.
+    /// Names this process in claims, for people; its life's random name is added, so that no two have the same.
     pub worker: String,
     /// How many tasks of runs are active at once.
     pub limits: TaskLimits,
@@ -291,6 +291,7 @@ pub struct Core<S> {
     history: runs::history::History,
     /// Where tries ended since the last tick: older ones may have to be purged there.
     tries_ended: BTreeSet<(JobId, NodeId)>,
+    deadlines: runs::deadlines::Deadlines,
     schedules: schedules::Watched,
 }
 
@@ -350,11 +351,12 @@ impl<S: Store> Core<S> {
     /// Starts a life on this store. `random` gives 16 fresh random bytes a call.
     pub fn start(
         mut store: S,
-        config: CoreConfig,
+        mut config: CoreConfig,
         mut random: Box<dyn FnMut() -> [u8; 16] + Send>,
         now: Now,
     ) -> Result<Self, StoreError> {
         let life = LifeNonce::from_random(random());
+        config.worker = format!("{}, life {life}", config.worker);
         store.begin()?;
         let epoch = match store.start_life(life, now.unix) {
             Ok(epoch) => epoch,
@@ -396,6 +398,7 @@ impl<S: Store> Core<S> {
             claims_renewed: None,
             history: runs::history::History::default(),
             tries_ended: BTreeSet::new(),
+            deadlines: runs::deadlines::Deadlines::default(),
             schedules: schedules::Watched::default(),
         };
         core.inherit_claims(now.unix)?;

@@ -118,10 +118,12 @@ pub enum Kind {
 
 impl Kind {
     /// What becomes of a lost node's execution when the pipeline does not say.
-    pub fn on_lost_default(self) -> OnLost {
+    /// What may run a second time does.
+    pub fn on_lost_default(self, batch: Option<&Batch>) -> OnLost {
         match self {
             Self::Daemon => OnLost::Wait,
             Self::Replicas { .. } => OnLost::Replace,
+            Self::Batch { .. } if batch.is_some_and(|batch| batch.idempotent) => OnLost::Replace,
             Self::Batch { .. } => OnLost::Fail,
         }
     }

@@ -22,7 +22,8 @@ pub use rollout::{
     advance,
 };
 pub use runs::{
-    ActiveTask, Candidate, Said, Stopping, Unfit, Verdict, Wish, choose_node, judge, run_state,
+    ActiveTask, Candidate, RETRY_DELAY_MAX, Said, Stopping, Unfit, Verdict, Wish, choose_node,
+    judge, run_state,
 };
 pub use schedule::{
     Busy, CATCH_UP_MAX, Due, DueTick, Fate, LATE_AFTER, Older, Policy, QUEUED_MAX, Rhythm, SkipWhy,

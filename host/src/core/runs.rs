@@ -11,7 +11,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use sluice_api::{ErrorBody, ErrorCode, RUN_JOBS_MAX, RUN_TASKS_MAX, RunLaunch};
+use sluice_api::{ErrorBody, ErrorCode, RUN_JOBS_MAX, RUN_TASKS_MAX, RunLaunch, RunTask};
 use sluice_model::pipeline::{Kind, ParamError};
 use sluice_model::{
     Attempt, Desired, Digest, FailReason, Fence, JobName, NodeId, NodeName, NodeState, OnLost,
@@ -22,13 +22,14 @@ use sluice_scheduler::{ActiveTask, Said, Stopping, Verdict, judge, mismatch};
 use tracing::{info, warn};
 
 use super::operator::{Called, Reply, no_job, no_node};
-use super::{Core, LEASE, Step};
+use super::{Core, LEASE, Now, Step};
 use crate::store::{
     ExecutionRecord, JobRecord, NodeRecord, RunRecord, Store, StoreError, TaskEnd, TaskPhase,
     TaskRecord, TickOf,
 };
 
 pub(super) mod history;
+pub(super) mod deadlines;
 pub(super) mod place;
 mod view;
 
@@ -339,7 +340,16 @@ impl<S: Store> Core<S> {
         let Some(run) = self.store.run(id)? else {
             return Ok(Err(no_run(id)));
         };
+        let before = self.show_run(&run, step.now.unix)?;
+        let called_off = |task: &RunTask| task.state == TaskState::Cancelled;
+        // Asked again of one that was called off, it is answered again.
+        if before.ended_at.is_some() && !before.tasks.iter().any(called_off) {
+            let message = format!("run {id} had ended already, it is {}", before.state);
+            return Ok(Err(ErrorBody::new(ErrorCode::Conflict, message)
+                .with_help("nothing is left of it to call off")));
+        }
         self.call_run_off(id, "an operator called it off", step)?;
+        self.placing.look = None;
         let shown = self.show_run(&run, step.now.unix)?;
         Ok(Ok(Reply::Run(Box::new(shown))))
     }
@@ -486,9 +496,11 @@ impl<S: Store> Core<S> {
         let now = step.now;
         let until = now.unix.plus(LEASE);
         let worker = self.config.worker.clone();
-        if self
-            .claims_renewed
-            .is_none_or(|last| now.mono.since(last) >= RENEW_AFTER)
+        // Before looking for those that ran out: a clock that jumped takes nothing from who is at work.
+        if swept
+            || self
+                .claims_renewed
+                .is_none_or(|last| now.mono.since(last) >= RENEW_AFTER)
         {
             self.store.renew_claims(&worker, until)?;
             self.claims_renewed = Some(now.mono);
@@ -513,8 +525,9 @@ impl<S: Store> Core<S> {
             .filter(|node| node.orders.draining)
             .map(|node| node.id)
             .collect();
+        self.deadlines.keep(&active);
         for task in active {
-            let late = task.deadline.is_some_and(|deadline| deadline <= now.unix);
+            let late = self.is_late(&task, now)?;
             let is_on = |nodes: &BTreeSet<NodeId>| {
                 task.node
                     .as_ref()
@@ -532,6 +545,24 @@ impl<S: Store> Core<S> {
         // What is being looked at goes on by itself: to begin anew with every round of it would never end.
         self.runs_due |= self.runs_open && !self.placing.is_under_way();
         Ok(())
+    }
+
+    /// Whether a task ran past its timeout.
+    fn is_late(&mut self, task: &TaskRecord, now: Now) -> Result<bool, StoreError> {
+        let (Some(id), Some(deadline)) = (task.execution, task.deadline) else {
+            return Ok(false);
+        };
+        if let Some(late) = self.deadlines.is_late(id, now.mono) {
+            return Ok(late);
+        }
+        // An earlier process placed it. No clock makes what is left longer than the whole.
+        let pipeline = self.pipeline_of_task(task)?;
+        let batch = pipeline.as_ref().and_then(|it| it.batch.as_ref());
+        let whole = batch.and_then(|batch| batch.timeout).unwrap_or_default();
+        let left = u64::try_from(deadline.0.saturating_sub(now.unix.0)).unwrap_or(0);
+        let left = Duration::from_millis(left).min(whole);
+        self.deadlines.begin(id, left, now.mono);
+        Ok(left.is_zero())
     }
 
     /// Judges an active task, and writes down what became of it.

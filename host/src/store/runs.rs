@@ -91,7 +91,7 @@ pub struct TaskRecord {
     pub claimed_until: Option<UnixMs>,
     /// The claim's fence.
     pub fence: Fence,
-    /// When it is over its timeout.
+    /// When it is over its timeout, by the clock that there was; counts for a process that did not see it begin.
     pub deadline: Option<UnixMs>,
     /// When its first try was placed.
     pub started_at: Option<UnixMs>,
@@ -278,6 +278,10 @@ pub trait RunStore {
     fn promote_tasks(&mut self, now: UnixMs) -> Result<usize, StoreError>;
     /// Groups with tasks that wait for a place, in the order of their turns, from behind `after`, at most `count`. Costs
     /// what it returns, however many tasks wait.
+    /// Tasks whose next try is due by now wait for a place again, and so do those whose try would come after `latest`: the
+    /// clock was ahead when that was said. How many these are.
+    fn promote_tasks(&mut self, now: UnixMs, latest: UnixMs) -> Result<usize, StoreError>;
+    /// Groups with tasks that wait for a place, in their order, from behind `after`, at most `count`.
     fn waiting_groups(
         &mut self,
         after: Option<Turn>,

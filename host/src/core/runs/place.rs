@@ -20,7 +20,7 @@ use sluice_model::{
     Attempt, Desired, ExecutionId, FailReason, JobId, NodeId, Revision, RunId, TaskState, UnixMs,
     Version,
 };
-use sluice_scheduler::{Candidate, Unfit, Wish, choose_node};
+use sluice_scheduler::{Candidate, RETRY_DELAY_MAX, Unfit, Wish, choose_node};
 use tracing::info;
 
 use super::super::{Core, Handled, LEASE, Output, Step};
@@ -271,7 +271,8 @@ impl<S: Store> Core<S> {
     /// Claims and places waiting tasks, as many as the limits and one transaction have room for.
     pub(in crate::core) fn place_tasks(&mut self, step: &mut Step) -> Result<Handled, StoreError> {
         self.placing.look = None;
-        self.store.promote_tasks(step.now.unix)?;
+        let now = step.now.unix;
+        self.store.promote_tasks(now, now.plus(RETRY_DELAY_MAX))?;
         let mut scan = match self.placing.scan.take() {
             Some(scan) => scan,
             None => {
@@ -440,6 +441,9 @@ impl<S: Store> Core<S> {
             fence = claimed.fence.0,
             execution = %execution,
         );
+        if let Some(timeout) = timeout {
+            self.deadlines.begin(execution, timeout, step.now.mono);
+        }
         let slot = self.store.free_slot(job.id, node.id)?;
         let record = ExecutionRecord {
             id: execution,

@@ -134,6 +134,11 @@ impl<S: Store> Core<S> {
                         shown.state = TaskState::Running;
                     }
                 }
+                if let (Some(_), Some((_, node))) = (task.stopping, &task.node) {
+                    shown.reason = Some(format!("it is being stopped on {node}"));
+                    let next = format!("when {node} says that it has stopped, or counts as lost");
+                    (shown.next_action, shown.next_at) = (Some(next), None);
+                }
                 if shown.state == TaskState::Pending {
                     let what = || "its node has not said anything of it yet".to_owned();
                     shown.reason = shown.reason.or_else(|| Some(what()));

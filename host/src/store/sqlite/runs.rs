@@ -292,11 +292,12 @@ impl RunStore for SqliteStore {
         self.one("read a run", &sql, [blob(job.to_bytes())], read_run)
     }
 
-    fn promote_tasks(&mut self, now: UnixMs) -> Result<usize, StoreError> {
+    fn promote_tasks(&mut self, now: UnixMs, latest: UnixMs) -> Result<usize, StoreError> {
         self.execute(
             "look for tries that are due",
-            "UPDATE task SET phase = 'waiting' WHERE phase = 'later' AND not_before <= ?1",
-            [now.0],
+            "UPDATE task SET phase = 'waiting', not_before = min(not_before, ?1)
+             WHERE phase = 'later' AND (not_before <= ?1 OR not_before > ?2)",
+            [now.0, latest.0],
         )
     }
 

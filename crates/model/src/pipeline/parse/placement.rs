@@ -43,7 +43,7 @@ pub(super) fn placement(
     };
     let on_lost = match root.field("on_lost") {
         Some(field) => on_lost(walk, &field, word, batch),
-        None => kind.map(Kind::on_lost_default),
+        None => kind.map(|kind| kind.on_lost_default(batch)),
     };
     Some((kind?, on_lost?))
 }

@@ -136,6 +136,45 @@ fn what_a_revoked_node_could_take_says_that_it_must_be_let_back_in() {
 }
 
 #[test]
+fn a_clock_that_jumps_ends_no_task_and_keeps_none_running() {
+    let mut world = calm(TaskLimits::default());
+    let _e1 = Machine::connect(&mut world, "e1", 1);
+    world.deploy(&batch("a", "timeout = \"10m\""));
+    world.launch(&["a"]);
+    let start = world.now.unix.0;
+    for jumped in [start + 3_600_000, start - 900_000] {
+        world.set_clock(jumped);
+        assert_eq!(world.the_active().stopping, None);
+    }
+    // A process that did not see it begin goes by the store: no more is left than the whole.
+    let store = world.core.store_mut().fork().unwrap();
+    let mut world = world.restart(store);
+    world.pass(Duration::from_secs(1));
+    assert_eq!(world.the_active().stopping, None);
+    world.pass(LONG);
+    assert_eq!(
+        world.the_active().stopping,
+        Some(sluice_scheduler::Stopping::TimedOut),
+        "by the clock it would have a quarter of an hour more"
+    );
+}
+
+#[test]
+fn a_retry_does_not_wait_for_a_clock_that_was_ahead() {
+    let mut world = calm(TaskLimits::default());
+    let mut e1 = Machine::connect(&mut world, "e1", 1);
+    world.deploy(&batch("a", "retries = 1"));
+    let run = world.launch(&["a"]);
+    let start = world.now.unix.0;
+    world.set_clock(start + 3_600_000);
+    let execution = world.the_active().execution.unwrap();
+    e1.fails(&mut world, execution, FailReason::Fatal);
+    world.waits_for(run.id, "its last try failed");
+    world.set_clock(start);
+    assert_eq!(world.the_active().attempt, Attempt(2));
+}
+
+#[test]
 fn a_refusal_costs_no_retry() {
     let mut world = calm(TaskLimits::default());
     let mut machines = [
@@ -194,4 +233,92 @@ fn a_launch_names_each_node_once_and_no_more_than_it_has_tasks() {
         "{}",
         error.message
     );
+}
+
+#[test]
+fn a_run_that_has_ended_is_not_called_off() {
+    let mut world = calm(TaskLimits::default());
+    let mut e1 = Machine::connect(&mut world, "e1", 1);
+    world.deploy(&batch("a", ""));
+    let run = world.launch(&["a"]);
+    let execution = world.the_active().execution.unwrap();
+    e1.completes(&mut world, execution);
+    let error = world.call(ApiCall::CancelRun(run.id)).unwrap_err();
+    assert_eq!(error.code, ErrorCode::Conflict);
+    assert!(
+        error
+            .message
+            .ends_with("had ended already, it is completed"),
+        "{}",
+        error.message
+    );
+    world.handle(Input::Closed { conn: e1.conn });
+    let run = world.launch(&["a"]);
+    // The answer may have been lost: asked again, it is given again.
+    for _ in 0..2 {
+        let cancelled = the_run(world.call(ApiCall::CancelRun(run.id)).unwrap());
+        assert_eq!(cancelled.state, RunState::Cancelled);
+    }
+}
+
+#[test]
+fn a_stopped_task_holds_its_places_until_its_node_says_so_or_is_lost() {
+    let mut world = calm(pools(1));
+    let e1 = Machine::connect(&mut world, "e1", 1);
+    e1.ack(&mut world);
+    world.deploy(&batch("a", "pool = \"gpu\""));
+    let first = world.launch(&["a"]);
+    world.handle(Input::Closed { conn: e1.conn });
+    let _e2 = Machine::connect(&mut world, "e2", 2);
+    let second = world.launch(&["a"]);
+    let stopping = the_run(world.call(ApiCall::CancelRun(first.id)).unwrap());
+    assert_eq!(stopping.state, RunState::Running, "it may run on e1");
+    let next = stopping.tasks[0].next_action.clone().unwrap();
+    assert!(next.contains("or counts as lost"), "{next}");
+    world.pass(Duration::from_secs(31));
+    world.waits_for(second.id, "the pool `gpu` has its 1 tasks");
+    world.pass(Duration::from_secs(31));
+    assert_eq!(world.run(first.id).state, RunState::Cancelled);
+    assert_eq!(world.the_active().run, second.id);
+}
+
+#[test]
+fn case_41_a_node_that_is_gone_for_good_loses_only_what_may_not_run_twice() {
+    for idempotent in [false, true] {
+        let mut world = calm(TaskLimits::default());
+        world.deploy(&batch("a", &format!("idempotent = {idempotent}")));
+        let e1 = Machine::connect(&mut world, "e1", 1);
+        let run = world.launch(&["a"]);
+        assert!(e1.is_of(&world.the_active()));
+        let mut e2 = Machine::connect(&mut world, "e2", 2);
+        world.lose(&e1);
+        if !idempotent {
+            assert_eq!(
+                world.end_of(run.id),
+                (RunState::Failed, Some(FailReason::Indeterminate))
+            );
+            let reason = world.run(run.id).tasks[0].reason.clone().unwrap();
+            assert!(reason.contains("it is not idempotent"), "{reason}");
+            continue;
+        }
+        let task = world.the_active();
+        assert!(e2.is_of(&task));
+        e2.completes(&mut world, task.execution.unwrap());
+        let run = world.run(run.id);
+        assert_eq!(
+            (run.state, run.tasks[0].attempt),
+            (RunState::Completed, Attempt(2))
+        );
+    }
+}
+
+#[test]
+fn claims_name_a_life_and_not_a_process_only() {
+    let mut world = calm(TaskLimits::default());
+    let _e1 = Machine::connect(&mut world, "e1", 1);
+    world.deploy(&batch("a", ""));
+    let run = world.launch(&["a"]);
+    let life = world.core.life();
+    let claimed_by = world.run(run.id).claimed_by.unwrap();
+    assert_eq!(claimed_by, format!("test, life {life}"));
 }
