@@ -171,6 +171,48 @@ impl Look {
                 "sluice_output_pull_failures",
                 "Pulls of outputs that failed, for now or for good",
                 &tally.output_pull_failures,
+                "sluice_runs_launched",
+                "Runs that were launched",
+                &tally.runs_launched,
+            ),
+            counter(
+                "sluice_tasks_launched",
+                "Tasks of the runs that were launched",
+                &tally.tasks_launched,
+            ),
+            [
+                ("completed", &tally.tasks_completed),
+                ("failed", &tally.tasks_failed),
+                ("cancelled", &tally.tasks_cancelled),
+                ("timed-out", &tally.tasks_timed_out),
+                ("again", &tally.tasks_again),
+            ]
+            .into_iter()
+            .fold(
+                Family::new(
+                    "sluice_task_ends",
+                    Kind::Counter,
+                    "Tasks that ended, by state; `again` are tries with another one to come",
+                ),
+                |family, (state, ends)| {
+                    let labels = vec![("state", state.to_owned())];
+                    family.with(labels, Value::Whole(load(ends)))
+                },
+            ),
+            Family::gauge(
+                "sluice_tasks_active",
+                "Tasks of runs that have a node",
+                load(&tally.tasks_active),
+            ),
+            Family::gauge(
+                "sluice_tasks_waiting",
+                "Tasks of runs that wait for a place or their next try",
+                load(&tally.tasks_open).saturating_sub(load(&tally.tasks_active)),
+            ),
+            counter(
+                "sluice_task_claims_taken_over",
+                "Claims on tasks that were an earlier process's, or had run out",
+                &tally.claims_taken_over,
             ),
             counter(
                 "sluice_plan_changes",

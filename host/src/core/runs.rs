@@ -9,6 +9,7 @@
 //! its claim. Where a task goes and when it has ended is decided in `sluice_scheduler`.
 
 use std::collections::BTreeSet;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use sluice_api::{ErrorBody, ErrorCode, RUN_JOBS_MAX, RUN_TASKS_MAX, RunLaunch, RunTask};
@@ -22,6 +23,7 @@ use sluice_scheduler::{ActiveTask, Said, Stopping, Verdict, judge, mismatch};
 use tracing::{info, warn};
 
 use super::operator::{Called, Reply, no_job, no_node};
+use super::tally::count;
 use super::{Core, LEASE, Now, Step};
 use crate::store::{
     ExecutionRecord, JobRecord, NodeRecord, RunRecord, Store, StoreError, TaskEnd, TaskPhase,
@@ -93,6 +95,9 @@ impl<S: Store> Core<S> {
     ) -> Result<(), StoreError> {
         self.store.insert_run(run, tasks)?;
         self.history.note_rows(1 + tasks.len());
+        count(&self.tally.runs_launched);
+        let launched = &self.tally.tasks_launched;
+        launched.fetch_add(tasks.len() as u64, Ordering::Relaxed);
         self.runs_open = true;
         self.runs_due = true;
         info!(event = "run.launch", run = %run.id, tasks = tasks.len());
@@ -385,7 +390,8 @@ impl<S: Store> Core<S> {
             reason: reason.to_owned(),
             ..TaskEnd::waiting(step.now.unix)
         };
-        self.store.end_waiting_of_job(job.id, &end)?;
+        let ended = self.store.end_waiting_of_job(job.id, &end)?;
+        self.tally.count_ends(end.state, ended as u64);
         for task in self.store.active_tasks()? {
             if task.job == job.id {
                 self.call_off(&task, reason, step)?;
@@ -408,7 +414,8 @@ impl<S: Store> Core<S> {
                     reason: reason.to_owned(),
                     ..TaskEnd::waiting(step.now.unix)
                 };
-                self.store.end_waiting(task.seq, &end)?;
+                let done = self.store.end_waiting(task.seq, &end)?;
+                self.tally.count_ends(end.state, u64::from(done));
             }
             TaskPhase::Active if task.stopping != Some(Stopping::Cancelled) => {
                 self.stop_task(task, Stopping::Cancelled, step)?;
@@ -507,6 +514,7 @@ impl<S: Store> Core<S> {
         }
         if swept {
             let taken = self.store.reclaim_tasks(&worker, now.unix, until)?;
+            self.count_taken(taken);
             if taken > 0 {
                 warn!(
                     event = "run.reclaim",
@@ -526,6 +534,7 @@ impl<S: Store> Core<S> {
             .map(|node| node.id)
             .collect();
         self.deadlines.keep(&active);
+        let with_node = active.len() as u64;
         for task in active {
             let late = self.is_late(&task, now)?;
             let is_on = |nodes: &BTreeSet<NodeId>| {
@@ -541,10 +550,21 @@ impl<S: Store> Core<S> {
                 self.settle_task(&task, step)?;
             }
         }
-        self.runs_open = self.store.open_tasks()? > 0;
+        let open = self.store.open_tasks()?;
+        self.runs_open = open > 0;
+        let tally = &self.tally;
+        tally.tasks_open.store(open, Ordering::Relaxed);
+        // What ended just now has no node any more.
+        let with_node = with_node.min(open);
+        tally.tasks_active.store(with_node, Ordering::Relaxed);
         // What is being looked at goes on by itself: to begin anew with every round of it would never end.
         self.runs_due |= self.runs_open && !self.placing.is_under_way();
         Ok(())
+    }
+
+    fn count_taken(&self, claims: usize) {
+        let taken = &self.tally.claims_taken_over;
+        taken.fetch_add(claims as u64, Ordering::Relaxed);
     }
 
     /// Whether a task ran past its timeout.
@@ -643,6 +663,7 @@ impl<S: Store> Core<S> {
             return Ok(());
         }
         self.placing.look = None;
+        self.tally.count_ends(end.state, 1);
         info!(
             event = "run.task",
             run = %task.run,
@@ -675,6 +696,7 @@ impl<S: Store> Core<S> {
         let taken = self
             .store
             .reclaim_tasks(&worker, UnixMs(i64::MAX), now.plus(LEASE))?;
+        self.count_taken(taken);
         if taken > 0 {
             info!(
                 event = "run.reclaim",
@@ -726,7 +748,9 @@ impl<S: Store> Core<S> {
             ),
             ..TaskEnd::waiting(step.now.unix)
         };
-        self.store.end_waiting_for_node(node.id, &end)
+        let ended = self.store.end_waiting_for_node(node.id, &end)?;
+        self.tally.count_ends(end.state, ended as u64);
+        Ok(())
     }
 
     /// A stopped or deleted job's executions that runs made.

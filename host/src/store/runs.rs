@@ -299,10 +299,10 @@ pub trait RunStore {
     fn nodes_taken(&mut self, run: RunId, job: JobId) -> Result<BTreeSet<NodeId>, StoreError>;
     /// How many tasks have not ended.
     fn open_tasks(&mut self) -> Result<u64, StoreError>;
-    /// Ends all tasks of a job that wait, as [`Self::end_waiting`] does.
-    fn end_waiting_of_job(&mut self, job: JobId, end: &TaskEnd) -> Result<(), StoreError>;
-    /// Ends all tasks that wait and may go to this node only, as [`Self::end_waiting`] does.
-    fn end_waiting_for_node(&mut self, node: NodeId, end: &TaskEnd) -> Result<(), StoreError>;
+    /// Ends all tasks of a job that wait, as [`Self::end_waiting`] does; how many.
+    fn end_waiting_of_job(&mut self, job: JobId, end: &TaskEnd) -> Result<usize, StoreError>;
+    /// Ends all tasks that wait and may go to this node only, as [`Self::end_waiting`] does; how many.
+    fn end_waiting_for_node(&mut self, node: NodeId, end: &TaskEnd) -> Result<usize, StoreError>;
     /// Every active task.
     fn active_tasks(&mut self) -> Result<Vec<TaskRecord>, StoreError>;
     /// The task whose newest try has this execution.

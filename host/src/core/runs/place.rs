@@ -482,7 +482,8 @@ impl<S: Store> Core<S> {
             refused: task.refused.clone(),
             ..TaskEnd::waiting(at)
         };
-        self.store.end_waiting(task.seq, &end)?;
+        let done = self.store.end_waiting(task.seq, &end)?;
+        self.tally.count_ends(end.state, u64::from(done));
         Ok(())
     }
 }

@@ -179,8 +179,9 @@ impl SqliteStore {
         column: &'static str,
         id: &[u8],
         end: &TaskEnd,
-    ) -> Result<(), StoreError> {
+    ) -> Result<usize, StoreError> {
         self.note_waiting_runs(column, id)?;
+        let mut ended = 0;
         // Each phase has an index of its own.
         for phase in ["waiting", "later"] {
             let sql = format!(
@@ -194,9 +195,9 @@ impl SqliteStore {
                 end.reason,
                 end.at.0
             ];
-            self.execute(action, &sql, params)?;
+            ended += self.execute(action, &sql, params)?;
         }
-        Ok(())
+        Ok(ended)
     }
 }
 
@@ -358,12 +359,12 @@ impl RunStore for SqliteStore {
         Ok(count.unwrap_or(0))
     }
 
-    fn end_waiting_of_job(&mut self, job: JobId, end: &TaskEnd) -> Result<(), StoreError> {
+    fn end_waiting_of_job(&mut self, job: JobId, end: &TaskEnd) -> Result<usize, StoreError> {
         let action = "end a job's waiting tasks";
         self.end_all_waiting(action, "job", &blob(job.to_bytes()), end)
     }
 
-    fn end_waiting_for_node(&mut self, node: NodeId, end: &TaskEnd) -> Result<(), StoreError> {
+    fn end_waiting_for_node(&mut self, node: NodeId, end: &TaskEnd) -> Result<usize, StoreError> {
         let action = "end the tasks that wait for a node";
         self.end_all_waiting(action, "pinned", &pin(Some(node)), end)
     }

@@ -322,3 +322,71 @@ fn claims_name_a_life_and_not_a_process_only() {
     let claimed_by = world.run(run.id).claimed_by.unwrap();
     assert_eq!(claimed_by, format!("test, life {life}"));
 }
+
+#[test]
+fn what_became_of_runs_and_tasks_is_counted() {
+    let mut world = calm(TaskLimits::default());
+    let mut e1 = Machine::connect(&mut world, "e1", 1);
+    world.edge("e2", 2);
+    world.deploy(&batch("a", "retries = 1"));
+    world.launch(&["a"]);
+    let execution = world.the_active().execution.unwrap();
+    e1.fails(&mut world, execution, FailReason::Fatal);
+    world.pass(Duration::from_secs(2));
+    let execution = world.the_active().execution.unwrap();
+    e1.completes(&mut world, execution);
+    let waits = world.launch_on("a", "e2");
+    world.launch(&["a"]);
+    world.pass(Duration::from_secs(1));
+    let tally = world.core.tally();
+    let read = |number: &std::sync::atomic::AtomicU64| number.load(Ordering::Relaxed);
+    assert_eq!(
+        (read(&tally.runs_launched), read(&tally.tasks_launched)),
+        (3, 3)
+    );
+    assert_eq!((read(&tally.tasks_open), read(&tally.tasks_active)), (2, 1));
+    assert_eq!(
+        (read(&tally.tasks_again), read(&tally.tasks_completed)),
+        (1, 1)
+    );
+    world.call(ApiCall::CancelRun(waits.id)).unwrap();
+    assert_eq!(read(&tally.tasks_cancelled), 1);
+    world.deploy(&batch("b", ""));
+    world.launch_on("b", "e2");
+    world.delete_node("e2");
+    assert_eq!(read(&tally.tasks_failed), 1);
+    let store = world.core.store_mut().fork().unwrap();
+    let world = world.restart(store);
+    assert_eq!(read(&world.core.tally().claims_taken_over), 1);
+}
+
+#[test]
+fn status_and_explain_tell_of_every_run_that_waits_and_not_of_the_last_alone() {
+    let mut world = calm(TaskLimits::default());
+    let mut e1 = Machine::connect(&mut world, "e1", 1);
+    world.edge("e2", 2);
+    world.deploy(&batch("a", ""));
+    let (first, _) = (world.launch_on("a", "e2"), world.launch_on("a", "e2"));
+    let last = world.launch_on("a", "e1");
+    let execution = world.the_active().execution.unwrap();
+    e1.completes(&mut world, execution);
+    assert_eq!(world.run(last.id).state, RunState::Completed);
+    let Reply::Status(status) = world.call(ApiCall::Status).unwrap() else {
+        panic!("no status");
+    };
+    assert_eq!((status.tasks_waiting, status.waiting_tasks.len()), (2, 1));
+    let waits = &status.waiting_tasks[0];
+    assert_eq!((waits.count, waits.run), (2, first.id));
+    assert!(waits.reason.contains("e2"), "{}", waits.reason);
+    assert_eq!(waits.next_action, "when e2 connects");
+    let Reply::Explain(explain) = world.call(ApiCall::Explain("a".parse().unwrap())).unwrap()
+    else {
+        panic!("not explained");
+    };
+    let why = explain.why;
+    assert!(
+        why.contains("of its other runs 2 tasks wait; 2 since e2"),
+        "{why}"
+    );
+    assert!(why.contains(&first.id.to_string()), "{why}");
+}
