@@ -171,6 +171,8 @@ impl Look {
                 "sluice_output_pull_failures",
                 "Pulls of outputs that failed, for now or for good",
                 &tally.output_pull_failures,
+            ),
+            counter(
                 "sluice_runs_launched",
                 "Runs that were launched",
                 &tally.runs_launched,

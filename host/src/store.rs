@@ -28,7 +28,7 @@ pub use lists::{ListStore, Place};
 pub use outputs::{OutputRecord, OutputStore, OutputTotals, OutputWhere};
 pub use runs::{
     ActiveCounts, OPEN_TASKS_MAX, RunRecord, RunStore, RunsOf, TaskClaim, TaskEnd, TaskGroup,
-    TaskLimits, TaskPhase, TaskRecord, Turn,
+    TaskLimits, TaskPhase, TaskRecord, Turn, WaitingOf,
 };
 pub use schedules::{ScheduleRecord, ScheduleStore, TickOf, TickRecord};
 pub(crate) use schema::FORMAT;

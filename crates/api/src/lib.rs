@@ -55,7 +55,7 @@ pub use schedule::{
     CATCH_UP_DEFAULT, OVERLAP_DEFAULT, SCHEDULES_MAX, Schedule, ScheduleCreate, ScheduleDetail,
     ScheduleFilter, ScheduleTick, ScheduledRun, TICKS_KEPT, TICKS_SHOWN, TickQuery,
 };
-pub use status::Status;
+pub use status::{Status, WaitingTasks};
 pub use token::{
     API_TOKEN_TTL_MS_DEFAULT, API_TOKEN_TTL_MS_MAX, API_TOKENS_MAX, TOKEN_NAME_BYTES_MAX,
     TOKEN_TTL_MS_DEFAULT, TOKEN_TTL_MS_MAX, Token, TokenCreate, TokenCreated,

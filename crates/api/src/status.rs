@@ -1,6 +1,7 @@
 //! One screen of everything.
 
 use serde::{Deserialize, Serialize};
+use sluice_model::{JobName, RunId, UnixMs};
 use utoipa::ToSchema;
 
 use crate::{Execution, Job, Node, Schedule, Unplaced};
@@ -22,4 +23,27 @@ pub struct Status {
     /// Every schedule, by name.
     #[serde(default)]
     pub schedules: Vec<Schedule>,
+    /// Tasks of runs that wait for a place or their next try, all of them.
+    #[serde(default)]
+    pub tasks_waiting: u64,
+    /// What they wait for, the oldest first; a bounded number of entries.
+    #[serde(default)]
+    pub waiting_tasks: Vec<WaitingTasks>,
+}
+
+/// Tasks of one job that wait for the same. They have no execution yet.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct WaitingTasks {
+    /// The job.
+    pub job: JobName,
+    /// How many.
+    pub count: u64,
+    /// The run of the oldest.
+    pub run: RunId,
+    /// Why the oldest waits, in words.
+    pub reason: String,
+    /// What ends that.
+    pub next_action: String,
+    /// When; null where `next_action` is an event.
+    pub next_at: Option<UnixMs>,
 }

@@ -332,6 +332,8 @@ pub(crate) enum RunCommand {
     )]
     Output(RunOutputArgs),
     /// Call a run off: what waits ends, what runs is stopped
+    ///
+    /// Exit 1 when it had ended already. A task on a node that is away is stopping until that node says so or is lost.
     #[command(after_help = "Examples:\n  sluice run cancel 0c5e3c0e-8d25-4a4c-b3a7-0f1f5a0a6b11")]
     Cancel {
         /// The run

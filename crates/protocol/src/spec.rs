@@ -258,6 +258,7 @@ mod tests {
                 world: World::Transform,
             }],
             params: Params::new(),
+            stdin: None,
         };
         let (one, other) = (spec("count = 1\n", b"x"), spec("count = 2\n", b"x"));
         assert_ne!(one.digest(), other.digest());

@@ -30,8 +30,8 @@ use crate::store::{
     TaskRecord, TickOf,
 };
 
-pub(super) mod history;
 pub(super) mod deadlines;
+pub(super) mod history;
 pub(super) mod place;
 mod view;
 
@@ -115,10 +115,6 @@ impl<S: Store> Core<S> {
         now: UnixMs,
     ) -> Result<Result<(RunRecord, Vec<TaskRecord>), ErrorBody>, StoreError> {
         let launch = asked.launch;
-        let mut nodes = Vec::new();
-        for name in &launch.nodes {
-            match self.store.node_by_name(name)? {
-
         if launch.jobs.is_empty() || launch.jobs.len() > RUN_JOBS_MAX {
             let message = format!("a launch names 1 to {RUN_JOBS_MAX} jobs");
             return Ok(Err(ErrorBody::new(ErrorCode::Invalid, message)));

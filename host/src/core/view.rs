@@ -15,7 +15,7 @@ use sluice_scheduler::{
 };
 
 use super::Core;
-use crate::store::{ExecutionRecord, JobRecord, NodeRecord, Store, StoreError};
+use crate::store::{ExecutionRecord, JobRecord, NodeRecord, Store, StoreError, WaitingOf};
 
 pub(super) mod rollout;
 
@@ -455,6 +455,7 @@ impl<S: Store> Core<S> {
             });
             waiting.extend(waits.map(|viewed| self.show_execution(&record.name, viewed, &nodes)));
         }
+        let (tasks_waiting, waiting_tasks) = self.waiting_tasks(WaitingOf::All, now)?;
         Ok(Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             nodes: self.show_nodes()?,
@@ -462,6 +463,8 @@ impl<S: Store> Core<S> {
             waiting,
             unplaced,
             schedules: self.show_schedules()?,
+            tasks_waiting,
+            waiting_tasks,
         })
     }
 }

@@ -164,6 +164,8 @@ impl ControlApi for Fake {
             waiting: Vec::new(),
             unplaced: Vec::new(),
             schedules: Vec::new(),
+            tasks_waiting: 0,
+            waiting_tasks: Vec::new(),
         }))
     }
 

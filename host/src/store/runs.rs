@@ -258,6 +258,20 @@ pub enum RunsOf {
     Job(JobId),
 }
 
+/// Whose waiting tasks are looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WaitingOf {
+    /// All.
+    All,
+    /// A job's, without those of one run.
+    Others {
+        /// The job.
+        job: JobId,
+        /// The run.
+        than: RunId,
+    },
+}
+
 /// The verbs for runs. As with [`super::Store`], nothing reads a clock, and every call may block for the disk.
 pub trait RunStore {
     /// Keeps a run with all its tasks.
@@ -274,14 +288,11 @@ pub trait RunStore {
     fn stdins_of_open_runs(&mut self) -> Result<Vec<Digest>, StoreError>;
     /// The newest run with a task of this job.
     fn last_run_of_job(&mut self, job: JobId) -> Result<Option<RunRecord>, StoreError>;
-    /// Tasks whose next try is due by now wait for a place again; how many these are.
-    fn promote_tasks(&mut self, now: UnixMs) -> Result<usize, StoreError>;
-    /// Groups with tasks that wait for a place, in the order of their turns, from behind `after`, at most `count`. Costs
-    /// what it returns, however many tasks wait.
     /// Tasks whose next try is due by now wait for a place again, and so do those whose try would come after `latest`: the
     /// clock was ahead when that was said. How many these are.
     fn promote_tasks(&mut self, now: UnixMs, latest: UnixMs) -> Result<usize, StoreError>;
-    /// Groups with tasks that wait for a place, in their order, from behind `after`, at most `count`.
+    /// Groups with tasks that wait for a place, in the order of their turns, from behind `after`, at most `count`. Costs
+    /// what it returns, however many tasks wait.
     fn waiting_groups(
         &mut self,
         after: Option<Turn>,
@@ -295,6 +306,14 @@ pub trait RunStore {
         behind: Option<(u64, Option<RunId>)>,
         count: usize,
     ) -> Result<Vec<TaskRecord>, StoreError>;
+    /// How many tasks wait for a place or their next try.
+    fn waiting_count(&mut self, of: WaitingOf) -> Result<u64, StoreError>;
+    /// Of tasks that wait and are placed alike, the oldest and how many there are; the oldest first, at most `count`.
+    fn waiting_fronts(
+        &mut self,
+        of: WaitingOf,
+        count: usize,
+    ) -> Result<Vec<(TaskRecord, u64)>, StoreError>;
     /// Nodes that active or ended tasks of this run and job have or had.
     fn nodes_taken(&mut self, run: RunId, job: JobId) -> Result<BTreeSet<NodeId>, StoreError>;
     /// How many tasks have not ended.

@@ -40,8 +40,10 @@ pub(crate) fn status(style: Style, status: &Status) -> String {
         for unplaced in &status.unplaced {
             text.push_str(&super::job::unplaced(unplaced));
         }
+        text.push_str(&waiting_tasks(status));
         let all_placed = queued.is_empty() && status.unplaced.is_empty() && kept.is_empty();
-        if status.waiting.is_empty() && all_placed {
+        let none_waits = status.waiting.is_empty() && status.tasks_waiting == 0;
+        if none_waits && all_placed {
             text.push_str("Nothing waits.\n");
         } else if !status.waiting.is_empty() {
             text.push_str("What does not run, and why:\n");
@@ -65,4 +67,31 @@ fn queued_line(job: &Job) -> String {
             "{name} waits for a first node that matches; `sluice explain {name}` says why none does.\n"
         ),
     }
+}
+
+/// What tasks of runs wait for, a line for each sort.
+fn waiting_tasks(status: &Status) -> String {
+    let mut text = String::new();
+    let mut told = 0;
+    for tasks in &status.waiting_tasks {
+        let wait = if tasks.count == 1 { " waits" } else { "s wait" };
+        let at = tasks.next_at.map(|at| format!(" at {at}"));
+        text.push_str(&super::clean(&format!(
+            "{}: {} task{wait}, {}; next: {}{}",
+            tasks.job,
+            tasks.count,
+            tasks.reason,
+            tasks.next_action,
+            at.unwrap_or_default()
+        )));
+        text.push('\n');
+        told += tasks.count;
+    }
+    if status.tasks_waiting > told {
+        let more = status.tasks_waiting - told;
+        text.push_str(&format!(
+            "{more} more tasks wait; `sluice explain JOB` says for what.\n"
+        ));
+    }
+    text
 }

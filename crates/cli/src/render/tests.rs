@@ -138,6 +138,8 @@ fn an_empty_cluster_says_what_to_do_first() {
         waiting: Vec::new(),
         unplaced: Vec::new(),
         schedules: Vec::new(),
+        tasks_waiting: 0,
+        waiting_tasks: Vec::new(),
     };
     let text = status(PLAIN, &everything);
     assert!(text.contains("sluice token create"), "{text}");
@@ -158,6 +160,25 @@ fn an_empty_cluster_says_what_to_do_first() {
     let text = status(PLAIN, &everything);
     assert!(
         text.ends_with("c is launched and waits; `sluice explain c` says for what.\n"),
+        "{text}"
+    );
+
+    everything.jobs.pop();
+    everything.tasks_waiting = 5;
+    everything.waiting_tasks.push(sluice_api::WaitingTasks {
+        job: "b".parse().unwrap(),
+        count: 2,
+        run: sluice_model::RunId::from_random([1; 16]),
+        reason: "e2 could take it and is not connected".to_owned(),
+        next_action: "when e2 connects".to_owned(),
+        next_at: None,
+    });
+    let text = status(PLAIN, &everything);
+    assert!(
+        text.ends_with(
+            "b: 2 tasks wait, e2 could take it and is not connected; next: when e2 connects\n\
+             3 more tasks wait; `sluice explain JOB` says for what.\n"
+        ),
         "{text}"
     );
     everything.waiting.push(fixtures::away("e2"));

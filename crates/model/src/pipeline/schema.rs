@@ -57,7 +57,7 @@ struct PipelineDocument {
     /// How many nodes; required with `kind = "replicas"`, 1 with `kind = "batch"` when absent.
     #[schemars(range(min = 1, max = 1000))]
     count: Option<u32>,
-    /// What becomes of an execution whose node is lost. Absent: `wait` for a daemon, `replace` for replicas, `fail` for a batch.
+    /// What becomes of an execution whose node is lost. Absent: `wait` for a daemon, `replace` for replicas and what is `idempotent`, `fail` for another batch.
     on_lost: Option<OnLostDocument>,
     /// Which nodes, by label; `node` stands for the node's name. Absent: every node.
     #[schemars(default)]

@@ -12,6 +12,8 @@ use super::no_run;
 use super::place::{Lacks, Look};
 use crate::store::{JobRecord, RunRecord, Store, StoreError, TaskPhase, TaskRecord};
 
+mod waiting;
+
 /// Different reasons to wait that one line tells.
 const REASONS_MAX: usize = 3;
 
@@ -316,6 +318,7 @@ impl<S: Store> Core<S> {
                 why.push_str(&format!("; waits since {reason} ({next})"));
             }
         }
+        why.push_str(&self.why_others(job, &run, now)?);
         Ok(why)
     }
 }

@@ -119,6 +119,7 @@ fn a_version_that_never_was_good_has_to_prove_itself_when_it_is_brought_back() {
     assert_eq!(world.roll_back(None).unwrap_err().code, ErrorCode::Conflict);
 }
 
+#[test]
 fn what_keeps_a_rollout_and_what_it_waits_for_is_said_wherever_the_job_is_shown() {
     let mut world = World::new();
     world.deploy(&text("", "one"));

@@ -83,12 +83,7 @@ fn next(name: &JobName, view: &RolloutView, members: &[Member]) -> String {
     if moves && !members.iter().any(|member| member.connected) {
         return format!("it goes on when a node that matches connects; {failure}");
     }
-
-    let goes_on = record.is_open() && record.phase != RolloutPhase::Paused;
-    if goes_on && !members.iter().any(|member| member.connected) {
-        return format!("it begins when a node that matches connects; {failure}");
-    }
-    let kept = goes_on && !record.reason.is_empty();
+    let kept = moves && !record.reason.is_empty();
     if let Some(waits) = next_action(name, record).filter(|_| kept) {
         return format!("{waits}; {failure}");
     }

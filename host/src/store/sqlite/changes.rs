@@ -102,10 +102,6 @@ impl SqliteStore {
         }
     }
 
-    /// The runs with tasks of a job that wait.
-    pub(super) fn note_waiting_runs(&mut self, job: JobId) -> Result<(), StoreError> {
-        let runs: Vec<RunId> = {
-
     /// The runs with tasks that wait and have this id in a column.
     pub(super) fn note_waiting_runs(
         &mut self,

@@ -11,7 +11,7 @@ use sluice_scheduler::Stopping;
 
 use super::super::runs::{
     ActiveCounts, RunRecord, RunStore, RunsOf, TaskClaim, TaskEnd, TaskGroup, TaskPhase,
-    TaskRecord, Turn,
+    TaskRecord, Turn, WaitingOf,
 };
 use super::super::{StoreError, TickOf};
 use super::SqliteStore;
@@ -160,6 +160,18 @@ fn node_ids(nodes: &BTreeSet<NodeId>) -> Vec<u8> {
 
 fn pin(node: Option<NodeId>) -> Vec<u8> {
     node.map(|node| blob(node.to_bytes())).unwrap_or_default()
+}
+
+/// A condition on tasks, with its two parameters.
+fn whose(of: WaitingOf) -> (&'static str, Option<Vec<u8>>, Option<Vec<u8>>) {
+    match of {
+        WaitingOf::All => ("?1 IS NULL AND ?2 IS NULL", None, None),
+        WaitingOf::Others { job, than } => (
+            "job = ?1 AND run <> ?2",
+            Some(blob(job.to_bytes())),
+            Some(blob(than.to_bytes())),
+        ),
+    }
 }
 
 impl SqliteStore {
@@ -339,6 +351,47 @@ impl RunStore for SqliteStore {
                 i64::try_from(count).unwrap_or(i64::MAX)
             ],
         )
+    }
+
+    fn waiting_count(&mut self, of: WaitingOf) -> Result<u64, StoreError> {
+        let (whose, job, run) = whose(of);
+        let sql = format!(
+            "SELECT (SELECT count(*) FROM task INDEXED BY task_waiting WHERE phase = 'waiting' AND {whose})
+                + (SELECT count(*) FROM task INDEXED BY task_later WHERE phase = 'later' AND {whose})"
+        );
+        let count = self.one("count waiting tasks", &sql, params![job, run], |row| {
+            counter(row, 0)
+        })?;
+        Ok(count.unwrap_or(0))
+    }
+
+    fn waiting_fronts(
+        &mut self,
+        of: WaitingOf,
+        count: usize,
+    ) -> Result<Vec<(TaskRecord, u64)>, StoreError> {
+        let action = "look for what waits";
+        let (whose, job, run) = whose(of);
+        let limit = i64::try_from(count).unwrap_or(i64::MAX);
+        let mut found = Vec::new();
+        for (phase, index) in [("waiting", "task_waiting"), ("later", "task_later")] {
+            let sql = format!(
+                "SELECT min(seq), count(*) FROM task INDEXED BY {index} WHERE phase = '{phase}' AND {whose}
+                 GROUP BY job, version, priority, pinned ORDER BY min(seq) LIMIT ?3"
+            );
+            let more = self.all(action, &sql, params![job, run, limit], |row| {
+                Ok((counter(row, 0)?, counter(row, 1)?))
+            })?;
+            found.extend(more);
+        }
+        found.sort_unstable();
+        found.truncate(count);
+        let mut fronts = Vec::with_capacity(found.len());
+        for (seq, count) in found {
+            let task = self.tasks(action, "task WHERE seq = ?1", [int(seq)])?;
+            fronts.extend(task.into_iter().map(|task| (task, count)));
+        }
+        Ok(fronts)
     }
 
     fn nodes_taken(&mut self, run: RunId, job: JobId) -> Result<BTreeSet<NodeId>, StoreError> {
