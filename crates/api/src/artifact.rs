@@ -15,6 +15,7 @@ pub const MISSING_DIGESTS_MAX: usize = 256;
 #[serde(deny_unknown_fields)]
 pub struct MissingArtifacts {
     /// At most [`MISSING_DIGESTS_MAX`].
+    #[schema(max_items = 256)]
     pub digests: Vec<Digest>,
 }
 

@@ -14,7 +14,11 @@ pub const AUDIT_LIMIT_DEFAULT: u32 = 100;
 #[serde(deny_unknown_fields)]
 pub struct AuditQuery {
     /// Entries older than this one; absent: from the newest.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "crate::number::maybe_whole"
+    )]
     pub before: Option<u64>,
     /// How many; 1 to [`crate::PAGE_ITEMS_MAX`], [`AUDIT_LIMIT_DEFAULT`] when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -11,6 +11,7 @@ use utoipa::ToSchema;
 #[serde(deny_unknown_fields)]
 pub struct DeployRequest {
     /// The pipeline file's text; checked again and kept as written. At most 256 KiB.
+    #[schema(max_length = 262144)]
     pub pipeline: String,
     /// For each stage whose `plugin` is a file: what that file's content is. Must have been uploaded before.
     #[serde(default)]

@@ -134,7 +134,8 @@ pub enum VersionSource {
 #[serde(deny_unknown_fields)]
 pub struct RollbackRequest {
     /// The version whose content is wanted; absent: the newest before the current one with other content.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "crate::number::maybe_version")]
+    #[schema(value_type = Option<u64>)]
     pub to: Option<Version>,
 }
 

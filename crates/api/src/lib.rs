@@ -1,8 +1,8 @@
 //! The HTTP API's JSON types and paths, shared by the orchestrator and the `sluice` program. No IO.
 //!
 //! Field names are stable: programs outside this project read them, from the API and from `sluice --output json`, which
-//! prints the same objects. A list is one array, in pages (see [`Page`]), times are RFC 3339 in UTC, counts are integers. A field may be added,
-//! none is renamed; readers ignore what they do not know.
+//! prints the same objects. A list is one array, in pages (see [`Page`]), times are RFC 3339 in UTC, counts are integers. A
+//! field may be added, none is renamed; readers ignore what they do not know.
 
 mod artifact;
 mod audit;
@@ -15,6 +15,7 @@ mod explain;
 mod job;
 mod logs;
 mod node;
+mod number;
 mod output;
 mod page;
 mod rollout;

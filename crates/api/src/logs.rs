@@ -19,9 +19,14 @@ pub struct LogsQuery {
     pub node: Option<NodeName>,
     /// The newest lines of each execution; [`LOG_TAIL_DEFAULT`] when absent, at most [`LOG_TAIL_MAX`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(maximum = 10000)]
     pub tail: Option<u32>,
     /// Only lines that are no older than this, by each edge's own clock.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "crate::number::maybe_whole"
+    )]
     pub age_ms_max: Option<u64>,
     /// Only lines of this stage: not the runner's own, and no records.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -5,6 +5,7 @@ use sluice_model::{
     BootCounter, Incarnation, Labels, NodeId, NodeName, NodeState, Revision, UnixMs,
 };
 use utoipa::ToSchema;
+use utoipa::openapi::{Object, ObjectBuilder, Schema, Type};
 
 use crate::{Cursor, Execution};
 
@@ -89,6 +90,7 @@ pub struct NodeFilter {
     pub state: Option<NodeState>,
     /// With this label: `KEY=VALUE`, or `KEY` with any value.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(pattern = "^[A-Za-z0-9._/-]{1,63}(=[A-Za-z0-9._/-]{0,63})?$")]
     pub label: Option<String>,
     /// Most items in a page; 1 to [`crate::PAGE_ITEMS_MAX`], which it is when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -117,11 +119,24 @@ pub struct NodeDetail {
 pub struct NodeLabels {
     /// Set these.
     #[serde(default)]
-    #[schema(value_type = BTreeMap<String, String>)]
+    #[schema(schema_with = label_map)]
     pub set: Labels,
     /// Take these away.
     #[serde(default)]
     pub remove: Vec<String>,
+}
+
+/// Keys and values as the model's checks have them.
+fn label_map() -> Object {
+    let text = |pattern: &str| {
+        let text = ObjectBuilder::new().schema_type(Type::String);
+        text.pattern(Some(pattern)).build()
+    };
+    ObjectBuilder::new()
+        .description(Some("Set these."))
+        .property_names(Some(text("^[A-Za-z0-9._/-]{1,63}$")))
+        .additional_properties(Some(Schema::Object(text("^[A-Za-z0-9._/-]{0,63}$"))))
+        .build()
 }
 
 /// What an operator orders of a node; ordering it again changes nothing.

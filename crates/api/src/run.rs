@@ -25,6 +25,7 @@ pub const IDEMPOTENCY_KEY_BYTES_MAX: usize = 200;
 #[serde(deny_unknown_fields)]
 pub struct RunLaunch {
     /// The batch jobs.
+    #[schema(min_items = 1, max_items = 100)]
     pub jobs: Vec<JobName>,
     /// Values of their parameters, as text.
     #[serde(default)]

@@ -27,9 +27,11 @@ pub const TOKEN_TTL_MS_MAX: u64 = 30 * 24 * 60 * 60 * 1000;
 #[serde(deny_unknown_fields)]
 pub struct TokenCreate {
     /// Life in milliseconds; 1 to [`TOKEN_TTL_MS_MAX`], with `role` to [`API_TOKEN_TTL_MS_MAX`].
+    #[serde(deserialize_with = "crate::number::whole")]
+    #[schema(minimum = 1)]
     pub ttl_ms: u64,
     /// How many edges may join with it; 0 = any number until it expires. Means nothing with `role`.
-    #[serde(default = "once")]
+    #[serde(default = "once", deserialize_with = "crate::number::whole")]
     pub uses: u64,
     /// Only for this node; a registered one gets its id and its work back.
     #[serde(default)]
@@ -42,6 +44,7 @@ pub struct TokenCreate {
     pub role: Option<Role>,
     /// Who or what it is for, as the audit log shows it; only with `role`. At most [`TOKEN_NAME_BYTES_MAX`] bytes.
     #[serde(default)]
+    #[schema(min_length = 1, max_length = 64)]
     pub name: Option<String>,
 }
 

@@ -38,7 +38,7 @@ use super::answer::{
     Body, Created, Document, Download, EventStream, Failure, Filter, IdempotencyKey, LastEventId,
     Lines, List, Segments, Tagged,
 };
-use super::table::{By, Effect, Operation, Shared};
+use super::table::{By, ETAGS_PATTERN, Effect, Operation, Shared};
 
 /// What an operation takes and answers.
 #[derive(Clone, Default)]
@@ -546,10 +546,13 @@ fn describe(
         out = out.parameter(parameter.clone());
     }
     if operation.conditional {
-        for (name, what) in CONDITIONS {
-            let text = ObjectBuilder::new().schema_type(Type::String);
-            out = out.parameter(header_parameter(name, what, text));
-        }
+        let text = || ObjectBuilder::new().schema_type(Type::String);
+        let etags = text().pattern(Some(ETAGS_PATTERN));
+        let what = "Done only if one of these is its `ETag` still; `*`: if it is there at all.";
+        out = out.parameter(header_parameter("If-Match", what, etags));
+        let absent = text().enum_values(Some(["*"]));
+        let what = "`*`: done only if it is not there.";
+        out = out.parameter(header_parameter("If-None-Match", what, absent));
     }
     if let Some((status, response)) = &contract.success {
         out = out.response(status.to_string(), response.clone());
@@ -560,15 +563,6 @@ fn describe(
     }
     out.request_body(contract.body.clone()).build()
 }
-
-/// Headers by which a write is done only if things are as they were seen.
-const CONDITIONS: [(&str, &str); 2] = [
-    (
-        "If-Match",
-        "Done only if one of these is its `ETag` still; `*`: if it is there at all.",
-    ),
-    ("If-None-Match", "`*`: done only if it is not there."),
-];
 
 /// The names in a path's braces.
 pub(super) fn names_of(path: &str) -> impl Iterator<Item = &str> {

@@ -241,9 +241,12 @@ async fn admit<C: ControlApi>(
         .expect("nothing comes here without a token")
         .clone();
     let role = caller.role;
-    let only_if = match operation.effect {
-        Effect::Writes => only_if(request.headers()),
-        Effect::Reads | Effect::WritesOutside => None,
+    let (only_if, wrong) = match operation.effect {
+        Effect::Writes => match only_if(request.headers()) {
+            Ok(only_if) => (only_if, None),
+            Err(wrong) => (None, Some(wrong)),
+        },
+        Effect::Reads | Effect::WritesOutside => (None, None),
     };
     let uri = request.uri().clone();
     let asker = Arc::new(Asker {
@@ -255,6 +258,8 @@ async fn admit<C: ControlApi>(
     request.extensions_mut().insert(Arc::clone(&asker));
     let mut response = if role < operation.role {
         forbidden(role, &operation).into_response()
+    } else if let Some(wrong) = wrong {
+        Failure(wrong).into_response()
     } else {
         match operation.pace {
             Pace::Timed => within_time(request, next).await,
@@ -302,15 +307,58 @@ fn only_if(headers: &HeaderMap) -> Option<OnlyIf> {
         if text == "*" {
             return Some(OnlyIf::Is(Vec::new()));
         }
-        let etags = text.split(',').map(|etag| etag.trim().to_owned());
-        return Some(OnlyIf::Is(etags.collect()));
+
+/// What an entity tag is, as a pattern: [`etags`] takes a list of these.
+pub(super) const ETAGS_PATTERN: &str = r#"^(\*|(W/)?"[!#-~]*"([ \t]*,[ \t]*(W/)?"[!#-~]*")*)$"#;
+
+/// What the request's conditions say; one that is not understood is refused, since it cannot be heeded.
+fn only_if(headers: &HeaderMap) -> Result<Option<OnlyIf>, ErrorBody> {
+    let text = |name| {
+        let values = headers.get_all(name).iter();
+        let lines: Vec<&str> = values.map(|it| it.to_str().unwrap_or("")).collect();
+        (!lines.is_empty()).then(|| lines.join(","))
+    };
+    let wrong = |what: &str| Err(ErrorBody::new(ErrorCode::Invalid, what));
+    let seen = match text(IF_MATCH) {
+        None => None,
+        Some(text) if text.trim() == "*" => Some(Vec::new()),
+        Some(text) => match etags(&text) {
+            Some(etags) => Some(etags),
+            None => return wrong("If-Match takes what an `ETag` said, with its quotes, or *"),
+        },
+    };
+    let absent = match text(IF_NONE_MATCH) {
+        None => false,
+        Some(text) if text.trim() == "*" => true,
+        Some(_) => return wrong("If-None-Match takes * only"),
+    };
+    Ok(match (seen, absent) {
+        (None, false) => None,
+        (None, true) => Some(OnlyIf::Absent),
+        (Some(seen), false) => Some(OnlyIf::Is(seen)),
+        // Nothing is there and is not, and no tag is without quotes.
+        (Some(_), true) => Some(OnlyIf::Is(vec!["*".to_owned()])),
+    })
+}
+
+/// A list of entity tags, with their quotes; a weak one is kept as it is, and is none of ours.
+fn etags(text: &str) -> Option<Vec<String>> {
+    let mut found = Vec::new();
+    let mut rest = text.trim();
+    loop {
+        let opaque = rest.strip_prefix("W/").unwrap_or(rest).strip_prefix('"')?;
+        let end = opaque.find('"')?;
+        if !opaque[..end].bytes().all(|byte| byte.is_ascii_graphic()) {
+            return None;
+        }
+        let after = &opaque[end + 1..];
+        found.push(rest[..rest.len() - after.len()].to_owned());
+        rest = after.trim_start();
+        if rest.is_empty() {
+            return Some(found);
+        }
+        rest = rest.strip_prefix(',')?.trim_start();
     }
-    headers
-        .get(IF_NONE_MATCH)
-        .map(|value| match value.as_bytes() {
-            b"*" => OnlyIf::Absent,
-            _ => OnlyIf::Is(vec!["If-None-Match takes * only".to_owned()]),
-        })
 }
 
 async fn within_time(request: Request, next: Next) -> Response {
@@ -343,25 +391,50 @@ mod tests {
     use super::*;
 
     #[test]
-    fn conditions_of_a_request_are_read_and_what_is_not_understood_never_holds() {
-        let read = |name, value: &str| {
+    fn conditions_of_a_request_are_read_and_what_is_not_understood_is_refused() {
+        let read = |conditions: &[(axum::http::HeaderName, &str)]| {
             let mut headers = HeaderMap::new();
-            headers.insert(name, value.parse().unwrap());
+            for (name, value) in conditions {
+                headers.append(name, value.parse().unwrap());
+            }
             only_if(&headers)
         };
         let is = |etags: &[&str]| {
-            Some(OnlyIf::Is(
+            Ok(Some(OnlyIf::Is(
                 etags.iter().map(|&etag| etag.to_owned()).collect(),
-            ))
+            )))
         };
-        assert_eq!(only_if(&HeaderMap::new()), None);
-        assert_eq!(read(IF_MATCH, "*"), is(&[]));
-        assert_eq!(read(IF_MATCH, "\"a\", \"b\""), is(&["\"a\"", "\"b\""]));
-        assert_eq!(read(IF_MATCH, ""), is(&[""]));
-        assert_eq!(read(IF_NONE_MATCH, "*"), Some(OnlyIf::Absent));
-        let odd = read(IF_NONE_MATCH, "\"a\"");
-        assert!(
-            matches!(odd, Some(OnlyIf::Is(etags)) if etags.len() == 1 && !etags[0].starts_with('"'))
+        assert_eq!(read(&[]), Ok(None));
+        assert_eq!(read(&[(IF_MATCH, "*")]), is(&[]));
+        assert_eq!(read(&[(IF_MATCH, "\"a\", \"b\"")]), is(&["\"a\"", "\"b\""]));
+        let two = [(IF_MATCH, "\"a\""), (IF_MATCH, "W/\"b,c\" ,\"\"")];
+        assert_eq!(read(&two), is(&["\"a\"", "W/\"b,c\"", "\"\""]));
+        assert_eq!(read(&[(IF_NONE_MATCH, "*")]), Ok(Some(OnlyIf::Absent)));
+        // Both at once never hold: every tag of ours has quotes.
+        assert_eq!(read(&[(IF_MATCH, "*"), (IF_NONE_MATCH, "*")]), is(&["*"]));
+        let odd = [
+            "",
+            "a",
+            "\"a",
+            "\"a\" \"b\"",
+            "\"a\",",
+            "*, \"a\"",
+            "\"a b\"",
+            "W/a",
+        ];
+        for odd in odd {
+            let code = read(&[(IF_MATCH, odd)]).map_err(|error| error.code);
+            assert_eq!(code, Err(ErrorCode::Invalid), "{odd}");
+        }
+        for odd in ["", "\"a\"", "*, *"] {
+            let code = read(&[(IF_NONE_MATCH, odd)]).map_err(|error| error.code);
+            assert_eq!(code, Err(ErrorCode::Invalid), "{odd}");
+        }
+        let mut bytes = HeaderMap::new();
+        bytes.insert(
+            IF_MATCH,
+            axum::http::HeaderValue::from_bytes(b"\"\xff\"").unwrap(),
         );
+        assert!(only_if(&bytes).is_err());
     }
 }

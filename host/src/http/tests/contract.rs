@@ -255,6 +255,100 @@ async fn what_is_no_path_and_no_query_of_a_route_is_refused_with_the_error_objec
 }
 
 #[tokio::test]
+async fn bounds_in_the_document_are_those_that_are_kept() {
+    let served = Served::start().await;
+    let document = document(&served);
+    let schemas = &document["components"]["schemas"];
+    let field = |of: &str, name: &str| schemas[of]["properties"][name].clone();
+    assert_eq!(
+        field("MissingArtifacts", "digests")["maxItems"],
+        sluice_api::MISSING_DIGESTS_MAX
+    );
+    let jobs = field("RunLaunch", "jobs");
+    assert_eq!(jobs["minItems"], 1);
+    assert_eq!(jobs["maxItems"], sluice_api::RUN_JOBS_MAX);
+    assert_eq!(field("TokenCreate", "ttl_ms")["minimum"], 1);
+    assert_eq!(
+        field("TokenCreate", "name")["maxLength"],
+        sluice_api::TOKEN_NAME_BYTES_MAX
+    );
+    assert_eq!(
+        field("DeployRequest", "pipeline")["maxLength"],
+        sluice_model::pipeline::PIPELINE_BYTES_MAX
+    );
+    let labels = field("NodeLabels", "set");
+    assert!(labels["propertyNames"]["pattern"].is_string(), "{labels}");
+
+    let token = format!(
+        "Authorization: Bearer {}\r\nContent-Length: 0\r\n",
+        served.token.as_str()
+    );
+    let mut looked_at = 0;
+    for operation in operations(&served) {
+        let method = operation.method.as_str();
+        let said = &document["paths"][operation.path][method.to_lowercase()];
+        let parameters = said["parameters"].as_array().cloned().unwrap_or_default();
+        for parameter in parameters.iter().filter(|it| it["in"] == "query") {
+            let name = parameter["name"].as_str().unwrap();
+            let schema = resolve(&document, &parameter["schema"]);
+            if name == "tail" {
+                assert_eq!(schema["maximum"], sluice_api::LOG_TAIL_MAX);
+            }
+            if schema["format"] != "int64" {
+                continue;
+            }
+            looked_at += 1;
+            for (value, is_fit) in [
+                ("9223372036854775807", true),
+                ("9223372036854775808", false),
+                ("-1", false),
+            ] {
+                let path = format!("{}?{name}={value}", path_of(&operation));
+                let answer = served.whole(method, &path, &token, b"").await;
+                if is_fit {
+                    assert!([200, 404].contains(&answer.0), "{path}: {}", answer.2);
+                } else {
+                    assert_eq!(is_refusal(&path, answer), 422, "{path}");
+                }
+            }
+        }
+    }
+    assert!(looked_at >= 3, "{looked_at} parameters count something");
+}
+
+#[tokio::test]
+async fn a_condition_that_is_not_understood_is_refused_and_nothing_is_done() {
+    let served = Served::start().await;
+    let document = document(&served);
+    let token = format!("Authorization: Bearer {}\r\n", served.token.as_str());
+    let mut looked_at = 0;
+    for operation in operations(&served) {
+        if !operation.conditional {
+            continue;
+        }
+        looked_at += 1;
+        let method = operation.method.as_str();
+        let said = &document["paths"][operation.path][method.to_lowercase()];
+        assert!(said["responses"]["412"].is_object(), "{}", operation.id);
+        for condition in [
+            "If-Match: ",
+            "If-Match: without-quotes",
+            "If-Match: \"a\", b",
+            "If-Match: \u{e9}",
+            "If-None-Match: ",
+            "If-None-Match: \"a\"",
+        ] {
+            let at = format!("{} with {condition}", operation.id);
+            let head = format!("{token}{condition}\r\nContent-Length: 0\r\n");
+            let answer = served.whole(method, &path_of(&operation), &head, b"").await;
+            assert_eq!(is_refusal(&at, answer), 422, "{at}");
+        }
+    }
+    assert!(looked_at >= 10, "{looked_at} operations are conditional");
+    assert_eq!(served.control.asked(), [""; 0]);
+}
+
+#[tokio::test]
 async fn a_method_that_a_path_does_not_take_is_told_those_that_it_does() {
     let served = Served::start().await;
     let token = format!(
