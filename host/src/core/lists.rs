@@ -12,6 +12,7 @@ use sluice_api::{
 use sluice_model::{Desired, ExecutionId, JobId, JobName, NodeName, Slot, UnixMs};
 
 use super::operator::{Called, Reply, no_job, no_node};
+use super::runs::state_of;
 use super::view::Nodes;
 use super::{Core, Step};
 
@@ -19,6 +20,9 @@ use crate::store::{ExecutionRecord, Place, RunsOf, Store, StoreError};
 
 /// Rows that are read for one page when a filter leaves few of them.
 const SCANNED_MAX: usize = 2_000;
+
+/// Tasks that are read for one page of runs: ten of the largest launches, each shown as some 400 bytes.
+const TASKS_SCANNED_MAX: usize = 10_000;
 
 /// Jobs in one page at most: to show one, its executions are counted.
 const JOBS_MAX: usize = 200;
@@ -38,7 +42,7 @@ type Part<T, K> = (Vec<T>, Option<K>);
 
 impl<S: Store> Core<S> {
     /// Collects one page: `read` gives rows behind a key, each with its own; `show` says what they are shown as, if at
-    /// all.
+    /// all. It may do so for the first ones only: these are then the page's last.
     fn page<K, R, T>(
         &mut self,
         limit: usize,
@@ -54,17 +58,19 @@ impl<S: Store> Core<S> {
             let at_end = rows.len() < asked;
             scanned += rows.len();
             let (keys, rows): (Vec<K>, Vec<R>) = rows.into_iter().unzip();
-            for (key, shown) in keys.into_iter().zip(show(self, rows)?) {
+            let shown = show(self, rows)?;
+            let is_cut = shown.len() < keys.len();
+            for (key, shown) in keys.into_iter().zip(shown) {
                 if items.len() == limit {
                     return Ok((items, last));
                 }
                 items.extend(shown);
                 last = Some(key);
             }
-            if at_end {
+            if at_end && !is_cut {
                 return Ok((items, None));
             }
-            if scanned >= SCANNED_MAX {
+            if scanned >= SCANNED_MAX || is_cut {
                 return Ok((items, last));
             }
         }
@@ -247,16 +253,26 @@ impl<S: Store> Core<S> {
             Some([mark]) => Some(or_refuse!(Cursor::key(&mark))),
             None => None,
         };
+        let mut tasks = 0;
         let (items, next) = self.page(
             limit,
             before,
             |core, before, count| core.store.runs_before(of, before.copied(), count),
             |core, runs| {
-                let shown = runs.iter().map(|run| {
-                    let run = core.show_run(run, now)?;
-                    Ok(Some(run).filter(|run| filter.state.is_none_or(|state| run.state == state)))
-                });
-                shown.collect()
+                let mut shown = Vec::with_capacity(runs.len());
+                for run in &runs {
+                    if tasks >= TASKS_SCANNED_MAX {
+                        break;
+                    }
+                    let progress = core.store.progress_of_run(run.id)?;
+                    tasks += progress.tasks;
+                    let state = state_of(&progress);
+                    shown.push(match filter.state {
+                        Some(wanted) if wanted != state => None,
+                        _ => Some(core.show_run(run, now)?),
+                    });
+                }
+                Ok(shown)
             },
         )?;
         let next = next.map(|mark| Cursor::of(&[&mark.to_string()]));

@@ -35,6 +35,8 @@ pub(super) mod history;
 pub(super) mod place;
 mod view;
 
+pub(super) use view::state_of;
+
 /// Ended tries of a job that a node keeps, with their logs and state; older ones are purged.
 pub(super) const TRIES_KEPT: usize = 5;
 

@@ -272,6 +272,17 @@ pub enum WaitingOf {
     },
 }
 
+/// What has become of a run's tasks, altogether.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RunProgress {
+    /// How its tasks ended, each way once; `None` = one has not.
+    pub ends: BTreeSet<Option<TaskState>>,
+    /// One was placed.
+    pub started: bool,
+    /// How many tasks it has; 0 for a run that is forgotten.
+    pub tasks: usize,
+}
+
 /// The verbs for runs. As with [`super::Store`], nothing reads a clock, and every call may block for the disk.
 pub trait RunStore {
     /// Keeps a run with all its tasks.
@@ -286,6 +297,8 @@ pub trait RunStore {
     fn tasks_of_run(&mut self, run: RunId) -> Result<Vec<TaskRecord>, StoreError>;
     /// What runs brought as stdin that have a task which has not ended, each once.
     fn stdins_of_open_runs(&mut self) -> Result<Vec<Digest>, StoreError>;
+    /// What has become of a run's tasks, without reading each.
+    fn progress_of_run(&mut self, run: RunId) -> Result<RunProgress, StoreError>;
     /// The newest run with a task of this job.
     fn last_run_of_job(&mut self, job: JobId) -> Result<Option<RunRecord>, StoreError>;
     /// Tasks whose next try is due by now wait for a place again, and so do those whose try would come after `latest`: the

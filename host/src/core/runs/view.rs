@@ -10,7 +10,7 @@ use super::super::Core;
 use super::super::operator::{Called, Reply};
 use super::no_run;
 use super::place::{Lacks, Look};
-use crate::store::{JobRecord, RunRecord, Store, StoreError, TaskPhase, TaskRecord};
+use crate::store::{JobRecord, RunProgress, RunRecord, Store, StoreError, TaskPhase, TaskRecord};
 
 mod waiting;
 
@@ -19,6 +19,13 @@ const REASONS_MAX: usize = 3;
 
 /// Absent nodes that one line names.
 const NAMED_MAX: usize = 5;
+/// A run's state, from what has become of its tasks: the same as from their own states, since of those that have not ended
+/// it matters only whether one was placed.
+pub(in crate::core) fn state_of(progress: &RunProgress) -> RunState {
+    let ends = progress.ends.iter();
+    let states = ends.map(|end| end.unwrap_or(TaskState::Pending));
+    run_state(states, progress.started)
+}
 
 /// Why a task waits, and what ends that.
 struct Wait {

@@ -4,11 +4,11 @@ use sluice_api::{
     Cursor, ErrorBody, ErrorCode, Page, PageQuery, Schedule, ScheduleDetail, ScheduleFilter,
     ScheduleTick, ScheduledRun, TICKS_SHOWN, TickQuery, page_items,
 };
-use sluice_model::{JobName, RunId, RunState, ScheduleName, TaskState};
-use sluice_scheduler::run_state;
+use sluice_model::{JobName, RunId, RunState, ScheduleName};
 
 use super::super::Core;
 use super::super::operator::{Called, Reply};
+use super::super::runs::state_of;
 use crate::store::{ScheduleRecord, Store, StoreError, TickRecord};
 
 /// Schedules of one job that its explanation tells.
@@ -162,15 +162,8 @@ impl<S: Store> Core<S> {
 
     /// Where a run stands; `None` when it is forgotten.
     fn state_of_run(&mut self, id: RunId) -> Result<Option<RunState>, StoreError> {
-        let tasks = self.store.tasks_of_run(id)?;
-        if tasks.is_empty() {
-            return Ok(None);
-        }
-        let started = tasks.iter().any(|task| task.started_at.is_some());
-        let states = tasks
-            .iter()
-            .map(|task| task.end.unwrap_or(TaskState::Pending));
-        Ok(Some(run_state(states, started)))
+        let progress = self.store.progress_of_run(id)?;
+        Ok((progress.tasks > 0).then(|| state_of(&progress)))
     }
 
     /// What launches a job by itself, to be added to the explanation of its state.

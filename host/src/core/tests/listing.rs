@@ -274,3 +274,68 @@ fn filters_of_lists_are_heeded_and_wrong_ones_refused() {
         Ok(Reply::Runs(_))
     ));
 }
+
+fn run_page(reply: Reply) -> sluice_api::Page<sluice_api::Run> {
+    match reply {
+        Reply::Runs(page) => page,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_page_of_large_runs_ends_early_and_a_strict_filter_reads_none_of_their_tasks() {
+    const RUNS: usize = 13;
+    const TASKS: usize = 1_000;
+    let mut world = World::new();
+    world.deploy(&format!(
+        "name = \"a\"\nkind = \"batch\"\ncount = {TASKS}\n[input.generate]\ncount = 1\ntemplate = \"x\"\n\
+         [output.discard]\n"
+    ));
+    let launch = sluice_api::RunLaunch {
+        jobs: vec!["a".parse().unwrap()],
+        ..Default::default()
+    };
+    let mut launched = Vec::new();
+    for _ in 0..RUNS {
+        match world.call(ApiCall::Launch(launch.clone(), None)).unwrap() {
+            Reply::Run(run) => launched.push(run.id),
+            other => panic!("{other:?}"),
+        }
+    }
+    launched.reverse();
+    let asked = |state| {
+        move |cursor| {
+            ApiCall::Runs(sluice_api::RunFilter {
+                state,
+                cursor,
+                ..Default::default()
+            })
+        }
+    };
+    let (listed, _) = pages(&mut world, asked(None), run_page);
+    assert!(listed.len() > 1, "the tasks of all of them are no one page");
+    for page in &listed {
+        let tasks: usize = page.iter().map(|run| run.tasks.len()).sum();
+        assert!(tasks <= 10_000, "{tasks} tasks in one page");
+    }
+    let ids: Vec<_> = listed.concat().iter().map(|run| run.id).collect();
+    assert_eq!(ids, launched);
+
+    let read = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&read);
+    world
+        .core
+        .store_mut()
+        .set_fault_hook(Some(Box::new(move |point| {
+            if point == "list a run's tasks" {
+                counted.fetch_add(1, Ordering::Relaxed);
+            }
+            Ok(())
+        })));
+    let none = world.call(asked(Some(sluice_model::RunState::Failed))(None));
+    assert_eq!(run_page(none.unwrap()).items, []);
+    assert_eq!(read.load(Ordering::Relaxed), 0);
+    let some = world.call(asked(Some(sluice_model::RunState::Pending))(None));
+    let shown = run_page(some.unwrap()).items.len();
+    assert_eq!((shown, read.load(Ordering::Relaxed)), (10, 10));
+}

@@ -193,6 +193,57 @@ fn completed(now: i64) -> TaskEnd {
 }
 
 #[test]
+fn a_list_of_runs_filters_by_the_state_that_it_shows() {
+    let (mut world, _, edge) = one_task();
+    world.deploy(&batch("pair", "count = 2"));
+    let now = world.now.unix.0;
+    let ends = [
+        ("a", Some(TaskState::Completed)),
+        ("a", Some(TaskState::Failed)),
+        ("a", Some(TaskState::Cancelled)),
+        ("a", Some(TaskState::TimedOut)),
+        // Its other task waits.
+        ("pair", Some(TaskState::Completed)),
+        ("a", None),
+    ];
+    for (job, state) in ends {
+        let run = world.launch(&[job]);
+        let task = world.tasks(run.id).remove(0);
+        let claimed = claim(&mut world, task.seq, edge.node, "w", now).unwrap();
+        if state.is_some() {
+            let at = UnixMs(now);
+            let end = TaskEnd {
+                state,
+                ..TaskEnd::waiting(at)
+            };
+            let store = world.core.store_mut();
+            assert!(store.end_try(task.seq, "w", claimed.fence, &end).unwrap());
+        }
+    }
+    let all = world.runs();
+    assert_eq!(all.len(), 7);
+    for (state, count) in [
+        (RunState::Pending, 1),
+        (RunState::Running, 2),
+        (RunState::Completed, 1),
+        (RunState::Failed, 1),
+        (RunState::Cancelled, 1),
+        (RunState::TimedOut, 1),
+    ] {
+        let filter = sluice_api::RunFilter {
+            state: Some(state),
+            ..Default::default()
+        };
+        let Ok(Reply::Runs(page)) = world.call(ApiCall::Runs(filter)) else {
+            panic!("no list of what is {state}");
+        };
+        let shown: Vec<Run> = all.iter().filter(|it| it.state == state).cloned().collect();
+        assert_eq!(page.items, shown, "{state}");
+        assert_eq!(shown.len(), count, "{state}");
+    }
+}
+
+#[test]
 fn case_26_of_two_schedulers_one_claims() {
     let (mut world, task, edge) = one_task();
     let now = world.now.unix.0;

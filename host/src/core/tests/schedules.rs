@@ -819,6 +819,26 @@ fn schedules_and_their_ticks_come_in_pages_each_once() {
     }
     read.reverse();
     assert_eq!(read, all);
+    // Where their runs stand is known without reading each task.
+    world
+        .core
+        .store_mut()
+        .set_fault_hook(Some(Box::new(|point| {
+            assert_ne!(point, "list a run's tasks");
+            Ok(())
+        })));
+    for call in [
+        ApiCall::Schedules(Default::default()),
+        ApiCall::Ticks(named("s0"), TickQuery::default()),
+    ] {
+        world.call(call).unwrap();
+    }
+    world.core.store_mut().set_fault_hook(None);
+    assert!(
+        all.iter()
+            .all(|tick| tick.run.is_none() == tick.state.is_none())
+    );
+    assert!(all.iter().any(|tick| tick.run.is_some()));
     for limit in [0, 1_001] {
         let query = TickQuery {
             limit: Some(limit),

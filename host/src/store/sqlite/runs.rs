@@ -5,13 +5,12 @@ use std::collections::BTreeSet;
 use rusqlite::{Row as SqlRow, params};
 use sluice_model::UnixMs;
 use sluice_model::{
-    Attempt, Digest, ExecutionId, Fence, JobId, NodeId, RunId, ScheduleId, Slot, Version,
+    Attempt, Digest, ExecutionId, Fence, JobId, NodeId, RunId, ScheduleId, Slot, TaskState, Version,
 };
 use sluice_scheduler::Stopping;
 
 use super::super::runs::{
-    ActiveCounts, RunRecord, RunStore, RunsOf, TaskClaim, TaskEnd, TaskGroup, TaskPhase,
-    TaskRecord, Turn, WaitingOf,
+    ActiveCounts, RunRecord, RunStore, RunsOf, TaskClaim, TaskEnd, TaskGroup, TaskPhase, TaskRecord, Turn, WaitingOf, RunProgress,
 };
 use super::super::{StoreError, TickOf};
 use super::SqliteStore;
@@ -295,6 +294,25 @@ impl RunStore for SqliteStore {
             [],
             |row| bytes(row, 0, "a digest", Digest::from_slice),
         )
+    }
+
+    fn progress_of_run(&mut self, run: RunId) -> Result<RunProgress, StoreError> {
+        let groups = self.all(
+            "count a run's tasks",
+            "SELECT end, MAX(started_at IS NOT NULL), COUNT(*) FROM task WHERE run = ?1 GROUP BY end",
+            [blob(run.to_bytes())],
+            |row| {
+                let end: Option<TaskState> = maybe_text(row, 0, "a task's end")?;
+                Ok((end, row.get::<_, bool>(1)?, counter(row, 2)?))
+            },
+        )?;
+        let mut progress = RunProgress::default();
+        for (end, started, tasks) in groups {
+            progress.ends.insert(end);
+            progress.started |= started;
+            progress.tasks += usize::try_from(tasks).unwrap_or(usize::MAX);
+        }
+        Ok(progress)
     }
 
     fn last_run_of_job(&mut self, job: JobId) -> Result<Option<RunRecord>, StoreError> {
