@@ -219,13 +219,9 @@ async fn stdin_of_a_launch_keeps_the_contract_and_goes_on_in_another_file_with_t
         []
     );
     let path = directory.path().join("nowhere");
-    let gone = Input::open(
-        InputSettings::KeptStdin { path },
-        None,
-        &allowed(nowhere.path()),
-        &AllowedCommands::default(),
-        None,
-    );
+    let (allowed, commands) = (allowed(nowhere.path()), AllowedCommands::default());
+    let settings = InputSettings::KeptStdin { path };
+    let gone = Input::open(settings, None, &allowed, &commands, None);
     let error = gone.await.unwrap_err().to_string();
     assert!(error.contains("the stdin of the launch"), "{error}");
 }

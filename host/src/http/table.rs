@@ -300,14 +300,6 @@ pub(super) fn ends_with<C: ControlApi>(token: Mortal, control: C, response: Resp
     })
 }
 
-/// What the request's conditions say; a condition that is not understood never holds.
-fn only_if(headers: &HeaderMap) -> Option<OnlyIf> {
-    if let Some(value) = headers.get(IF_MATCH) {
-        let text = value.to_str().unwrap_or("unreadable").trim();
-        if text == "*" {
-            return Some(OnlyIf::Is(Vec::new()));
-        }
-
 /// What an entity tag is, as a pattern: [`etags`] takes a list of these.
 pub(super) const ETAGS_PATTERN: &str = r#"^(\*|(W/)?"[!#-~]*"([ \t]*,[ \t]*(W/)?"[!#-~]*")*)$"#;
 

@@ -19,6 +19,7 @@ const REASONS_MAX: usize = 3;
 
 /// Absent nodes that one line names.
 const NAMED_MAX: usize = 5;
+
 /// A run's state, from what has become of its tasks: the same as from their own states, since of those that have not ended
 /// it matters only whether one was placed.
 pub(in crate::core) fn state_of(progress: &RunProgress) -> RunState {

@@ -196,3 +196,38 @@ fn a_restart_does_nothing_on_a_drained_node_and_what_ended_there_is_done_elsewhe
         "in the same round, not at the next sweep"
     );
 }
+
+#[test]
+fn case_97_a_thousand_updates_in_one_round_trip_are_one_more_message() {
+    const UPDATES: u64 = 1_000;
+    let mut world = World::new();
+    let mut edge = world.edge("e1", 1);
+    let (conn, outputs) = world.begin(&mut edge);
+    world.apply(&mut edge, conn, &outputs);
+    let mut sent = Vec::new();
+    for n in 1..=UPDATES {
+        let outputs = world.handle(Input::Api {
+            request: RequestId(n),
+            call: Box::new(deploy_call(&text("", &format!("x{n}")))),
+        });
+        sent.extend(rows(&outputs));
+    }
+    assert_eq!(sent.len(), 1, "its ack is on its way");
+    let revision = |world: &mut World| {
+        let position = world.core.store_mut().desired_position(edge.node);
+        position.unwrap().rev.0
+    };
+    assert!(revision(&mut world) >= UPDATES, "each of them was ordered");
+    // The acks come: what follows the first is the newest version, once.
+    let mut versions = Vec::new();
+    while let Some(last) = sent.pop() {
+        let received = Received {
+            epoch: edge.life.0,
+            rev: last.to.rev,
+        };
+        sent = rows(&world.say(conn, edge_message::Kind::Received(received)));
+        let upserts = sent.iter().flat_map(|rows| &rows.upserts);
+        versions.extend(upserts.map(|row| AssignmentRow::decode(&row.body).unwrap().version));
+    }
+    assert_eq!(versions, [Version(UPDATES)]);
+}

@@ -10,7 +10,8 @@ use sluice_model::{
 use sluice_scheduler::Stopping;
 
 use super::super::runs::{
-    ActiveCounts, RunRecord, RunStore, RunsOf, TaskClaim, TaskEnd, TaskGroup, TaskPhase, TaskRecord, Turn, WaitingOf, RunProgress,
+    ActiveCounts, RunProgress, RunRecord, RunStore, RunsOf, TaskClaim, TaskEnd, TaskGroup,
+    TaskPhase, TaskRecord, Turn, WaitingOf,
 };
 use super::super::{StoreError, TickOf};
 use super::SqliteStore;

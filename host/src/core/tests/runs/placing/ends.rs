@@ -220,11 +220,17 @@ fn a_launch_names_each_node_once_and_no_more_than_it_has_tasks() {
         .collect();
     assert_eq!(nodes, ["e3", "e1", "e2"]);
     let repeated = vec!["e1".to_owned(); RUN_TASKS_MAX + 1];
-    let run = the_run(world.call(ApiCall::Launch(on(repeated), None, None)).unwrap());
+    let run = the_run(
+        world
+            .call(ApiCall::Launch(on(repeated), None, None))
+            .unwrap(),
+    );
     assert_eq!(run.tasks.len(), 1);
     let many = (0..=RUN_TASKS_MAX).map(|n| format!("x{n}")).collect();
     // Before any is looked up: none of them is known.
-    let error = world.call(ApiCall::Launch(on(many), None, None)).unwrap_err();
+    let error = world
+        .call(ApiCall::Launch(on(many), None, None))
+        .unwrap_err();
     assert_eq!(error.code, ErrorCode::Invalid);
     assert!(
         error
