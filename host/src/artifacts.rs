@@ -13,8 +13,8 @@
 use std::collections::BTreeSet;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use sha2::{Digest as _, Sha256};
@@ -49,6 +49,9 @@ struct Shared {
     uploads: Arc<Semaphore>,
     stdin_uploads: Arc<Semaphore>,
     next_partial: AtomicU64,
+    /// Held while a file gets its name, is made young, or is found old and removed: none is removed that somebody has just
+    /// asked for. Held for a few system calls, on threads that may block.
+    names: Mutex<()>,
 }
 
 /// What can go wrong with a component, or with what a launch brings.
@@ -162,6 +165,7 @@ impl Artifacts {
             uploads: Arc::new(Semaphore::new(UPLOADS_MAX)),
             stdin_uploads: Arc::new(Semaphore::new(stdin::UPLOADS_MAX)),
             next_partial: AtomicU64::new(0),
+            names: Mutex::new(()),
         };
         std::fs::create_dir_all(dir).map_err(|error| shared.io("make", dir, error))?;
         for entry in std::fs::read_dir(dir).map_err(|error| shared.io("list", dir, error))? {
@@ -391,6 +395,7 @@ impl Drop for Partial {
 impl Shared {
     /// Makes a file count as new from now on; its size, when it is here.
     fn touch(&self, path: &Path) -> Result<Option<u64>, ArtifactError> {
+        let _names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
         let touched = std::fs::File::options()
             .append(true)
             .open(path)
@@ -415,11 +420,13 @@ impl Shared {
 
     /// Removes a file that has not been touched for `age_min`; whether it did.
     fn remove_old(&self, path: &Path, age_min: Duration) -> Result<bool, ArtifactError> {
-        let is_old = std::fs::metadata(path)
-            .and_then(|facts| facts.modified())
-            .map_err(|error| self.io("read", path, error))?
-            .elapsed()
-            .is_ok_and(|age| age >= age_min);
+        let _names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
+        let modified = match std::fs::metadata(path).and_then(|facts| facts.modified()) {
+            Ok(modified) => modified,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+            Err(error) => return Err(self.io("read", path, error)),
+        };
+        let is_old = modified.elapsed().is_ok_and(|age| age >= age_min);
         if is_old {
             std::fs::remove_file(path).map_err(|error| self.io("remove", path, error))?;
         }
@@ -449,6 +456,7 @@ impl Shared {
     /// Gives what was fsynced its name, durably.
     fn name(&self, partial: &Path, path: &Path) -> Result<(), ArtifactError> {
         failpoint::reach("upload", "written");
+        let _names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
         std::fs::rename(partial, path).map_err(|error| self.io("rename", partial, error))?;
         std::fs::File::open(&self.dir)
             .and_then(|dir| dir.sync_all())

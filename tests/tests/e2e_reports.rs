@@ -48,25 +48,26 @@ fn same(what: &str, found: &Value, script: &str, dir: &Path) {
 
 /// Runs the plugin over a file with the whole program, and gives the report.
 fn report(component: &str, config: &str, logs: &Path, file: &str) -> Value {
-    let input = format!("[input.file]\npath = \"{}\"\n", logs.join(file).display());
-    report_of(component, config, &input, &[])
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::copy(logs.join(file), dir.path().join("in.log")).unwrap();
+    let input = "[input.file]\npath = \"in.log\"\n";
+    report_of(component, config, input, dir.path(), &[])
 }
 
 /// The same over any input of 2,000 records.
-fn report_of(component: &str, config: &str, input: &str, options: &[&str]) -> Value {
-    let dir = tempfile::tempdir().unwrap();
+fn report_of(component: &str, config: &str, input: &str, dir: &Path, options: &[&str]) -> Value {
     let text = format!(
         "name = \"report\"\n{input}[[stage]]\nname = \"report\"\nplugin = \"{}\"\nconfig = {config}\n\
          [output.file]\npath = \"out.json\"\n",
         plugin(component).display()
     );
-    let pipeline = dir.path().join("pipeline.toml");
+    let pipeline = dir.join("pipeline.toml");
     std::fs::write(&pipeline, text).unwrap();
     let ran = Command::new(sluice_program())
         .args(["pipeline", "run"])
         .arg(&pipeline)
         .args(options)
-        .current_dir(dir.path())
+        .current_dir(dir)
         .output()
         .unwrap();
     let talk = String::from_utf8_lossy(&ran.stderr).into_owned();
@@ -75,7 +76,7 @@ fn report_of(component: &str, config: &str, input: &str, options: &[&str]) -> Va
         talk.contains("2000 records in, 1 out, 0 dead letters"),
         "{talk}"
     );
-    let written = std::fs::read_to_string(dir.path().join("out.json")).unwrap();
+    let written = std::fs::read_to_string(dir.join("out.json")).unwrap();
     serde_json::from_str(&written).unwrap()
 }
 
@@ -376,6 +377,12 @@ fn a_report_of_gpus_says_what_awk_counts() {
     // As the output of a command, the same.
     let command = format!("gpu-query=/bin/cat {}", path.display());
     let input = "[input.exec]\ncommand = \"gpu-query\"\n";
-    let of_command = report_of("gpu_report", "{}", input, &["--allow-command", &command]);
+    let of_command = report_of(
+        "gpu_report",
+        "{}",
+        input,
+        dir.path(),
+        &["--allow-command", &command],
+    );
     assert_eq!(of_command, found);
 }

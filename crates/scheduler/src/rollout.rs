@@ -52,8 +52,11 @@ const FAILURES_MAX: usize = 20;
 const EVENTS_MAX: usize = 20;
 
 /// What a rollout waits for that has nobody to look at: not for a connection.
-const NO_MEMBERS: &str =
+pub const NO_MEMBERS: &str =
     "no node takes it now: none matches, or those that match are drained or cordoned";
+
+/// How the reason ends of a rollout that waits for counters.
+pub const UNCOUNTED: &str = "the next heartbeat tells what became of its records";
 
 /// Node names in one event.
 const NAMES_MAX: usize = 5;
@@ -379,6 +382,7 @@ pub fn advance(
         return advance;
     }
     watch.follow(record.candidate);
+    watch.forget_others(members);
     let candidate = record.candidate;
     let is_there = |member: &&Member| {
         let at = |it: &Followed| it.runs && it.version == candidate;
@@ -495,7 +499,7 @@ pub fn advance(
     }
     record.reason = match (idle, begun) {
         (false, _) if !uncounted.is_empty() && uncounted.len() == open => format!(
-            "{} ran version {candidate} for long enough; the next heartbeat tells what became of its records",
+            "{} ran version {candidate} for long enough; {UNCOUNTED}",
             names(&uncounted)
         ),
         (false, _) => String::new(),
@@ -534,12 +538,13 @@ impl RolloutRecord {
     fn adopt(&mut self, members: &[Member], now: UnixMs) -> BTreeSet<NodeId> {
         let mut adopted = BTreeSet::new();
         let mut news = Vec::new();
+        // What was a candidate itself has proven nothing yet, and takes its turn.
+        let Some(good) = self.good.map(|good| good.version) else {
+            return adopted;
+        };
         for member in members.iter().filter(|it| it.connected && !it.given_away) {
             let running = member.execution.as_ref().filter(|it| {
-                it.runs
-                    && it.same_content
-                    && it.version < self.candidate
-                    && it.sign == Sign::Running
+                it.runs && it.same_content && it.version <= good && it.sign == Sign::Running
             });
             if let Some(followed) = running {
                 adopted.insert(member.node);
@@ -592,6 +597,13 @@ impl RolloutRecord {
 }
 
 impl Watch {
+    /// Forgets executions that the rollout has nothing to do with any more.
+    fn forget_others(&mut self, members: &[Member]) {
+        let followed = members.iter().filter_map(|it| it.execution.as_ref());
+        let ids: BTreeSet<ExecutionId> = followed.map(|it| it.id).collect();
+        self.seen.retain(|id, _| ids.contains(id));
+    }
+
     fn follow(&mut self, candidate: Version) {
         if self.candidate != candidate {
             *self = Self {
@@ -648,6 +660,10 @@ impl Watch {
                         return Judgement::Uncounted;
                     }
                     _ if long_enough => return Judgement::Proven,
+                    // It ran for long enough, and its node's next heartbeat says so; without one its session ends.
+                    _ if now.since(since) >= rules.min_healthy => {
+                        return Judgement::Open { gone: false };
+                    }
                     _ => "it has not run for long enough".to_owned(),
                 }
             }

@@ -121,12 +121,12 @@ impl<S: Store> Core<S> {
                 let store = &mut self.store;
                 let old = store.retire_outputs(before, &too_old, now, SWEPT_MAX)?;
                 let many = store.shrink_outputs(bytes_max, &too_many, now, SWEPT_MAX)?;
-                let dropped: BTreeSet<Digest> =
-                    store.dropped_contents(SWEPT_MAX)?.into_iter().collect();
+                let (looked_at, dropped) = store.dropped_contents(SWEPT_MAX)?;
                 if old + many > 0 {
                     info!(event = "output.swept", old, many);
                 }
-                let more = [old, many, dropped.len()].contains(&SWEPT_MAX);
+                let more = [old, many, looked_at].contains(&SWEPT_MAX);
+                let dropped = dropped.into_iter().collect();
                 Ok(Reply::OutputsSwept(OutputsSwept { dropped, more }))
             }
         })

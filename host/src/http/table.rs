@@ -13,7 +13,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use axum::Router;
-use axum::body::Body;
+use axum::body::{Body, HttpBody as _};
 use axum::extract::{FromRequestParts, Request, State};
 use axum::handler::Handler;
 use axum::http::header::{IF_MATCH, IF_NONE_MATCH, LINK};
@@ -295,6 +295,10 @@ async fn admit<C: ControlApi>(
 /// A stream that is cut when its token ends: what was revoked reads no further line.
 pub(super) fn ends_with<C: ControlApi>(token: Mortal, control: C, response: Response) -> Response {
     response.map(|body| {
+        // What has a known end is no stream.
+        if body.size_hint().exact().is_some() {
+            return body;
+        }
         let cut = Box::pin(token.ended(control));
         Body::from_stream(body.into_data_stream().take_until(cut))
     })

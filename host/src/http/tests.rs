@@ -8,7 +8,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use futures_util::StreamExt as _;
 use sluice_api::{ArtifactInfo, DeployOutcome, ErrorCode, MissingReply, StdinInfo, routes};
 use sluice_model::{Digest, Role, TokenId, UnixMs, Version};
 use tempfile::TempDir;
@@ -591,25 +590,29 @@ async fn events_come_as_frames_and_a_reader_may_go_on_behind_one() {
 async fn a_stream_ends_with_its_token() {
     let control = Fake::default();
     let hash = *AdminTokenHash::of(&token_of(Role::Reader)).as_bytes();
-    let ended = tokio::spawn(auth::Mortal::of(hash).ended(control.clone()));
-    tokio::time::sleep(Duration::from_secs(3600)).await;
-    assert!(!ended.is_finished(), "the token is good");
+    let within = |seconds| {
+        let ended = auth::Mortal::of(hash).ended(control.clone());
+        tokio::time::timeout(Duration::from_secs(seconds), ended)
+    };
+    assert!(within(3600).await.is_err(), "the token is good");
     control.revoked.store(true, Ordering::SeqCst);
-    tokio::time::sleep(Duration::from_secs(60)).await;
-    assert!(ended.is_finished());
+    assert!(within(60).await.is_ok());
 
-    // What is under way is cut there, and not before.
-    let endless = futures_util::stream::repeat(()).then(async |()| {
-        tokio::time::sleep(Duration::from_secs(1)).await;
-        Ok::<_, std::convert::Infallible>("line\n")
+    // What is under way is cut there, and not before: a line a second, and a token that is revoked at the hundredth.
+    let revoked = Arc::clone(&control.revoked);
+    let every_second = tokio::time::interval(Duration::from_secs(1));
+    let endless = futures_util::stream::unfold((0, every_second), move |(lines, mut clock)| {
+        revoked.store(lines >= 100, Ordering::SeqCst);
+        async move {
+            clock.tick().await;
+            Some((
+                Ok::<_, std::convert::Infallible>("line\n"),
+                (lines + 1, clock),
+            ))
+        }
     });
     let response = axum::response::Response::new(axum::body::Body::from_stream(endless));
     control.revoked.store(false, Ordering::SeqCst);
-    let revoking = Arc::clone(&control.revoked);
-    tokio::spawn(async move {
-        tokio::time::sleep(Duration::from_secs(100)).await;
-        revoking.store(true, Ordering::SeqCst);
-    });
     let cut = table::ends_with(auth::Mortal::of(hash), control, response);
     let read = axum::body::to_bytes(cut.into_body(), usize::MAX)
         .await

@@ -98,8 +98,9 @@ pub trait OutputStore {
         now: UnixMs,
         count: usize,
     ) -> Result<usize, StoreError>;
-    /// Contents that no held or lacking output has any more, at most `count`: each is told once.
-    fn dropped_contents(&mut self, count: usize) -> Result<Vec<Digest>, StoreError>;
+    /// Contents that no held or lacking output has any more, each told once; of at most `count` that were looked at, how many
+    /// comes first.
+    fn dropped_contents(&mut self, count: usize) -> Result<(usize, Vec<Digest>), StoreError>;
     /// Those of these contents that no held or lacking output has.
     fn unnamed_contents(&mut self, of: &[Digest]) -> Result<Vec<Digest>, StoreError>;
     /// How many outputs there are; costs the same however many.

@@ -420,7 +420,7 @@ impl Store for SqliteStore {
     ) -> Result<(), StoreError> {
         self.execute(
             "give a node a new key",
-            "UPDATE node SET key = ?2, certificate_expires_at = ?3, incarnation = NULL, boot_counter = 0,
+            "UPDATE node SET key = ?2, certificate_expires_at = max(certificate_expires_at, ?3), incarnation = NULL, boot_counter = 0,
                 boot_nonce = NULL, received_rev = 0, held = NULL, revoked_at = NULL WHERE id = ?1",
             params![blob(id.to_bytes()), blob(key), expires_at.0],
         )?;

@@ -156,6 +156,37 @@ impl Edge {
         Ok(())
     }
 
+    /// The node that the store on the disk was of.
+    pub(super) fn kept_node(&self) -> Option<NodeId> {
+        let copy = copy_of(self.disk.store.as_ref()?).ok()?;
+        let meta = Store::from_connection(copy).ok()?.meta().ok()?;
+        meta.node.map(|(node, _)| node)
+    }
+
+    /// What was deleted and joins again is another node: its store is put aside, and it begins with an empty one.
+    pub(super) fn put_store_aside(&mut self) -> Result<(), String> {
+        assert!(
+            self.process.is_none(),
+            "a store is put aside before a start"
+        );
+        let Disk {
+            life,
+            node,
+            key,
+            token,
+            ..
+        } = self.disk;
+        let ends = self.disk.certificate_ends;
+        self.disk = Disk {
+            node,
+            key,
+            token,
+            certificate_ends: ends,
+            ..Disk::empty(life, &mut self.random)?
+        };
+        Ok(())
+    }
+
     /// A new key, and nobody's certificate. What was in the store stays.
     pub(super) fn forget_identity(&mut self) {
         self.disk.life += 1;

@@ -112,6 +112,15 @@ impl World {
             assert!(deleted, "{name} came back as another node");
             self.operators.nodes.remove(&edge);
         }
+        if self.edges[edge]
+            .kept_node()
+            .is_some_and(|kept| kept != node)
+        {
+            self.edges[edge]
+                .put_store_aside()
+                .expect("SQLite opens a database in memory");
+            self.checks.handle_wiped(edge);
+        }
         self.edges[edge].disk.node = Some(node);
         self.edges[edge].starting = false;
         self.note(&name, format_args!("has joined"));

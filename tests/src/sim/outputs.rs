@@ -102,11 +102,11 @@ impl World {
                     self.begin_pull(target);
                 }
             }
-            Some(Reply::OutputDigests(wanted)) => {
+            Some(Reply::OutputsSwept(swept)) => {
                 let busy: BTreeSet<Digest> = self.outputs.busy.values().copied().collect();
                 self.orchestrator
                     .files
-                    .retain(|digest, _| wanted.contains(digest) || busy.contains(digest));
+                    .retain(|digest, _| !swept.dropped.contains(digest) || busy.contains(digest));
             }
             Some(Reply::Done) => {}
             None => self.outputs.asked = false,

@@ -58,6 +58,8 @@ impl World {
 
     /// I7: nothing is planned any more, whatever is evaluated, also by a new process.
     pub fn check_quiet(&mut self) {
+        // Old tries of what ended last are purged with the next tick.
+        self.run_for(2 * self.config.heartbeat_ms);
         let before = self.heads();
         self.look_at_everything();
         self.run_for(QUIET_MS);

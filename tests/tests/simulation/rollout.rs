@@ -200,6 +200,7 @@ fn a_version_that_spoils_its_records_is_undone_and_the_one_that_mends_it_is_not(
         // The orchestrator that comes back in its middle has heard no counters, and takes none for all.
         world.await_running(0, "job", NEW);
         world.crash_host("to see what it judges without its memory", 1_000);
+        world.run_for(2_000);
         await_phase(world, "job", RolloutPhase::Done);
         for edge in 0..3 {
             world.await_running(edge, "job", NEW);

@@ -163,7 +163,7 @@ fn an_empty_cluster_says_what_to_do_first() {
         "{text}"
     );
 
-    everything.jobs.pop();
+    everything.jobs = vec![fixtures::job("a", JobState::Running)];
     everything.tasks_waiting = 5;
     everything.waiting_tasks.push(sluice_api::WaitingTasks {
         job: "b".parse().unwrap(),

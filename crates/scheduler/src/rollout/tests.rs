@@ -661,3 +661,35 @@ fn it_looks_again_when_time_may_have_changed_something() {
     );
     assert_eq!(did.look_again_at, Some(MonotonicMs(10 * SECOND_MS)));
 }
+
+#[test]
+fn who_runs_a_candidate_that_has_not_proven_itself_proves_nothing_for_the_next() {
+    let mut fleet = Fleet::new(4, canary());
+    // The last candidate had reached two nodes when the next came, which runs the same.
+    fleet.record.candidate = Version(3);
+    for index in [0, 1] {
+        let id = execution(index);
+        let execution = Followed {
+            same_content: true,
+            ..followed(id, 2, Sign::Running)
+        };
+        fleet.members[usize::from(index)].execution = Some(execution);
+    }
+    assert_eq!(fleet.look(0), [0], "a canary like any other's");
+    assert_eq!(fleet.record.phase, RolloutPhase::Canary);
+    assert!(fleet.record.proven.is_empty());
+}
+
+#[test]
+fn heartbeats_that_are_rarer_than_the_deadline_fail_no_version_that_runs() {
+    let mut fleet = Fleet::new(3, canary());
+    assert_eq!(fleet.look(0), [0]);
+    fleet.say(0, Sign::Running);
+    let deadline = fleet.rules.deadline.as_millis() as u64;
+    for _ in 0..10 {
+        assert_eq!(fleet.look_in_silence(deadline).len(), 0);
+        assert_eq!(fleet.record.phase, RolloutPhase::Canary);
+    }
+    assert_eq!(fleet.look(SECOND_MS), [1], "its node was heard of");
+    assert_eq!(fleet.record.phase, RolloutPhase::Rolling);
+}

@@ -297,7 +297,10 @@ fn a_page_of_large_runs_ends_early_and_a_strict_filter_reads_none_of_their_tasks
     };
     let mut launched = Vec::new();
     for _ in 0..RUNS {
-        match world.call(ApiCall::Launch(launch.clone(), None, None)).unwrap() {
+        match world
+            .call(ApiCall::Launch(launch.clone(), None, None))
+            .unwrap()
+        {
             Reply::Run(run) => launched.push(run.id),
             other => panic!("{other:?}"),
         }

@@ -2,7 +2,7 @@
 
 use sluice_api::{Rollout, RolloutEvent, RolloutFailure, RolloutNodes, RolloutSummary};
 use sluice_model::{Desired, ExecutionState, JobName, JobState, NodeState, RolloutPhase};
-use sluice_scheduler::{Member, RolloutRecord};
+use sluice_scheduler::{Member, NO_MEMBERS, RolloutRecord, UNCOUNTED};
 
 use super::super::rollout::RolloutView;
 use super::{Viewed, some};
@@ -122,6 +122,12 @@ pub(in crate::core) fn next_action(name: &JobName, record: &RolloutRecord) -> Op
                 None => String::new(),
             }
         ),
+        RolloutPhase::Canary | RolloutPhase::Rolling if record.reason.ends_with(UNCOUNTED) => {
+            "when its node's next heartbeat comes".to_owned()
+        }
+        RolloutPhase::Canary | RolloutPhase::Rolling if record.reason == NO_MEMBERS => {
+            "when a node that matches joins or takes new executions again".to_owned()
+        }
         RolloutPhase::Canary | RolloutPhase::Rolling if !record.reason.is_empty() => {
             let pause = match record.proven.is_empty() {
                 true => "",

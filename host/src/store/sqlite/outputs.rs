@@ -194,7 +194,7 @@ impl OutputStore for SqliteStore {
         Ok(went)
     }
 
-    fn dropped_contents(&mut self, count: usize) -> Result<Vec<Digest>, StoreError> {
+    fn dropped_contents(&mut self, count: usize) -> Result<(usize, Vec<Digest>), StoreError> {
         let action = "look for contents that nothing has";
         let dropped = self.all(
             action,
@@ -209,7 +209,7 @@ impl OutputStore for SqliteStore {
                 [digest.as_bytes().to_vec()],
             )?;
         }
-        self.unnamed_contents(&dropped)
+        Ok((dropped.len(), self.unnamed_contents(&dropped)?))
     }
 
     fn unnamed_contents(&mut self, of: &[Digest]) -> Result<Vec<Digest>, StoreError> {

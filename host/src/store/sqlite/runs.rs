@@ -194,10 +194,10 @@ impl SqliteStore {
     ) -> Result<usize, StoreError> {
         self.note_waiting_runs(column, id)?;
         let mut ended = 0;
-        // Each phase has an index of its own.
+        // Each phase has an index of its own; the other ones lead through all that ever ran.
         for phase in ["waiting", "later"] {
             let sql = format!(
-                "UPDATE task SET phase = 'ended', end = ?2, fail = ?3, reason = ?4, ended_at = ?5
+                "UPDATE task INDEXED BY task_{phase} SET phase = 'ended', end = ?2, fail = ?3, reason = ?4, ended_at = ?5
                  WHERE phase = '{phase}' AND {column} = ?1"
             );
             let params = params![

@@ -410,7 +410,8 @@ fn a_task_whose_node_is_deleted_ends_whatever_its_job_says_of_lost_nodes() {
             .unwrap();
         let run = world.run(run.id);
         assert_eq!(run.state, RunState::Failed, "{run:?}");
-        assert_eq!(run.tasks[0].reason_code, Some(FailReason::Lost));
+        // It is not idempotent, and nobody can tell whether it has ended there.
+        assert_eq!(run.tasks[0].reason_code, Some(FailReason::Indeterminate));
     }
 }
 

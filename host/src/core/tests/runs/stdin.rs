@@ -147,8 +147,9 @@ fn what_a_launch_brought_is_kept_while_its_run_is_open() {
     world.call(ApiCall::CancelRun(first.id)).unwrap();
     assert_eq!(world.stdins(), brought, "another run reads it");
     // Active, too.
-    let (mut edge, conn) = connected(&mut world, "e1", 1);
-    let rows = world.placed(&mut edge, conn);
+    let mut edge = world.edge("e1", 1);
+    let (conn, outputs) = world.begin(&mut edge);
+    let rows = world.apply(&mut edge, conn, &outputs);
     assert_eq!(world.run(second.id).state, RunState::Running);
     assert_eq!(world.stdins(), brought);
     let report = observed(&rows[0], ObservedPhase::Completed);
