@@ -308,16 +308,20 @@ pub(super) fn ends_with<C: ControlApi>(token: Mortal, control: C, response: Resp
 pub(super) const ETAGS_PATTERN: &str = r#"^(\*|(W/)?"[!#-~]*"([ \t]*,[ \t]*(W/)?"[!#-~]*")*)$"#;
 
 /// What the request's conditions say; one that is not understood is refused, since it cannot be heeded.
-fn only_if(headers: &HeaderMap) -> Result<Option<OnlyIf>, ErrorBody> {
+pub(super) fn only_if(headers: &HeaderMap) -> Result<Option<OnlyIf>, ErrorBody> {
     let text = |name| {
         let values = headers.get_all(name).iter();
-        let lines: Vec<&str> = values.map(|it| it.to_str().unwrap_or("")).collect();
+        let lines: Vec<&str> = values
+            .map(|it| it.to_str().unwrap_or("unreadable"))
+            .collect();
         (!lines.is_empty()).then(|| lines.join(","))
     };
     let wrong = |what: &str| Err(ErrorBody::new(ErrorCode::Invalid, what));
     let seen = match text(IF_MATCH) {
         None => None,
         Some(text) if text.trim() == "*" => Some(Vec::new()),
+        // An empty list, which nothing is in.
+        Some(text) if text.trim().is_empty() => Some(vec![text]),
         Some(text) => match etags(&text) {
             Some(etags) => Some(etags),
             None => return wrong("If-Match takes what an `ETag` said, with its quotes, or *"),
@@ -325,6 +329,7 @@ fn only_if(headers: &HeaderMap) -> Result<Option<OnlyIf>, ErrorBody> {
     };
     let absent = match text(IF_NONE_MATCH) {
         None => false,
+        Some(text) if text.trim().is_empty() => false,
         Some(text) if text.trim() == "*" => true,
         Some(_) => return wrong("If-None-Match takes * only"),
     };
