@@ -12,22 +12,16 @@ use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use sluice_api::{ErrorBody, ErrorCode, RUN_JOBS_MAX, RUN_TASKS_MAX, RunLaunch, RunTask};
-use sluice_model::pipeline::{Kind, ParamError};
-use sluice_model::{
-    Attempt, Desired, Digest, FailReason, Fence, JobName, NodeId, NodeName, NodeState, OnLost,
-    RunId, TaskState, UnixMs,
-};
-use sluice_protocol::{ObservedRow, OutcomeKey, SpecStdin};
-use sluice_scheduler::{ActiveTask, Said, Stopping, Verdict, judge, mismatch};
+use sluice_api::{ErrorBody, ErrorCode, RunTask};
+use sluice_model::{Desired, FailReason, NodeId, NodeState, OnLost, RunId, TaskState, UnixMs};
+use sluice_protocol::{ObservedRow, OutcomeKey};
+use sluice_scheduler::{ActiveTask, Said, Stopping, Verdict, judge};
 use tracing::{info, warn};
 
-use super::operator::{Called, Reply, no_job, no_node};
-use super::tally::count;
+use super::operator::{Called, Reply};
 use super::{Core, LEASE, Now, Step};
 use crate::store::{
-    ExecutionRecord, JobRecord, NodeRecord, RunRecord, Store, StoreError, TaskEnd, TaskPhase,
-    TaskRecord, TickOf,
+    ExecutionRecord, JobRecord, NodeRecord, Store, StoreError, TaskEnd, TaskPhase, TaskRecord,
 };
 
 pub(super) mod deadlines;

@@ -567,7 +567,7 @@ fn an_edge_that_knows_more_is_held_and_nothing_of_it_is_touched() {
 }
 
 #[test]
-fn an_empty_store_holds_every_node_that_it_never_saw() {
+fn case_73_an_empty_store_holds_every_node_that_it_never_saw_and_stops_nothing() {
     let mut world = World::new();
     let mut edge = world.edge("e1", 1);
     world.begin(&mut edge);
@@ -579,7 +579,10 @@ fn an_empty_store_holds_every_node_that_it_never_saw() {
         session: welcome.session,
         incarnation: edge.incarnation.to_vec(),
     };
-    world.say(conn, edge_message::Kind::Begin(begin));
+    let outputs = world.say(conn, edge_message::Kind::Begin(begin));
+    assert!(rows(&outputs).is_empty() && closed(&outputs, conn).is_none());
+    let later = world.pass(SWEEP_EVERY);
+    assert!(rows(&later).is_empty() && closed(&later, conn).is_none());
     let Reply::Nodes(sluice_api::Page { items: nodes, .. }) =
         world.call(ApiCall::Nodes(Default::default())).unwrap()
     else {

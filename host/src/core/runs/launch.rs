@@ -1,6 +1,21 @@
 //! A launch: checked whole, then stored as one run with its tasks.
 
-use super::*;
+use std::collections::BTreeSet;
+use std::sync::atomic::Ordering;
+
+use sluice_api::{ErrorBody, ErrorCode, RUN_JOBS_MAX, RUN_TASKS_MAX, RunLaunch};
+use sluice_model::pipeline::{Kind, ParamError};
+use sluice_model::{Attempt, Digest, Fence, JobName, NodeId, NodeName, RunId, UnixMs};
+use sluice_protocol::SpecStdin;
+use sluice_scheduler::mismatch;
+use tracing::info;
+
+use super::super::operator::{Called, Reply, no_job, no_node};
+use super::super::tally::count;
+use super::super::{Core, Step};
+use crate::store::{
+    JobRecord, NodeRecord, RunRecord, Store, StoreError, TaskPhase, TaskRecord, TickOf,
+};
 
 impl<S: Store> Core<S> {
     /// Stores a run with its tasks, or finds the one that this key named before.
