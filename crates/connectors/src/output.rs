@@ -368,6 +368,7 @@ impl Output {
 #[cfg(any(
     feature = "input-exec",
     feature = "input-file",
+    feature = "input-stdin",
     feature = "output-file",
     feature = "output-stdout"
 ))]

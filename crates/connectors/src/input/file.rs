@@ -48,6 +48,10 @@ pub struct FileInput {
 
 /// A place in a file.
 #[derive(Clone, Copy, Debug)]
+#[cfg_attr(
+    not(all(feature = "input-file", feature = "input-stdin")),
+    expect(dead_code, reason = "each of the two inputs makes one sort")
+)]
 enum Opened {
     /// In a file that somebody may replace.
     Named(FilePosition),
