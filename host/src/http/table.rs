@@ -308,7 +308,7 @@ pub(super) fn ends_with<C: ControlApi>(token: Mortal, control: C, response: Resp
 pub(super) const ETAGS_PATTERN: &str = r#"^(\*|(W/)?"[!#-~]*"([ \t]*,[ \t]*(W/)?"[!#-~]*")*)$"#;
 
 /// What the request's conditions say; one that is not understood is refused, since it cannot be heeded.
-pub(super) fn only_if(headers: &HeaderMap) -> Result<Option<OnlyIf>, ErrorBody> {
+fn only_if(headers: &HeaderMap) -> Result<Option<OnlyIf>, ErrorBody> {
     let text = |name| {
         let values = headers.get_all(name).iter();
         let lines: Vec<&str> = values
@@ -413,8 +413,10 @@ mod tests {
         assert_eq!(read(&[(IF_NONE_MATCH, "*")]), Ok(Some(OnlyIf::Absent)));
         // Both at once never hold: every tag of ours has quotes.
         assert_eq!(read(&[(IF_MATCH, "*"), (IF_NONE_MATCH, "*")]), is(&["*"]));
+        // An empty list: nothing is in it.
+        assert_eq!(read(&[(IF_MATCH, "")]), is(&[""]));
+        assert_eq!(read(&[(IF_NONE_MATCH, "")]), Ok(None));
         let odd = [
-            "",
             "a",
             "\"a",
             "\"a\" \"b\"",
@@ -427,7 +429,7 @@ mod tests {
             let code = read(&[(IF_MATCH, odd)]).map_err(|error| error.code);
             assert_eq!(code, Err(ErrorCode::Invalid), "{odd}");
         }
-        for odd in ["", "\"a\"", "*, *"] {
+        for odd in ["\"a\"", "*, *"] {
             let code = read(&[(IF_NONE_MATCH, odd)]).map_err(|error| error.code);
             assert_eq!(code, Err(ErrorCode::Invalid), "{odd}");
         }

@@ -3,7 +3,6 @@
 use serde_json::Value;
 
 use super::*;
-use crate::core::OnlyIf;
 
 /// The document of the API.
 fn document(served: &Served) -> serde_json::Value {
@@ -315,17 +314,6 @@ async fn bounds_in_the_document_are_those_that_are_kept() {
         }
     }
     assert!(looked_at >= 3, "{looked_at} parameters count something");
-}
-
-#[test]
-fn an_empty_list_of_tags_holds_for_nothing_that_is_there() {
-    let said = |name: &'static str| {
-        let mut head = axum::http::HeaderMap::new();
-        head.insert(name, axum::http::HeaderValue::from_static(" "));
-        table::only_if(&head).unwrap()
-    };
-    assert_eq!(said("if-match"), Some(OnlyIf::Is(vec![" ".to_owned()])));
-    assert_eq!(said("if-none-match"), None);
 }
 
 #[tokio::test]
