@@ -590,7 +590,7 @@ pub(crate) enum JobCommand {
     Rollback {
         /// The job
         job: JobName,
-        /// The version to go back to [default: the one before the current]
+        /// The version to go back to [default: the newest that was good before it]
         #[arg(long, value_name = "VERSION")]
         to: Option<u64>,
     },

@@ -202,7 +202,7 @@ struct InputDocument {
     generate: Option<GenerateDocument>,
     /// Reads a file's lines from its start to its end.
     file: Option<FileInputDocument>,
-    /// Reads lines from standard input; `sluice dev` and `sluice pipeline run` only.
+    /// Reads lines from standard input, and of a batch pipeline what its launch brought (`sluice run launch --stdin`).
     stdin: Option<StdinDocument>,
     /// Runs a command that the edge's owner listed, and reads the lines that it prints.
     exec: Option<ExecDocument>,
