@@ -1,8 +1,9 @@
 //! Reads a component: one pass that validates every byte and collects what people and the import check need.
 
 use wasmparser::{
-    ComponentExternalKind, ComponentTypeRef, Encoding, FuncValidatorAllocations, MemoryType,
-    Parser, Payload, TableType, ValidPayload, Validator, WasmFeatures,
+    ComponentExternName, ComponentExternalKind, ComponentTypeRef, Encoding,
+    FuncValidatorAllocations, MemoryType, Parser, Payload, TableType, ValidPayload, Validator,
+    WasmFeatures,
 };
 
 use sluice_model::World;
@@ -181,7 +182,7 @@ pub fn inspect(bytes: &[u8]) -> Result<Inspection, InspectError> {
                 for import in section {
                     let import = import.map_err(invalid)?;
                     found.imports.push(Import {
-                        name: import.name.full_name().into_owned(),
+                        name: full_name(&import.name),
                         kind: import_kind(import.ty),
                     });
                 }
@@ -190,7 +191,7 @@ pub fn inspect(bytes: &[u8]) -> Result<Inspection, InspectError> {
                 for export in section {
                     let export = export.map_err(invalid)?;
                     found.exports.push(Export {
-                        name: export.name.full_name().into_owned(),
+                        name: full_name(&export.name),
                         kind: export_kind(export.kind),
                     });
                 }
@@ -258,6 +259,14 @@ fn check_header(bytes: &[u8]) -> Result<(), InspectError> {
     Ok(())
 }
 
+/// The name with its whole version: a file may keep `1` and `.2.3` of `a:b/c@1.2.3` apart.
+fn full_name(name: &ComponentExternName<'_>) -> String {
+    match (name.implements, name.version_suffix) {
+        (None, Some(suffix)) => format!("{}{suffix}", name.name),
+        _ => name.name.to_owned(),
+    }
+}
+
 fn text_hint(is_text: bool) -> &'static str {
     if is_text {
         " (it looks like the text format: translate it first)"
@@ -268,7 +277,7 @@ fn text_hint(is_text: bool) -> &'static str {
 
 fn invalid(error: wasmparser::BinaryReaderError) -> InspectError {
     InspectError::Invalid {
-        offset: error.offset(),
+        offset: error.offset() as u64,
         message: error.message().to_owned(),
     }
 }
