@@ -2,7 +2,7 @@
 
 use std::future::Future;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use sluice_connectors::{AllowedCommands, CommandError, CommandLine};
@@ -98,6 +98,7 @@ fn parse_label(text: &str) -> Result<(String, String), String> {
 impl EdgeArgs {
     /// The options as a configuration; reads the token's file, which may be gone once this directory has joined.
     pub fn into_config(self) -> Result<EdgeConfig, EdgeError> {
+        check_directories(&self.state_dir, &self.allow_paths)?;
         let joined = self.state_dir.join(crate::join::IDENTITY_FILE).exists();
         let join = match self.join {
             Some(text) => match text.strip_prefix('@').map(|path| read_token(path.into())) {
@@ -128,12 +129,35 @@ impl EdgeArgs {
     }
 }
 
+/// What was named as a directory must be one; a state directory that is not there yet will be made.
+fn check_directories(state_dir: &Path, allow_paths: &[PathBuf]) -> Result<(), EdgeError> {
+    let usage = |problem| Err(EdgeError::Usage { problem });
+    if state_dir.exists() && !state_dir.is_dir() {
+        return usage(format!(
+            "--state-dir {} is a file: name a directory, or a path where one can be made",
+            state_dir.display()
+        ));
+    }
+    match allow_paths.iter().find(|path| !path.is_dir()) {
+        None => Ok(()),
+        Some(path) => usage(format!(
+            "--allow-path {} is no directory: make it, or name the directory that pipelines may use",
+            path.display()
+        )),
+    }
+}
+
 fn read_token(path: PathBuf) -> Result<String, EdgeError> {
     use std::io::Read as _;
     let mut text = String::new();
     std::fs::File::open(&path)
         .and_then(|file| file.take(TOKEN_FILE_BYTES_MAX).read_to_string(&mut text))
-        .map_err(|error| EdgeError::file("read the join token in", path, error))?;
+        .map_err(|error| EdgeError::Usage {
+            problem: format!(
+                "cannot read the join token in {}: {error}; `sluice token create > FILE` makes one, `--join @FILE` reads it",
+                path.display()
+            ),
+        })?;
     Ok(text)
 }
 
@@ -157,6 +181,7 @@ mod tests {
     #![allow(clippy::unwrap_used)]
 
     use super::*;
+    use crate::error::ExitCode;
 
     #[test]
     fn labels_are_checked_where_they_are_written() {
@@ -196,6 +221,23 @@ mod tests {
     }
 
     #[test]
+    fn what_is_named_as_a_directory_must_be_one() {
+        let directory = tempfile::tempdir().unwrap();
+        let (there, file) = (directory.path(), directory.path().join("file"));
+        std::fs::write(&file, "").unwrap();
+        assert!(check_directories(&there.join("new"), &[there.to_owned()]).is_ok());
+        for (state_dir, allowed, says) in [
+            (file.as_path(), there, "is a file: name a directory"),
+            (there, file.as_path(), "is no directory: make it"),
+            (there, &there.join("gone"), "is no directory: make it"),
+        ] {
+            let error = check_directories(state_dir, &[allowed.to_owned()]).unwrap_err();
+            assert_eq!(error.exit_code(), ExitCode::Usage);
+            assert!(error.to_string().contains(says), "{error}");
+        }
+    }
+
+    #[test]
     fn a_token_file_is_read_and_a_missing_one_is_named() {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("token");
@@ -210,7 +252,10 @@ mod tests {
         };
         let at = format!("@{}", file.display());
         let error = args(at.clone()).into_config().unwrap_err();
-        assert!(error.to_string().contains("token"), "{error}");
+        assert_eq!(error.exit_code(), ExitCode::Usage);
+        for part in [at.trim_start_matches('@'), "sluice token create"] {
+            assert!(error.to_string().contains(part), "{error}");
+        }
         let identity = directory.path().join("state/identity.pem");
         std::fs::create_dir_all(identity.parent().unwrap()).unwrap();
         std::fs::write(&identity, "joined").unwrap();

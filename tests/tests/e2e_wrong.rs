@@ -357,7 +357,8 @@ fn tokens_that_are_expired_used_up_foreign_or_damaged_let_nobody_in() {
     damaged.truncate(damaged.len() - 3);
     join_fails(&cluster, "e3", &damaged, 2, &["damaged"]);
     join_fails(&cluster, "e3", "hello", 2, &["sluice token create"]);
-    join_fails(&cluster, "e3", "@nowhere.txt", 1, &["nowhere.txt"]);
+    let gone = ["nowhere.txt", "sluice token create > FILE"];
+    join_fails(&cluster, "e3", "@nowhere.txt", 2, &gone);
 
     // A name in use, by a node that is alive.
     let any = cluster.token();

@@ -3,7 +3,7 @@
 //! The libraries own no process globals; tracing, signals and the standard streams are set up here.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use sluice_edge_runtime::runner::{Console, LogLevel, LogLine};
@@ -76,6 +76,16 @@ fn log(line: &LogLine) {
 /// What a failed blocking task comes to: a bug of ours.
 fn ended_early(error: tokio::task::JoinError) -> Failure {
     Failure::new(Exit::Failed, "a part of the program ended early").with_detail(error)
+}
+
+/// A state directory that is not there yet is made; a file in its place is a slip of whoever named it.
+fn no_file(state_dir: &Path) -> Result<(), Failure> {
+    if state_dir.exists() && !state_dir.is_dir() {
+        let message = format!("--state-dir {} is a file", state_dir.display());
+        return Err(Failure::invalid(message)
+            .with_help("name a directory, or a path where one can be made"));
+    }
+    Ok(())
 }
 
 /// A directory that goes away with the value.

@@ -9,7 +9,8 @@ use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
 use sluice_component::{
-    COMPONENT_BYTES_MAX, GrantSet, ImportProblem, Inspection, check_imports, check_stage, inspect,
+    COMPONENT_BYTES_MAX, GrantSet, ImportProblem, InspectError, Inspection, check_imports,
+    check_stage, inspect,
 };
 use sluice_model::pipeline::{
     self, ENDLESS_REPORT, ENDLESS_REPORT_HELP, PIPELINE_BYTES_MAX, Pipeline, PluginRef, PluginUse,
@@ -18,6 +19,10 @@ use sluice_model::pipeline::{
 use sluice_model::{Digest, StageName, World};
 
 use crate::failure::Failure;
+
+/// The way out where there is no pipeline to read.
+const NO_PIPELINE: &str = "name a pipeline file: TOML with an input and an output, such as pipelines/heartbeat/pipeline.toml; \
+                           `sluice plugin inspect` looks into components";
 
 /// A pipeline that may be deployed or run, as far as can be told here.
 #[derive(Debug)]
@@ -159,7 +164,7 @@ fn stage_plugin(
         PluginRef::Digest(digest) => Ok((*digest, None)),
         PluginRef::Named { .. } => Err(vec![PluginProblem {
             message: "plugins by `name@version` are not in this version".to_owned(),
-            help: Some("name the component's file, or its `sha256:...`".to_owned()),
+            help: Some("name the component's file, or its `sha256:...`, which `sluice plugin inspect FILE` shows".to_owned()),
         }]),
     }
 }
@@ -170,6 +175,7 @@ fn read_text(path: &Path) -> Result<String, Failure> {
             "cannot read the pipeline file {}: {problem}",
             path.display()
         ))
+        .with_help(NO_PIPELINE)
     };
     let mut bytes = Vec::new();
     std::fs::File::open(path)
@@ -223,7 +229,7 @@ fn read_component(path: &Path) -> Result<ComponentFile, Vec<PluginProblem>> {
     let inspection = inspect(&bytes).map_err(|error| {
         vec![PluginProblem {
             message: format!("the plugin file {shown} is not a component: {error}"),
-            help: None,
+            help: not_a_component(path, &error),
         }]
     })?;
     match (stage_problems(&inspection), inspection.world()) {
@@ -293,6 +299,25 @@ pub(crate) fn refusals(inspection: &Inspection) -> Vec<String> {
             None => problem.message,
         })
         .collect()
+}
+
+/// The way out for a file that is no component, where the error does not say it.
+pub(crate) fn not_a_component(path: &Path, error: &InspectError) -> Option<String> {
+    match error {
+        InspectError::NotWasm { .. } if path.extension().is_some_and(|it| it == "toml") => {
+            let file = path.display();
+            Some(format!("a pipeline is checked with `sluice pipeline validate {file}`; a component is the `.wasm` file that a plugin's build makes"))
+        }
+        InspectError::NotWasm { .. } => Some(
+            "name the `.wasm` file that the plugin's build made; `scripts/build-plugins` leaves those of this repository in \
+             plugins/dist/"
+                .to_owned(),
+        ),
+        InspectError::TooLarge { .. }
+        | InspectError::Empty
+        | InspectError::CoreModule
+        | InspectError::Invalid { .. } => None,
+    }
 }
 
 /// Reads a component's file, but not one that is too large to be one.

@@ -211,6 +211,83 @@ fn wrong_usage_and_input_end_with_2() {
     run(sluice().args(["completions", "bash"])).ends(0, "_sluice()");
 }
 
+/// Each command that takes a file or a directory, with one that is not there or not of its kind: 2, which it is, and a way
+/// out.
+#[test]
+fn files_that_are_missing_or_of_another_kind_are_wrong_input_with_a_way_out() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = |name: &str, text: &str| std::fs::write(dir.path().join(name), text).unwrap();
+    file("text", "hello there\n");
+    file("open.toml", "name = \"a\"\n[input.generate\n");
+    file("good.toml", GENERATE);
+    std::fs::create_dir(dir.path().join("dir")).unwrap();
+    std::fs::write(dir.path().join("bytes"), [0xff, 0xfe, 0]).unwrap();
+
+    let read = "help: name a pipeline file";
+    let syntax = "= help: ";
+    let component = "help: name a component's file";
+    let wasm = "help: name the `.wasm` file";
+    let validate = "`sluice pipeline validate good.toml`";
+    let token = "`sluice token create > FILE` makes one";
+    let context = "help: the orchestrator writes operator.toml";
+    let state = "name a directory, or a path where one can be made";
+    let mut table = vec![
+        ("plugin inspect gone", "gone: No such file", component),
+        ("plugin inspect dir", "dir: is a directory", component),
+        ("plugin inspect text", "text is not a component", wasm),
+        ("plugin inspect good.toml", "good.toml is not a", validate),
+        ("edge --name e --join @gone", "gone: No such file", token),
+        ("edge --name e --join @dir", "dir: Is a directory", token),
+        ("edge --name e --join @bytes", "bytes: ", token),
+        ("edge --name e --join @text", "token", "sluice token create"),
+        (
+            "edge --name e --join x --allow-path gone",
+            "gone is no",
+            "make it",
+        ),
+        ("edge --name e --state-dir text", "text is a file", state),
+        ("orchestrator --state-dir text", "text is a file", state),
+        ("dev good.toml --state-dir text", "text is a file", state),
+        ("status --context gone", "gone: No such file", context),
+        ("status --context dir", "dir: Is a directory", context),
+        ("status --context text", "text is not TOML", context),
+        ("deploy good.toml --context gone", "gone: No such", context),
+        (
+            "run launch a --stdin text --context gone",
+            "gone: No such",
+            context,
+        ),
+    ];
+    for command in ["deploy", "dev", "pipeline validate", "pipeline run"] {
+        for (name, says, help) in [
+            ("gone", "gone: No such file", read),
+            ("dir", "dir: Is a directory", read),
+            ("bytes", "bytes: it is not UTF-8", read),
+            ("text", "text:1:7", syntax),
+            ("open.toml", "open.toml:2:16", syntax),
+        ] {
+            let line: &str = Box::leak(format!("{command} {name}").into_boxed_str());
+            table.push((line, says, help));
+        }
+    }
+    for (line, says, help) in table {
+        let mut command = sluice();
+        command.args(line.split(' ')).current_dir(dir.path());
+        if line.starts_with("edge") && !line.contains("--state-dir") {
+            command.args(["--state-dir", "edge"]);
+        }
+        let said = run(&mut command).ends(2, says).ends(2, help);
+        assert_eq!(said.stdout, "", "{line}");
+    }
+    // A usable place that this machine does not give is no wrong input.
+    run(sluice().args(["orchestrator", "--state-dir", "/proc/sluice"]))
+        .ends(1, "/proc/sluice")
+        .ends(1, "help: see to the rights");
+    run(sluice().args(["doctor", "--state-dir", "gone"]))
+        .ends(1, "gone is not there")
+        .ends(1, "to mend it: name the directory");
+}
+
 #[test]
 fn a_pipeline_is_checked_without_any_orchestrator() {
     let dir = tempfile::tempdir().unwrap();

@@ -18,10 +18,17 @@ use crate::render::{self, Inspected};
 
 pub(super) fn inspect(file: &Path, out: &Out) -> Result<(), Failure> {
     let shown = file.display();
-    let bytes = pipeline_file::read_bytes(file)
-        .map_err(|error| Failure::invalid(format!("cannot read {shown}: {error}")))?;
-    let found = sluice_component::inspect(&bytes)
-        .map_err(|error| Failure::invalid(format!("{shown} is not a component: {error}")))?;
+    let bytes = pipeline_file::read_bytes(file).map_err(|error| {
+        Failure::invalid(format!("cannot read {shown}: {error}"))
+            .with_help("name a component's file, such as plugins/dist/sshd_auth.wasm; `scripts/build-plugins` makes it")
+    })?;
+    let found = sluice_component::inspect(&bytes).map_err(|error| {
+        let failure = Failure::invalid(format!("{shown} is not a component: {error}"));
+        match pipeline_file::not_a_component(file, &error) {
+            Some(help) => failure.with_help(help),
+            None => failure,
+        }
+    })?;
     let inspected = Inspected {
         digest: Digest::of(&bytes),
         size: bytes.len() as u64,

@@ -18,7 +18,7 @@ use sluice_model::{ExecutionState, JobName, Labels, NodeName, RunState, Version}
 use tokio_util::sync::CancellationToken;
 
 use super::edge::{self, InProcess};
-use super::{ended_early, stop_on_signals, temporary_dir};
+use super::{ended_early, no_file, stop_on_signals, temporary_dir};
 use crate::args::DevArgs;
 use crate::client::Client;
 use crate::commands::deploy_file;
@@ -38,6 +38,9 @@ const HEARTBEAT: Duration = Duration::from_secs(1);
 /// Runs the pipeline until it completes, fails, or a signal comes.
 pub(crate) async fn dev(args: DevArgs, out: &Out) -> Result<(), Failure> {
     logging::start(args.log, Reader::Author)?;
+    if let Some(dir) = &args.state_dir {
+        no_file(dir)?;
+    }
     let commands = edge::allowed_commands(args.commands)?;
     let path = args.pipeline;
     let file = tokio::task::spawn_blocking(move || check(&path))

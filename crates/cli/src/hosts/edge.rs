@@ -58,7 +58,13 @@ pub(super) fn not_running(error: &EdgeError) -> Failure {
         ExitCode::Usage => Exit::Invalid,
         ExitCode::Unreachable => Exit::Unreachable,
     };
-    Failure::new(exit, with_causes(error))
+    let failure = Failure::new(exit, with_causes(error));
+    match error {
+        EdgeError::File { .. } => failure.with_help(
+            "see to the rights and the room of that place, or choose another --state-dir; `sluice doctor` looks at one",
+        ),
+        _ => failure,
+    }
 }
 
 #[cfg(test)]

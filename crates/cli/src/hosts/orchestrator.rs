@@ -3,7 +3,7 @@
 use sluice_doctor::with_causes;
 use sluice_host::{Orchestrator, OrchestratorConfig, StartError};
 
-use super::stop_on_signals;
+use super::{no_file, stop_on_signals};
 use crate::args::OrchestratorArgs;
 use crate::failure::{Exit, Failure};
 use crate::logging::{self, Reader};
@@ -35,6 +35,7 @@ pub(crate) async fn orchestrator(args: OrchestratorArgs) -> Result<(), Failure> 
 }
 
 fn config(args: OrchestratorArgs) -> Result<OrchestratorConfig, Failure> {
+    no_file(&args.state_dir)?;
     let mut config = OrchestratorConfig::new(args.state_dir);
     config.listen = args.listen.unwrap_or(config.listen);
     config.api = args.api.unwrap_or(config.api);
@@ -61,10 +62,16 @@ pub(super) fn not_started(error: StartError) -> Failure {
         StartError::Config { .. } => Exit::Invalid,
         _ => Exit::Failed,
     };
-    Failure::new(
+    let failure = Failure::new(
         exit,
         format!("the orchestrator does not start: {}", with_causes(&error)),
-    )
+    );
+    match error {
+        StartError::Io { .. } => failure.with_help(
+            "see to the rights and the room of that place, or choose another --state-dir; `sluice doctor` looks at one",
+        ),
+        _ => failure,
+    }
 }
 
 #[cfg(test)]

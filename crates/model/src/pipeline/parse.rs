@@ -116,7 +116,26 @@ fn syntax_problem(error: &toml_edit::TomlError, text: &str) -> Problem {
         } else {
             error.message().to_owned()
         },
-        help: duplicate.then(|| "keep one of the two".to_owned()),
+        help: Some(syntax_help(error.message()).to_owned()),
+    }
+}
+
+/// What would be right, by what the parser of TOML says is wrong.
+fn syntax_help(message: &str) -> &'static str {
+    let has = |part: &str| message.contains(part);
+    if has("duplicate key") {
+        "keep one of the two"
+    } else if has("unclosed table") || has("unclosed array table") {
+        "a heading ends with `]`, and that of a list with `]]`: `[input.generate]`, `[[stage]]`"
+    } else if has("unclosed array") || has("unclosed inline table") {
+        "end the list with `]`, the table with `}`"
+    } else if has("must be quoted") {
+        "texts stand in quotes: `name = \"field-temps\"`"
+    } else if has("string") {
+        "end the text with the quote that it begins with, on the same line; `\\` is written twice in \"...\", or the \
+         text in '...'"
+    } else {
+        "a line is `key = value` or a heading such as `[input.generate]`; texts stand in quotes, comments begin with `#`"
     }
 }
 
