@@ -1,4 +1,4 @@
-//! How a pipeline names a component: a file, a registered plugin, or the content itself.
+//! How a pipeline names a component: a file, or the content itself. A registered plugin's name is reserved.
 
 use std::fmt;
 use std::str::FromStr;
@@ -13,7 +13,8 @@ const PLUGIN_BYTES_MAX: usize = 4096;
 pub enum PluginRef {
     /// A file, relative to the pipeline file.
     Path(String),
-    /// `name@version` in the orchestrator's registry.
+    /// `name@version`: reserved for a registry of plugins, which this version does not have. It is read so that whoever
+    /// writes it is told.
     Named {
         /// The plugin's name.
         name: String,
@@ -27,9 +28,9 @@ pub enum PluginRef {
 /// Why a text names no plugin.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PluginRefError {
-    /// None of the three forms.
+    /// None of the forms.
     #[error(
-        "`{text}` names no plugin: write a path with `/` or `.wasm`, `name@version`, or `sha256:` and 64 hex digits"
+        "`{text}` names no plugin: write a path with `/` or `.wasm`, or `sha256:` and 64 hex digits"
     )]
     Form {
         /// The text.

@@ -262,7 +262,7 @@ struct StageDocument {
     /// Unique within the pipeline.
     #[schemars(regex(pattern = "^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$"))]
     name: String,
-    /// A file relative to the pipeline file, `name@version`, or `sha256:` and 64 hex digits.
+    /// The component: a file relative to the pipeline file, or `sha256:` and the 64 hex digits of its content.
     plugin: String,
     /// The plugin's settings, handed to it as JSON.
     #[schemars(default)]
