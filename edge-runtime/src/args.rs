@@ -24,8 +24,10 @@ pub struct EdgeArgs {
     /// The node's name: a-z, 0-9 and `-` (first start)
     #[arg(long, value_name = "NAME")]
     pub name: Option<NodeName>,
-    /// Token from `sluice token create`, or @FILE that holds it (first start; later only used when the node was
-    /// revoked or its certificate has expired)
+    /// Token from `sluice token create`, or @FILE that holds it (first start)
+    ///
+    /// Later starts use it only when the node was revoked or deleted, or its certificate has expired. An edge whose
+    /// certificate has expired needs none for a year: it renews it when it reaches its orchestrator.
     #[arg(
         long,
         value_name = "TOKEN|@FILE",

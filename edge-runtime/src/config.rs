@@ -171,6 +171,18 @@ impl Kept {
     }
 }
 
+/// The way out when a joined edge's `edge.toml` is gone; `name` is the node's, where the store still knows it.
+pub(crate) fn options_gone(state_dir: &Path, name: Option<&NodeName>) -> String {
+    let file = state_dir.join(FILE);
+    let name = name.map_or("NAME", NodeName::as_str);
+    format!(
+        "write {} with two lines, `name = \"{name}\"` and `orchestrator = [\"HOST:7443\"]`, and a third, `allow-path = \
+         [\"DIR\"]`, if pipelines used DIR; or move identity.pem elsewhere and join again with a token of `sluice token \
+         create --node {name}`",
+        file.display()
+    )
+}
+
 /// Directories as they will still be meant when the program is started from elsewhere.
 pub(crate) fn absolute(paths: &[PathBuf]) -> Result<Vec<PathBuf>, EdgeError> {
     let each = paths.iter().map(|path| {

@@ -11,7 +11,7 @@ use sluice_model::UnixMs;
 use sluice_transport::identity::NodeIdentity;
 use sluice_transport::{Client, Timing};
 
-use crate::config::Kept;
+use crate::config::{Kept, options_gone};
 use crate::join::IDENTITY_FILE;
 use crate::link::unix_now;
 use crate::renewal::due_in;
@@ -123,7 +123,12 @@ fn look(dir: &Path) -> Looked {
         }
         Ok(None) => {
             let seen = "edge.toml is not there";
-            let mend = "write it again: name, orchestrator and allow-path, as README.md shows, or join again";
+            let mend = if looked.identity.is_some() {
+                let name = looked.meta.node.as_ref().map(|(_, name)| name);
+                options_gone(dir, name)
+            } else {
+                "start it once with --name NAME --join TOKEN: that writes it".to_owned()
+            };
             looked.findings.push(Finding::fail("options", seen, mend));
         }
         Err(error) => {

@@ -15,7 +15,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::artifacts::Artifacts;
-use crate::config::{EdgeConfig, Kept, absolute};
+use crate::config::{EdgeConfig, Kept, absolute, options_gone};
 use crate::control::{Clock, Control, RESERVES, Surroundings};
 use crate::core::{CoreOptions, EdgeCore};
 use crate::error::EdgeError;
@@ -196,8 +196,11 @@ async fn identify(
 ) -> Result<(Kept, NodeIdentity), EdgeError> {
     if let Some(identity) = NodeIdentity::load(&state_dir.join(IDENTITY_FILE))? {
         let Some(kept) = Kept::load(state_dir)? else {
-            let lost = std::io::Error::from(std::io::ErrorKind::NotFound);
-            return Err(EdgeError::file("read", state_dir.join("edge.toml"), lost));
+            let name = facts_kept(state_dir).node.map(|(_, name)| name);
+            let mend = options_gone(state_dir, name.as_ref());
+            return Err(EdgeError::Usage {
+                problem: format!("edge.toml is not there, and this edge has joined: {mend}"),
+            });
         };
         let current = kept.clone().with(config)?;
         if current != kept {

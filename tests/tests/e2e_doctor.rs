@@ -195,6 +195,12 @@ fn what_is_broken_in_an_edges_directory_is_named_with_the_way_out() {
         "line 1: unknown key `naem`",
         "correct that line",
     );
+    // Gone altogether: what to write is said by the doctor and by a start, with the node's name.
+    fs::remove_file(dir.join("edge.toml")).unwrap();
+    let lines = "`name = \"e1\"` and `orchestrator = [";
+    Said::of(&cluster, &dir).finds("options", "fail", "edge.toml is not there", lines);
+    let mut start = cluster.edge_command_in(&dir);
+    cluster.run(&mut start).fails(2, &[lines]);
     fs::write(dir.join("edge.toml"), &options).unwrap();
 
     let files = cluster.root().join("e1/files");
