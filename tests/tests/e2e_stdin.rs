@@ -187,6 +187,19 @@ fn a_launch_that_brings_nothing_too_much_or_what_nobody_reads_says_the_way_out()
     cluster
         .sluice(&["run", "launch", "triage", "--stdin", &path("nowhere")])
         .fails(2, &["nowhere", "No such file"]);
+    // What can be told before the upload is told before the upload.
+    let said: [(&[&str], i32, &str); 3] = [
+        (&["nobody"], 3, "no job nobody"),
+        (&["triage", "--param", "top=1"], 2, "parameter `top`"),
+        (&["triage", "--node", "nowhere"], 3, "nowhere"),
+    ];
+    for (args, code, says) in said {
+        let empty = path("empty");
+        let args = [&["run", "launch", "--stdin", &empty][..], args].concat();
+        cluster.sluice(&args).fails(code, &[says]);
+    }
+    let kept = stdins(&cluster.orchestrator_dir().join("artifacts"));
+    assert_eq!(kept, [""; 0], "nothing was uploaded");
     let lacking = RunLaunch {
         jobs: vec!["triage".parse().unwrap()],
         stdin: Some(Digest::of(b"never uploaded")),

@@ -1,5 +1,6 @@
 //! `sluice run`: launches of batch jobs.
 
+mod check;
 mod stdin;
 
 use std::collections::BTreeMap;
@@ -24,16 +25,20 @@ const SEND_PAUSE: Duration = Duration::from_millis(150);
 /// Launches, prints the run's id, and waits for its end when that is asked for.
 pub(super) async fn launch(client: &Client, out: &Out, args: RunLaunchArgs) -> Result<(), Failure> {
     let params = params_of(args.params)?;
-    let stdin = match &args.stdin {
-        Some(from) => Some(stdin::bring(client, out, from).await?),
-        None => None,
-    };
-    let request = RunLaunch {
+    let mut request = RunLaunch {
         jobs: args.jobs,
         params,
         nodes: args.nodes,
-        stdin,
+        stdin: None,
     };
+    if let Some(from) = &args.stdin {
+        stdin::readable(from)?;
+        // With a key it may be a run that was launched before, whatever has become of its jobs since.
+        if args.key.is_none() {
+            check::check(client, &request).await?;
+        }
+        request.stdin = Some(stdin::bring(client, out, from).await?);
+    }
     let key = match args.key {
         Some(key) => key,
         None => new_key()?,

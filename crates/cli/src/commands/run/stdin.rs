@@ -60,11 +60,25 @@ fn name_of(from: &Path) -> String {
     }
 }
 
+/// Whether there is anything to read, before anybody is asked about the launch. Opens nothing that would be read by it.
+pub(super) fn readable(from: &Path) -> Result<(), Failure> {
+    if from == Path::new("-") {
+        return Ok(());
+    }
+    let facts = std::fs::metadata(from).map_err(|error| unreadable(from, &error))?;
+    if facts.is_dir() {
+        return Err(unreadable(from, &io::ErrorKind::IsADirectory.into()));
+    }
+    Ok(())
+}
+
+fn unreadable(from: &Path, error: &io::Error) -> Failure {
+    Failure::invalid(format!("cannot read {}: {error}", name_of(from)))
+        .with_help("`--stdin` takes a file, or `-` for what is piped in")
+}
+
 fn gather(from: &Path) -> Result<Gathered, Failure> {
-    let cannot = |error: io::Error| {
-        Failure::invalid(format!("cannot read {}: {error}", name_of(from)))
-            .with_help("`--stdin` takes a file, or `-` for what is piped in")
-    };
+    let cannot = |error: io::Error| unreadable(from, &error);
     if from == Path::new("-") {
         return keep(&mut io::stdin().lock(), from);
     }
@@ -114,12 +128,7 @@ fn copy(
             Ok(0) => break,
             Ok(read) => read,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-            Err(error) => {
-                return Err(
-                    Failure::invalid(format!("cannot read {}: {error}", name_of(from)))
-                        .with_help("`--stdin` takes a file, or `-` for what is piped in"),
-                );
-            }
+            Err(error) => return Err(unreadable(from, &error)),
         };
         bytes += read as u64;
         if bytes > STDIN_BYTES_MAX {
@@ -173,10 +182,12 @@ mod tests {
             (dir.path().join("nowhere"), "nowhere: No such file"),
             (dir.path().to_owned(), "directory"),
         ] {
-            let failure = gather(&path).err().unwrap();
-            assert_eq!(failure.exit, Exit::Invalid);
-            assert!(failure.message.contains(says), "{}", failure.message);
+            for failure in [gather(&path).err().unwrap(), readable(&path).unwrap_err()] {
+                assert_eq!(failure.exit, Exit::Invalid);
+                assert!(failure.message.contains(says), "{}", failure.message);
+            }
         }
+        assert_eq!(readable(Path::new("-")), Ok(()));
         let large = dir.path().join("large");
         let file = File::create(&large).unwrap();
         file.set_len(STDIN_BYTES_MAX + 1).unwrap();
