@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum, ValueHint};
 use clap_complete::Shell;
-use sluice_edge_runtime::args::{CommandArgs, EdgeArgs};
+use sluice_edge_runtime::args::EdgeArgs;
 use sluice_model::{
     CatchUp, ExecutionState, JobName, JobState, NodeName, NodeState, Overlap, Role, RunId,
     RunState, ScheduleName, StageName, TokenId,
@@ -15,7 +15,7 @@ use sluice_model::{
 mod files;
 mod values;
 
-pub(crate) use files::{PipelineCommand, PluginCommand};
+pub(crate) use files::{DevArgs, LogFormat, ParamArgs, PipelineCommand, PluginCommand};
 pub(crate) use values::LabelChange;
 use values::{
     catch_up, duration_text, job_and_node, overlap, param, pool, positive_duration, role, size,
@@ -69,22 +69,17 @@ pub(crate) enum Format {
     Json,
 }
 
-/// How a long-running program writes its log.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum LogFormat {
-    Human,
-    Json,
-}
-
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Run a pipeline on an orchestrator and an edge within this process
     ///
-    /// Records of `[output.stdout]` go to standard output, logs to standard error. Ends when the pipeline completes.
+    /// Records of `[output.stdout]` go to standard output, logs to standard error. Ends when the pipeline completes. A
+    /// pipeline of kind `batch` is launched once, with what --param says.
     #[command(
         after_help = "Examples:\n  sluice dev pipelines/heartbeat/pipeline.toml\n  \
         sluice dev my.toml --state-dir /tmp/my   # continues where it was\n  \
-        sluice dev gpus.toml --allow-command 'gpus=/usr/bin/nvidia-smi -L'"
+        sluice dev gpus.toml --allow-command 'gpus=/usr/bin/nvidia-smi -L'\n  \
+        sluice dev triage.toml --param top=5 < app.log   # a batch: launched once, `[input.stdin]` is this input"
     )]
     Dev(DevArgs),
     /// Run the orchestrator
@@ -221,21 +216,6 @@ pub(crate) enum Command {
         /// The shell
         shell: Shell,
     },
-}
-
-#[derive(Debug, ClapArgs)]
-pub(crate) struct DevArgs {
-    /// The pipeline file
-    #[arg(value_hint = ValueHint::FilePath)]
-    pub(crate) pipeline: PathBuf,
-    /// Keep state here and continue from it; without it nothing is kept
-    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
-    pub(crate) state_dir: Option<PathBuf>,
-    #[command(flatten)]
-    pub(crate) commands: CommandArgs,
-    /// How the log is written
-    #[arg(long, value_enum, default_value_t = LogFormat::Human)]
-    pub(crate) log: LogFormat,
 }
 
 #[derive(Debug, ClapArgs)]

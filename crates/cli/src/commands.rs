@@ -23,6 +23,7 @@ mod run;
 mod schedule;
 
 pub(crate) use deploy::deploy_file;
+pub(crate) use run::params_of;
 
 /// Does what the command line says.
 pub(crate) async fn execute(args: Args, out: &Out) -> Result<(), Failure> {
@@ -172,9 +173,11 @@ pub(crate) async fn execute(args: Args, out: &Out) -> Result<(), Failure> {
         Command::Plugin(PluginCommand::Inspect { file }) => local::inspect(&file, out),
         Command::Pipeline(PipelineCommand::Validate { file }) => local::validate(&file, out),
         Command::Pipeline(PipelineCommand::Schema) => local::schema(out),
-        Command::Pipeline(PipelineCommand::Run { file, commands }) => {
-            local::run(&file, commands, out).await
-        }
+        Command::Pipeline(PipelineCommand::Run {
+            file,
+            params,
+            commands,
+        }) => local::run(&file, params, commands, out).await,
         Command::Completions { shell } => local::completions(shell, out),
     }
 }

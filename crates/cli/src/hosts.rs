@@ -2,11 +2,13 @@
 //!
 //! The libraries own no process globals; tracing, signals and the standard streams are set up here.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use sluice_edge_runtime::runner::{Console, LogLevel, LogLine};
+use sluice_model::pipeline::{Params, Pipeline};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
@@ -71,6 +73,17 @@ fn log(line: &LogLine) {
         LogLevel::Warn => tracing::warn!("{text}"),
         LogLevel::Error => tracing::error!("{text}"),
     }
+}
+
+/// The parameters of a pipeline that runs in front of a person: what `--param` gave, and the defaults.
+fn params(pipeline: &Pipeline, given: &BTreeMap<String, String>) -> Result<Params, Failure> {
+    pipeline.params(given).map_err(|wrong| {
+        let lines: Vec<String> = wrong.iter().map(ToString::to_string).collect();
+        let message = format!("{} has problems with its parameters", pipeline.name);
+        Failure::invalid(message)
+            .with_detail(lines.join("\n"))
+            .with_help("`[params]` of a pipeline with `kind = \"batch\"` declares them; give each one a `default` there, or its value with `--param K=V`")
+    })
 }
 
 /// What a failed blocking task comes to: a bug of ours.

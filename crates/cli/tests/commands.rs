@@ -372,6 +372,55 @@ fn a_pipeline_runs_here_with_and_without_a_cluster() {
 }
 
 #[test]
+fn a_batch_runs_here_with_parameters_and_what_is_piped_in() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("p.toml");
+    // What comes in by standard input goes into the file that the parameter names.
+    std::fs::write(
+        &path,
+        "name = \"keep\"\nkind = \"batch\"\n[params]\ninto = { type = \"string\" }\ntop = { type = \"integer\", default = 1 }\n\
+         [input.stdin]\n[output.file]\npath = \"${param.into}-${param.top}\"\n",
+    )
+    .unwrap();
+    for command in ["pipeline run", "dev"] {
+        let into = command.replace(' ', "-");
+        let mut child = sluice()
+            .args(command.split(' '))
+            .arg(&path)
+            .args(["--param", &format!("into={into}"), "--param", "top=7"])
+            .current_dir(dir.path())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut stdin = child.stdin.take().unwrap();
+        stdin.write_all(b"one\ntwo\n").unwrap();
+        drop(stdin);
+        Said::of(child.wait_with_output().unwrap()).ends(0, "2 records in, 2 out");
+        let written = std::fs::read_to_string(dir.path().join(format!("{into}-7"))).unwrap();
+        assert_eq!(written, "one\ntwo\n", "{command}");
+        for (params, says) in [
+            (&[][..], "keep needs the parameter `into` (a string)"),
+            (&["--param", "into=a", "--param", "top=x"], "`x` is not"),
+            (
+                &["--param", "into=a", "--param", "tip=1"],
+                "it has into, top",
+            ),
+            (&["--param", "into=a", "--param", "into=b"], "there twice"),
+        ] {
+            let mut command = sluice();
+            command.args(into.split('-')).arg(&path).args(params);
+            run(command.current_dir(dir.path())).ends(2, says);
+        }
+    }
+    std::fs::write(&path, GENERATE).unwrap();
+    run(sluice().arg("dev").arg(&path).args(["--param", "a=b"]))
+        .ends(2, "ticks has no parameter `a`")
+        .ends(2, "kind = \"batch\"");
+}
+
+#[test]
 fn every_command_against_a_real_cluster() {
     let cluster = Cluster::start();
     assert_eq!(cluster.json(&["node", "list"]), Value::Array(vec![]));

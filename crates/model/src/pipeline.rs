@@ -66,11 +66,35 @@ impl Pipeline {
         self.stages.iter().map(|stage| (&stage.name, &stage.plugin))
     }
 
-    /// The parameters when nobody gives any: the defaults. None for a job that is not a batch.
-    pub fn default_params(&self) -> Result<Params, Vec<ParamError>> {
-        match &self.batch {
-            Some(batch) => batch.resolve(self.name.as_str(), &BTreeMap::new()),
-            None => Ok(Params::new()),
+    /// The parameters of a launch of this job alone: what is given, and else the defaults. Everything that is wrong is
+    /// reported, names that it does not declare too; a job that is not a batch declares none.
+    pub fn params(&self, given: &BTreeMap<String, String>) -> Result<Params, Vec<ParamError>> {
+        let job = self.name.as_str();
+        let mut wrong = Vec::new();
+        let (values, declared) = match &self.batch {
+            Some(batch) => (batch.resolve(job, given), Some(&batch.params)),
+            None => (Ok(Params::new()), None),
+        };
+        let is_known = |name: &str| declared.is_some_and(|known| known.contains_key(name));
+        let known: Vec<&str> = declared
+            .iter()
+            .flat_map(|known| known.keys().map(String::as_str))
+            .collect();
+        let known = (!known.is_empty()).then(|| known.join(", "));
+        for name in given.keys().filter(|name| !is_known(name)) {
+            wrong.push(ParamError::Unknown {
+                job: job.to_owned(),
+                name: name.clone(),
+                known: known.clone(),
+            });
+        }
+        match values {
+            Ok(values) if wrong.is_empty() => Ok(values),
+            Ok(_) => Err(wrong),
+            Err(mut problems) => {
+                problems.append(&mut wrong);
+                Err(problems)
+            }
         }
     }
 

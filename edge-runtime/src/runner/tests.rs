@@ -155,7 +155,7 @@ impl Fixture {
             node: "e1".parse().unwrap(),
             labels: Labels::from([("site".to_owned(), "plant-7".to_owned())]),
             stdin: None,
-            params: pipeline.default_params().unwrap(),
+            params: pipeline.params(&BTreeMap::new()).unwrap(),
             pipeline,
             components,
             state_dir: self.state_dir(),

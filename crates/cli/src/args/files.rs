@@ -1,9 +1,43 @@
-//! What is asked of files on this machine: components and pipelines.
+//! What is asked of files on this machine: components, and pipelines that are checked or run here.
 
 use std::path::PathBuf;
 
-use clap::{Subcommand, ValueHint};
+use clap::{Args as ClapArgs, Subcommand, ValueEnum, ValueHint};
 use sluice_edge_runtime::args::CommandArgs;
+
+use super::values::param;
+
+/// How a long-running program writes its log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LogFormat {
+    Human,
+    Json,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct DevArgs {
+    /// The pipeline file
+    #[arg(value_hint = ValueHint::FilePath)]
+    pub(crate) pipeline: PathBuf,
+    /// Keep state here and continue from it; without it nothing is kept
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub(crate) state_dir: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) params: ParamArgs,
+    #[command(flatten)]
+    pub(crate) commands: CommandArgs,
+    /// How the log is written
+    #[arg(long, value_enum, default_value_t = LogFormat::Human)]
+    pub(crate) log: LogFormat,
+}
+
+/// What a launch here says.
+#[derive(Debug, Default, ClapArgs)]
+pub(crate) struct ParamArgs {
+    /// A parameter's value, for a pipeline of kind `batch`; repeatable [default: what `[params]` says]
+    #[arg(long = "param", value_name = "K=V", value_parser = param)]
+    pub(crate) params: Vec<(String, String)>,
+}
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum PluginCommand {
@@ -33,14 +67,18 @@ pub(crate) enum PipelineCommand {
     Schema,
     /// Run a pipeline here, without orchestrator and edge
     ///
-    /// Records of `[output.stdout]` go to standard output, logs to standard error. Paths are those of this directory.
+    /// Records of `[output.stdout]` go to standard output, logs to standard error; `[input.stdin]` is standard input. Paths
+    /// are those of this directory. Nothing is kept: it starts at the beginning each time.
     #[command(
-        after_help = "Examples:\n  sluice pipeline run pipeline.toml\n  sluice pipeline run pipeline.toml < records.txt"
+        after_help = "Examples:\n  sluice pipeline run pipeline.toml\n  sluice pipeline run pipeline.toml < records.txt\n  \
+        sluice pipeline run triage.toml --param path=app.log --param top=5"
     )]
     Run {
         /// The pipeline file
         #[arg(value_hint = ValueHint::FilePath)]
         file: PathBuf,
+        #[command(flatten)]
+        params: ParamArgs,
         #[command(flatten)]
         commands: CommandArgs,
     },

@@ -9,7 +9,7 @@ use sluice_edge_runtime::args::CommandArgs;
 use sluice_model::Digest;
 use sluice_model::pipeline::{ProblemReport, json_schema};
 
-use crate::args::{Args, Format};
+use crate::args::{Args, Format, ParamArgs};
 use crate::failure::{Exit, Failure};
 use crate::hosts;
 use crate::out::Out;
@@ -94,14 +94,20 @@ pub(super) fn schema(out: &Out) -> Result<(), Failure> {
     out.json(&json_schema())
 }
 
-pub(super) async fn run(file: &Path, commands: CommandArgs, out: &Out) -> Result<(), Failure> {
+pub(super) async fn run(
+    file: &Path,
+    params: ParamArgs,
+    commands: CommandArgs,
+    out: &Out,
+) -> Result<(), Failure> {
+    let params = super::params_of(params.params)?;
     let commands = hosts::allowed_commands(commands)?;
     let path = file.to_owned();
     let checked = tokio::task::spawn_blocking(move || pipeline_file::check(&path))
         .await
         .map_err(|error| Failure::new(Exit::Failed, "the check ended early").with_detail(error))?
         .map_err(|error| error.into_failure(out.color_err))?;
-    hosts::run_pipeline(checked, commands, out).await
+    hosts::run_pipeline(checked, &params, commands, out).await
 }
 
 pub(super) fn completions(shell: Shell, out: &Out) -> Result<(), Failure> {

@@ -55,7 +55,7 @@ pub(super) async fn launch(client: &Client, out: &Out, args: RunLaunchArgs) -> R
 }
 
 /// What `--param` said, each name once.
-pub(super) fn params_of(list: Vec<(String, String)>) -> Result<BTreeMap<String, String>, Failure> {
+pub(crate) fn params_of(list: Vec<(String, String)>) -> Result<BTreeMap<String, String>, Failure> {
     let mut params = BTreeMap::new();
     for (name, value) in list {
         if params.insert(name.clone(), value).is_some() {

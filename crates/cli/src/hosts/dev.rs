@@ -3,6 +3,7 @@
 //! Nothing is short-circuited: the edge joins with a token, the pipeline is uploaded and deployed over HTTPS, and the
 //! assignment travels over QUIC. Only the standard streams are the process's own.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
@@ -18,10 +19,10 @@ use sluice_model::{ExecutionState, JobName, Labels, NodeName, RunState, Version}
 use tokio_util::sync::CancellationToken;
 
 use super::edge::{self, InProcess};
-use super::{ended_early, no_file, stop_on_signals, temporary_dir};
+use super::{ended_early, no_file, params, stop_on_signals, temporary_dir};
 use crate::args::DevArgs;
 use crate::client::Client;
-use crate::commands::deploy_file;
+use crate::commands::{deploy_file, params_of};
 use crate::context;
 use crate::failure::{Exit, Failure};
 use crate::logging::{self, Reader};
@@ -47,26 +48,37 @@ pub(crate) async fn dev(args: DevArgs, out: &Out) -> Result<(), Failure> {
         .await
         .map_err(ended_early)?
         .map_err(|error| error.into_failure(out.color_err))?;
+    let given = params_of(args.params.params)?;
+    // Before anything starts: a launch would say the same.
+    params(&file.pipeline, &given)?;
+    let work = Work {
+        file,
+        params: given,
+        commands,
+    };
     let stop = stop_on_signals()?;
     match args.state_dir {
-        Some(dir) => both(&dir, file, commands, out, &stop).await,
+        Some(dir) => both(&dir, work, out, &stop).await,
         None => {
             // Goes away when both have stopped.
             let dir = temporary_dir()?;
-            both(dir.path(), file, commands, out, &stop).await
+            both(dir.path(), work, out, &stop).await
         }
     }
 }
 
-async fn both(
-    dir: &Path,
+/// What is run.
+struct Work {
     file: PipelineFile,
+    /// What the launch of a batch says.
+    params: BTreeMap<String, String>,
+    /// What `[input.exec]` may run.
     commands: AllowedCommands,
-    out: &Out,
-    stop: &CancellationToken,
-) -> Result<(), Failure> {
+}
+
+async fn both(dir: &Path, work: Work, out: &Out, stop: &CancellationToken) -> Result<(), Failure> {
     let mut orchestrator = start_orchestrator(dir).await?;
-    let result = with_orchestrator(&mut orchestrator, dir, file, commands, out, stop).await;
+    let result = with_orchestrator(&mut orchestrator, dir, work, out, stop).await;
     orchestrator.shutdown().await;
     result
 }
@@ -86,17 +98,21 @@ async fn start_orchestrator(dir: &Path) -> Result<OrchestratorHandle, Failure> {
 async fn with_orchestrator(
     orchestrator: &mut OrchestratorHandle,
     dir: &Path,
-    file: PipelineFile,
-    commands: AllowedCommands,
+    work: Work,
     out: &Out,
     stop: &CancellationToken,
 ) -> Result<(), Failure> {
+    let Work {
+        file,
+        params,
+        commands,
+    } = work;
     let (path, context) = context::find(Some(orchestrator.context_file()), None)?;
     let client = Client::open(path, context).await?;
     let node = DevNode::of(&file.pipeline)?;
     let mut edge = start_edge(&client, dir, node, commands).await?;
     let result = tokio::select! {
-        result = run(&client, file, out) => result,
+        result = run(&client, file, params, out) => result,
         // Asked to stop: the pipeline did not fail.
         () = stop.cancelled() => Ok(()),
         ended = edge.wait() => ended.map_err(|error| edge::not_running(&error)),
@@ -161,7 +177,12 @@ async fn start_edge(
     .await
 }
 
-async fn run(client: &Client, file: PipelineFile, out: &Out) -> Result<(), Failure> {
+async fn run(
+    client: &Client,
+    file: PipelineFile,
+    params: BTreeMap<String, String>,
+    out: &Out,
+) -> Result<(), Failure> {
     let reply = deploy_file(client, &file, false, None, out).await?;
     let verb = match reply.outcome {
         DeployOutcome::Created | DeployOutcome::Updated => "runs",
@@ -169,7 +190,7 @@ async fn run(client: &Client, file: PipelineFile, out: &Out) -> Result<(), Failu
     };
     out.say(&format!("{} {verb}; Ctrl-C stops it", reply.job));
     if file.pipeline.batch.is_some() {
-        return launched(client, reply.job, out).await;
+        return launched(client, reply.job, params, out).await;
     }
     loop {
         let detail: JobDetail = client
@@ -182,10 +203,16 @@ async fn run(client: &Client, file: PipelineFile, out: &Out) -> Result<(), Failu
     }
 }
 
-/// Launches a batch job with its defaults, and waits for its end.
-async fn launched(client: &Client, job: JobName, out: &Out) -> Result<(), Failure> {
+/// Launches a batch job, and waits for its end.
+async fn launched(
+    client: &Client,
+    job: JobName,
+    params: BTreeMap<String, String>,
+    out: &Out,
+) -> Result<(), Failure> {
     let launch = RunLaunch {
         jobs: vec![job],
+        params,
         ..RunLaunch::default()
     };
     let mut run: Run = client.post_json(routes::RUNS, &launch).await?;

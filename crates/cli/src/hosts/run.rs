@@ -1,5 +1,7 @@
 //! `sluice pipeline run`: one pipeline in this process, with no cluster at all.
 
+use std::collections::BTreeMap;
+
 use sluice_doctor::with_causes;
 use sluice_edge_runtime::runner::{
     AllowedCommands, AllowedPaths, End, ExecutionPlan, PrepareError, RunnerContext, RunnerOptions,
@@ -8,7 +10,7 @@ use sluice_edge_runtime::runner::{
 use sluice_model::pipeline::Params;
 use sluice_model::{Attempt, Digest, ExecutionId, Labels, NodeName, Version};
 
-use super::{console, ended_early, stop_on_signals, temporary_dir, working_directory};
+use super::{console, ended_early, params, stop_on_signals, temporary_dir, working_directory};
 use crate::args::LogFormat;
 use crate::failure::{Exit, Failure};
 use crate::logging::{self, Reader};
@@ -18,14 +20,16 @@ use crate::pipeline_file::PipelineFile;
 /// Runs until the pipeline ends or a signal comes. Nothing is kept.
 pub(crate) async fn run_pipeline(
     file: PipelineFile,
+    given: &BTreeMap<String, String>,
     commands: AllowedCommands,
     out: &Out,
 ) -> Result<(), Failure> {
+    let params = params(&file.pipeline, given)?;
     logging::start(LogFormat::Human, Reader::Author)?;
     let stop = stop_on_signals()?;
     let dir = temporary_dir()?;
     let name = file.pipeline.name.clone();
-    let plan = plan(file, dir.path())?;
+    let plan = plan(file, params, dir.path())?;
     let allowed = AllowedPaths::new([working_directory()?]).map_err(|error| {
         Failure::new(
             Exit::Failed,
@@ -53,17 +57,11 @@ pub(crate) async fn run_pipeline(
     ended(end)
 }
 
-/// The parameters' defaults: nobody is asked here.
-fn default_params(file: &PipelineFile) -> Result<Params, Failure> {
-    file.pipeline.default_params().map_err(|wrong| {
-        let lines: Vec<String> = wrong.iter().map(ToString::to_string).collect();
-        Failure::invalid(format!("{} cannot run with defaults alone", file.pipeline.name))
-            .with_detail(lines.join("\n"))
-            .with_help("give each parameter of `[params]` a `default`, or deploy it and launch it with `sluice run launch --param`")
-    })
-}
-
-fn plan(file: PipelineFile, dir: &std::path::Path) -> Result<ExecutionPlan, Failure> {
+fn plan(
+    file: PipelineFile,
+    params: Params,
+    dir: &std::path::Path,
+) -> Result<ExecutionPlan, Failure> {
     let mut components = Vec::new();
     for plugin in &file.plugins {
         let Some(component) = &plugin.file else {
@@ -82,7 +80,6 @@ fn plan(file: PipelineFile, dir: &std::path::Path) -> Result<ExecutionPlan, Fail
             format!("this machine gives no random numbers: {error}"),
         )
     })?;
-    let params = default_params(&file)?;
     let node: NodeName = "local".parse().expect("a good name");
     Ok(ExecutionPlan {
         execution: ExecutionId::from_random(id),

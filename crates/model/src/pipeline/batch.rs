@@ -268,7 +268,18 @@ mod tests {
              top = { type = \"integer\", default = 10 }\nday = { type = \"string\" }\n[input.file]\npath = \"${param.day}.log\"\n\
              [output.stdout]\n";
         let pipeline = crate::pipeline::parse(text).unwrap();
-        let batch = pipeline.batch.unwrap();
+        let alone = |name: &str| {
+            let given = [("day", "monday"), (name, "1")];
+            let given = given.map(|(key, value)| (key.to_owned(), value.to_owned()));
+            let wrong = pipeline.params(&given.into()).err().unwrap_or_default();
+            wrong.iter().map(ToString::to_string).collect::<Vec<_>>()
+        };
+        assert_eq!(alone("top"), [""; 0]);
+        assert_eq!(
+            alone("tip"),
+            ["a has no parameter `tip`; it has day, level, top"]
+        );
+        let batch = pipeline.batch.clone().unwrap();
         let given = |pairs: &[(&str, &str)]| {
             let own = |(key, value): &(&str, &str)| ((*key).to_owned(), (*value).to_owned());
             batch.resolve("a", &pairs.iter().map(own).collect())
