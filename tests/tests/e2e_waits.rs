@@ -83,6 +83,11 @@ fn waits_outlive_a_restart_of_the_orchestrator() {
     let run = run.ends(0);
     assert_eq!(run.stdout.trim().len(), 36, "the id alone: {run:?}");
     assert!(run.stderr.contains("waiting for run"), "{run:?}");
+    let end = format!(
+        "run {} is completed: 1 of 1 task completed, ",
+        run.stdout.trim()
+    );
+    assert_eq!(run.stderr.matches(&end).count(), 1, "{run:?}");
     let deploy = deploy.ends(0);
     assert!(
         deploy.stderr.contains("comes version 1 is running"),
@@ -91,6 +96,14 @@ fn waits_outlive_a_restart_of_the_orchestrator() {
     let drain = drain.ends(0);
     assert!(drain.stdout.contains("e3 is drained"), "{drain:?}");
     assert!(drain.stderr.contains("leaves: "), "{drain:?}");
+
+    // What went to its one node at once has no rollout, which is an answer.
+    let status = ["rollout", "status", "comes"];
+    let said = cluster.sluice(&status);
+    assert_eq!(said.code, 0, "{said:?}");
+    assert!(said.stdout.contains("comes has no rollout"), "{said:?}");
+    let said = cluster.sluice(&[&status[..], &["--output", "json"]].concat());
+    assert_eq!((said.code, said.stdout.as_str()), (0, "null\n"));
 }
 
 #[test]

@@ -273,7 +273,8 @@ pub(crate) struct OrchestratorArgs {
 pub(crate) enum RunCommand {
     /// Launch batch jobs, and print the run's id
     ///
-    /// It is durable when the id is printed: whatever ends then, each task is executed.
+    /// It is durable when the id is printed: whatever ends then, each task is executed. Standard output has the id alone;
+    /// with --wait, standard error says at the end how it went.
     #[command(
         after_help = "Examples:\n  sluice run launch triage\n  sluice run launch triage --param day=monday --wait\n  \
         sluice run launch triage map --node e1 --node e2 --wait=10m\n  \
@@ -587,6 +588,9 @@ pub(crate) enum JobCommand {
 #[derive(Debug, Subcommand)]
 pub(crate) enum RolloutCommand {
     /// What happened, where it stands, what happens next
+    ///
+    /// Of a job whose version went to every node at once it says that there is no rollout, and ends with 0; with --output
+    /// json that is `null`. It ends with 3 when there is no such job.
     #[command(after_help = "Examples:\n  sluice rollout status field-temps")]
     Status {
         /// The job

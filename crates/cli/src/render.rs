@@ -35,7 +35,7 @@ pub(crate) use job::{job_detail, jobs, unplaced, versions};
 pub(crate) use node::{node_detail, nodes};
 pub(crate) use plugin::{Inspected, inspected, plugins};
 pub(crate) use rollout::rollout;
-pub(crate) use run::{run_detail, run_task_line, runs};
+pub(crate) use run::{run_detail, run_end, run_task_line, runs};
 pub(crate) use schedule::{schedule_detail, schedules, ticks};
 pub(crate) use status::status;
 pub(crate) use token::{audit, tokens};

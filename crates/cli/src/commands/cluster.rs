@@ -10,7 +10,7 @@ use sluice_model::{ExecutionId, JobName, NodeName, TokenId};
 
 use crate::args::{Format, TokenCreateArgs};
 use crate::client::Client;
-use crate::failure::Failure;
+use crate::failure::{Exit, Failure};
 use crate::out::Out;
 use crate::render;
 
@@ -127,7 +127,21 @@ pub(super) async fn rollout(
     order: Option<RolloutOrder>,
 ) -> Result<(), Failure> {
     let rollout: Rollout = match order {
-        None => client.get(&job_path(routes::JOB_ROLLOUT, name)).await?,
+        None => match client.get(&job_path(routes::JOB_ROLLOUT, name)).await {
+            // There is none, or there is no such job.
+            Err(none) if none.exit == Exit::NotFound => {
+                client
+                    .get::<JobDetail>(&job_path(routes::JOB, name))
+                    .await?;
+                if let Some(help) = &none.help
+                    && out.format == Format::Table
+                {
+                    out.say(help);
+                }
+                return out.show(&None::<Rollout>, |_| format!("{}\n", none.message));
+            }
+            answered => answered?,
+        },
         Some(order) => {
             let parts = [name.as_str(), order.as_str()];
             let path = routes::fill(routes::JOB_ROLLOUT_ORDER, &parts);
@@ -259,7 +273,6 @@ fn list<T: serde::Serialize>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::failure::Exit;
 
     #[test]
     fn an_execution_is_named_by_id_or_by_place() {

@@ -99,14 +99,13 @@ async fn waited(client: &Client, out: &Out, id: RunId, wait: Duration) -> Result
     .with_help(format!("`sluice run describe {id}` says what it waits for"));
     let look = async || {
         let run: Run = client.get(&path(routes::RUN, id)).await?;
-        let (state, open) = (run.state, lines(&run));
+        let (state, open, end) = (run.state, lines(&run), render::run_end(&run));
         last = Some(run);
         match state {
             RunState::Pending | RunState::Running => Ok(Look::Missing(open)),
-            RunState::Completed => Ok(Look::There(())),
-            state @ (RunState::Failed | RunState::Cancelled | RunState::TimedOut) => {
-                let failure = Failure::new(Exit::Failed, format!("run {id} is {state}"));
-                Err(failure
+            RunState::Completed => Ok(Look::There(end)),
+            RunState::Failed | RunState::Cancelled | RunState::TimedOut => {
+                Err(Failure::new(Exit::Failed, end)
                     .with_detail(open.join("\n"))
                     .with_help(format!("`sluice run describe {id}` tells it task by task")))
             }
@@ -124,7 +123,8 @@ async fn waited(client: &Client, out: &Out, id: RunId, wait: Duration) -> Result
     {
         out.show(run, |_| String::new())?;
     }
-    result
+    // Standard output has the id alone, so this is talk.
+    result.map(|end| out.say(&end))
 }
 
 /// What of a run is not done, a line for each task.

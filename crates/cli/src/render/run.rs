@@ -1,5 +1,7 @@
 //! Runs: a line for each, and one task by task.
 
+use std::time::Duration;
+
 use sluice_api::{Run, RunTask};
 use sluice_model::{RunState, TaskState};
 
@@ -81,6 +83,35 @@ pub(crate) fn run_detail(style: Style, run: &Run) -> String {
     text
 }
 
+/// Where a run stands once it has ended, in one line: its state, how many tasks completed, how long it took.
+pub(crate) fn run_end(run: &Run) -> String {
+    let completed = run
+        .tasks
+        .iter()
+        .filter(|it| it.state == TaskState::Completed);
+    let mut text = format!(
+        "run {} is {}: {} of {} completed",
+        run.id,
+        run.state,
+        completed.count(),
+        match run.tasks.len() {
+            1 => "1 task".to_owned(),
+            tasks => format!("{tasks} tasks"),
+        }
+    );
+    if let Some(ended) = run.ended_at {
+        let ms = ended
+            .0
+            .saturating_sub(run.launched_at.0)
+            .max(0)
+            .unsigned_abs();
+        // Parts of a second matter only where there are few.
+        let took = Duration::from_millis(if ms < 60_000 { ms } else { ms / 1000 * 1000 });
+        text.push_str(&format!(", {took:?} after its launch"));
+    }
+    text
+}
+
 /// One task in one line.
 pub(crate) fn run_task_line(task: &RunTask) -> String {
     let node = task.node.as_ref().map_or("no node", |node| node.as_str());
@@ -126,4 +157,68 @@ fn task_state(state: TaskState) -> Cell {
         TaskState::Pending | TaskState::Running | TaskState::Cancelled => return cell(state),
     };
     toned(state, tone)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use sluice_api::RunTask;
+    use sluice_model::{Attempt, UnixMs, Version};
+
+    use super::*;
+    use crate::render::fixtures::NOON;
+
+    fn task(state: TaskState) -> RunTask {
+        RunTask {
+            job: "triage".parse().unwrap(),
+            version: Version(1),
+            node: Some("e1".parse().unwrap()),
+            state,
+            reason_code: None,
+            reason: None,
+            next_action: None,
+            next_at: None,
+            attempt: Attempt(1),
+            execution: None,
+            records_in: 0,
+            records_out: 0,
+            started_at: None,
+            ended_at: None,
+            claimed_by: None,
+            claimed_until: None,
+        }
+    }
+
+    #[test]
+    fn how_a_run_ended_is_one_line() {
+        let id = "0c5e3c0e-8d25-4a4c-b3a7-0f1f5a0a6b11";
+        let mut run = Run {
+            id: id.parse().unwrap(),
+            jobs: vec!["triage".parse().unwrap()],
+            state: RunState::Completed,
+            tasks: vec![task(TaskState::Completed)],
+            params: Default::default(),
+            stdin: None,
+            schedule: None,
+            scheduled_for: None,
+            launched_at: NOON,
+            started_at: None,
+            ended_at: Some(UnixMs(NOON.0 + 1_234)),
+            claimed_by: None,
+            claimed_until: None,
+        };
+        let took = "1.234s after its launch";
+        assert_eq!(
+            run_end(&run),
+            format!("run {id} is completed: 1 of 1 task completed, {took}")
+        );
+        run.tasks.push(task(TaskState::Failed));
+        run.state = RunState::Failed;
+        run.ended_at = Some(UnixMs(NOON.0 + 61_234));
+        assert_eq!(
+            run_end(&run),
+            format!("run {id} is failed: 1 of 2 tasks completed, 61s after its launch")
+        );
+    }
 }
