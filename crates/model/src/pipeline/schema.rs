@@ -51,10 +51,10 @@ struct PipelineDocument {
     /// The job's name: 1 to 63 of a-z, 0-9 and `-`, not at an end.
     #[schemars(regex(pattern = "^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$"))]
     name: String,
-    /// How the job is placed.
+    /// How the job is placed. Absent: `daemon`.
     #[schemars(default)]
     kind: KindDocument,
-    /// How many nodes; required with `kind = "replicas"`, 1 with `kind = "batch"` when absent.
+    /// How many nodes. Absent: 1 with `kind = "batch"`; `kind = "replicas"` needs it.
     #[schemars(range(min = 1, max = 1000))]
     count: Option<u32>,
     /// What becomes of an execution whose node is lost. Absent: `wait` for a daemon, `replace` for replicas and what is `idempotent`, `fail` for another batch.
@@ -64,7 +64,7 @@ struct PipelineDocument {
     select: BTreeMap<String, OneOrMore>,
     /// How a new version reaches the nodes. Absent: all at once up to 10 nodes, else 10 % at a time.
     rollout: Option<RolloutDocument>,
-    /// Whether a task of a batch may run again when nobody can tell whether it has ended. Absent: it may not.
+    /// Whether a task of a batch may run again when nobody can tell whether it has ended. Absent: `false`.
     idempotent: Option<bool>,
     /// How long a task of a batch may take, from `1s` to `30d`. Absent: as long as it takes.
     timeout: Option<String>,
@@ -77,15 +77,15 @@ struct PipelineDocument {
     /// Tasks of this batch that run at once. Absent: as many as the orchestrator allows.
     #[schemars(range(min = 1, max = 1000000))]
     concurrency: Option<u32>,
-    /// The pool that its tasks take a place of; `sluice orchestrator --pool NAME=SIZE` makes one.
+    /// The pool that its tasks take a place of; `sluice orchestrator --pool NAME=SIZE` makes one. Absent: none.
     #[schemars(regex(pattern = "^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$"))]
     pool: Option<String>,
-    /// What a launch of a batch may say, by name: `${param.NAME}` stands for it.
+    /// What a launch of a batch may say, by name: `${param.NAME}` stands for it. Absent: nothing.
     #[schemars(default, extend("maxProperties" = 64))]
     params: BTreeMap<String, ParamDocument>,
     /// Where records come from: exactly one kind.
     input: InputDocument,
-    /// What happens to the records, in order.
+    /// What happens to the records, in order. Absent: nothing.
     #[schemars(default, length(max = 64))]
     stage: Vec<StageDocument>,
     /// Where the records go: exactly one.
@@ -150,7 +150,7 @@ enum ParamDefaultDocument {
 enum OnLostDocument {
     /// It waits for its node.
     Wait,
-    /// Another node takes its place; replicas only.
+    /// Another node takes its place: replicas, and a batch that is `idempotent`.
     Replace,
     /// It counts as failed until its node is back.
     Fail,
@@ -216,7 +216,7 @@ struct GenerateDocument {
     /// Time between records, such as `1s` or `250ms`; empty goes as fast as it can. Absent: `1s`.
     #[schemars(default = "interval_default")]
     interval: String,
-    /// How many records; 0 never ends.
+    /// How many records; 0 never ends. Absent: 0.
     #[schemars(default)]
     count: u64,
     /// One record's text. Besides the variables of every setting it has `${seq}`, `${now}` and `${hostname}`.
@@ -262,12 +262,12 @@ struct StageDocument {
     /// Unique within the pipeline.
     #[schemars(regex(pattern = "^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$"))]
     name: String,
-    /// The component: a file relative to the pipeline file, or `sha256:` and the 64 hex digits of its content.
+    /// The component it runs: a file relative to the pipeline file, or `sha256:` and the 64 hex digits of its content.
     plugin: String,
-    /// The plugin's settings, handed to it as JSON.
+    /// The plugin's settings, handed to it as JSON; their strings may have variables. Absent: `{}`.
     #[schemars(default)]
     config: BTreeMap<String, Value>,
-    /// What one call may use.
+    /// What one call may use. Absent: as below.
     #[schemars(default)]
     limits: LimitsDocument,
 }
@@ -335,7 +335,7 @@ struct NamedOutputDocument {
 #[schemars(deny_unknown_fields)]
 #[expect(dead_code, reason = "only its schema is used")]
 struct StdoutDocument {
-    /// How records are written.
+    /// How records are written. Absent: `lines`.
     #[schemars(default)]
     codec: CodecDocument,
 }
@@ -348,7 +348,7 @@ struct FileOutputDocument {
     /// A path on the edge, inside a directory that its owner allowed.
     #[schemars(length(min = 1))]
     path: String,
-    /// How records are written.
+    /// How records are written. Absent: `lines`.
     #[schemars(default)]
     codec: CodecDocument,
 }
