@@ -163,11 +163,25 @@ enum Example {
         writes: &'static str,
         dead_letters: u64,
     },
+    /// It reads what it is given as standard input, or by its launch, and prints `expected`.
+    Reads,
     /// It goes on; each record is JSON with these keys.
     GoesOn { keys: &'static [&'static str] },
 }
 
-const EXAMPLES: [(&str, Example); 8] = [
+const EXAMPLES: [(&str, Example); 11] = [
+    (
+        "by-label",
+        Example::GoesOn {
+            keys: &["seq", "line", "node"],
+        },
+    ),
+    (
+        "canary",
+        Example::GoesOn {
+            keys: &["node", "seq"],
+        },
+    ),
     (
         "filter-file",
         Example::Ends {
@@ -221,6 +235,7 @@ const EXAMPLES: [(&str, Example); 8] = [
             dead_letters: 2,
         },
     ),
+    ("stdin-errors", Example::Reads),
 ];
 
 /// Plugins that the examples use.
@@ -334,6 +349,40 @@ fn examples_that_end_complete_on_a_cluster() {
 }
 
 #[test]
+fn examples_that_read_what_they_are_given_print_what_is_expected_here_and_by_a_launch() {
+    needs_plugins();
+    let cluster = Cluster::start(&["e1"]);
+    for (name, example) in &EXAMPLES {
+        if !matches!(example, Example::Reads) {
+            continue;
+        }
+        let folder = repository().join("pipelines").join(name);
+        let (file, input) = (folder.join("pipeline.toml"), folder.join("input.log"));
+        let (file, input) = (file.to_str().unwrap(), input.to_str().unwrap());
+        let expected = std::fs::read_to_string(folder.join("expected")).unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        for command in [&["pipeline", "run"][..], &["dev"]] {
+            let ran = Command::new(sluice_program())
+                .args(command)
+                .arg(file)
+                .env("HOME", dir.path())
+                .current_dir(dir.path())
+                .stdin(std::fs::File::open(input).unwrap())
+                .output()
+                .unwrap();
+            assert!(ran.status.success(), "{name}: {ran:?}");
+            assert_eq!(String::from_utf8(ran.stdout).unwrap(), expected, "{name}");
+        }
+        let deployed = cluster.sluice(&["deploy", file]);
+        assert_eq!(deployed.code, 0, "{name}: {deployed:?}");
+        let ran = cluster.sluice(&["run", "launch", name, "--stdin", input, "--wait=60s"]);
+        assert_eq!(ran.code, 0, "{name}: {ran:?}");
+        let said = cluster.sluice(&["run", "output", ran.stdout.trim(), "--wait=60s"]);
+        assert_eq!((said.code, said.stdout), (0, expected), "{name}");
+    }
+}
+
+#[test]
 fn examples_that_go_on_print_records_under_dev_until_they_are_stopped() {
     needs_plugins();
     for (name, example) in &EXAMPLES {
@@ -385,6 +434,9 @@ fn examples_that_go_on_print_records_under_dev_until_they_are_stopped() {
 fn examples_that_go_on_run_on_a_cluster_and_their_records_are_in_the_logs() {
     needs_plugins();
     let cluster = Cluster::start(&["e1", "e2"]);
+    for (node, label) in [("e1", "line=press"), ("e2", "line=mill")] {
+        assert_eq!(cluster.sluice(&["node", "label", node, label]).code, 0);
+    }
     for (name, example) in &EXAMPLES {
         let Example::GoesOn { keys } = example else {
             continue;
@@ -421,6 +473,8 @@ fn examples_that_go_on_run_on_a_cluster_and_their_records_are_in_the_logs() {
             Ok(())
         });
     }
+    cluster.wait_job_running("by-label", 2);
+    cluster.wait_job_running("canary", 2);
     cluster.wait_job_running("quickstart", 2);
     cluster.wait_job_running("heartbeat", 2);
     cluster.wait_job_running("pair", 2);

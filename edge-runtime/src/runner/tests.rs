@@ -155,7 +155,7 @@ impl Fixture {
             node: "e1".parse().unwrap(),
             labels: Labels::from([("site".to_owned(), "plant-7".to_owned())]),
             stdin: None,
-            params: pipeline.params(&BTreeMap::new()).unwrap(),
+            params: pipeline.params(&Default::default()).unwrap(),
             pipeline,
             components,
             state_dir: self.state_dir(),
