@@ -1,7 +1,7 @@
 //! The operators' API: HTTPS and JSON over a [`ControlApi`].
 //!
 //! ```text
-//!   TlsListener -> bounded connections -> token -> rate -> route: role, time limit -> ControlApi | Artifacts
+//!   TlsListener -> bounded connections -> what is left of bodies -> token -> rate -> route: role, time limit -> ControlApi | Artifacts
 //! ```
 //!
 //! This layer reads requests, checks the token and their size, and writes answers; what they mean is decided behind
@@ -32,6 +32,7 @@ mod listener;
 mod openapi;
 mod rate;
 mod table;
+mod unread;
 
 pub(crate) use auth::draw_api_token;
 pub use auth::{AdminToken, AdminTokenHash};

@@ -4,9 +4,9 @@
 
 use std::path::PathBuf;
 
-use sluice_api::{AuditEntry, Run, TokenCreated};
+use sluice_api::{AuditEntry, ErrorCode, Run, StdinInfo, TokenCreated, routes};
 use sluice_model::{Role, RunState};
-use sluice_tests::e2e::{Cluster, Ran, wait};
+use sluice_tests::e2e::{Api, Cluster, Ran, Refusal, wait};
 
 const JOB: &str = "name = \"slow\"\nkind = \"batch\"\n[input.generate]\ncount = 100000\ninterval = \"100ms\"\ntemplate = \"x\"\n[output.discard]\n";
 
@@ -127,4 +127,20 @@ fn a_token_does_what_its_role_may_until_it_is_revoked_and_the_audit_log_names_it
             .any(|it| it.contains(&deployer.id.to_string()) && it.contains("deployer")),
         "{made:?}"
     );
+}
+
+#[test]
+fn a_refused_upload_gets_its_whole_answer_over_tls_however_often() {
+    let cluster = Cluster::start(&[]);
+    let (_, reads) = context(&cluster, Role::Reader);
+    let api = Api::open(&reads);
+    let bytes = vec![7; 6 << 20];
+    let digest = sluice_model::Digest::of(&bytes).to_string();
+    let path = routes::fill(routes::STDIN, &[&digest]);
+    for nth in 0..60 {
+        match api.put::<StdinInfo>(&path, bytes.clone()) {
+            Err(Refusal::Refused(403, body)) => assert_eq!(body.code, ErrorCode::Forbidden),
+            other => panic!("answer {nth}: {other:?}"),
+        }
+    }
 }

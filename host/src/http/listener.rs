@@ -9,13 +9,15 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use axum::Router;
 use axum::serve::Listener;
+use axum::{Router, middleware};
 use sluice_transport::{ApiStream, TlsListener};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, Sleep};
 use tokio_util::sync::CancellationToken;
+
+use super::unread::{Unread, read_what_is_left};
 
 /// Open connections; more wait in the kernel. Operators are few, and each connection costs some 40 KiB.
 pub const CONNECTIONS_MAX: usize = 256;
@@ -35,6 +37,11 @@ where
         listener,
         connections: Arc::new(Semaphore::new(CONNECTIONS_MAX)),
     };
+    let unread = Unread::new(stop.clone());
+    let router = router.layer(middleware::from_fn_with_state(
+        unread.clone(),
+        read_what_is_left,
+    ));
     let serving = axum::serve(bounded, router)
         .with_graceful_shutdown(stop.clone().cancelled_owned())
         .into_future();
@@ -44,9 +51,9 @@ where
         () = stop.cancelled() => {}
     }
     // What does not end in time is cut when the future goes.
-    tokio::time::timeout(DRAIN_TIMEOUT, serving)
-        .await
-        .unwrap_or(Ok(()))
+    let served = tokio::time::timeout(DRAIN_TIMEOUT, serving).await;
+    unread.ended().await;
+    served.unwrap_or(Ok(()))
 }
 
 /// The cluster's HTTPS port as something that [`serve`] takes.
