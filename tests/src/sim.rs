@@ -45,7 +45,7 @@ pub use outputs::OutputsSeen;
 pub use planted::Planted;
 pub use random::Random;
 pub use run::{Report, SEED_VARIABLE, SEEDS_VARIABLE, run_seed, story, words_of, world_of};
-pub use runner::Step;
+pub use runner::{MISSING, Step};
 pub use runs::RunsSeen;
 pub use script::{play, play_with};
 pub use settle::SETTLES_WITHIN_MS;

@@ -93,7 +93,7 @@ pub enum Ending {
         /// In words.
         message: String,
     },
-    /// Something outside was not as it needs: again later, for ever.
+    /// Something outside was not as it needs: again later. For ever, unless it is a task.
     Backoff(String),
     /// A bug of ours: again later, and counted.
     Crashed(String),

@@ -120,6 +120,12 @@ impl Machinery {
         one == other || content(one).is_some_and(|it| content(other) == Some(it))
     }
 
+    /// Whether what runs this spec was launched, and comes to an end.
+    pub(crate) fn is_batch(&self, spec: Digest) -> bool {
+        let facts = self.specs.get(&spec).and_then(|it| it.as_ref().ok());
+        facts.is_some_and(|it| it.is_batch)
+    }
+
     pub(crate) fn act(&mut self, action: Action) {
         self.actions.push_back(action);
     }
@@ -651,6 +657,7 @@ impl Agent {
                 ended: None,
                 restarts: 0,
                 bring_ups: Vec::new(),
+                tries: None,
                 leftover_ms: Some(u64::try_from(leftover.kept.as_millis()).unwrap_or(u64::MAX)),
             }),
         };

@@ -58,6 +58,8 @@ pub struct SpecParts {
     pub content: Digest,
     /// What must be here before it is prepared.
     pub artifacts: Vec<Artifact>,
+    /// It is launched and runs to an end, so it does not wait for ever for what it needs.
+    pub is_batch: bool,
 }
 
 /// What the agent must know of a spec, or why it cannot be read.

@@ -18,6 +18,14 @@ pub const CRASHES_MAX: usize = 10;
 /// The time in which crashes count together.
 pub const CRASH_WINDOW: Duration = Duration::from_secs(600);
 
+/// Tries of a task that come to nothing, one after the other, before its attempt ends as failed: as many as a stage's
+/// `retry` has. A daemon waits for what it needs for ever; who launched a task waits for its end.
+pub const TRIES_MAX: u64 = 10;
+
+/// The longest that a task is tried: what is not there after five minutes does not come by itself. The last try is at the
+/// end of that time.
+pub const TRIES_TIME_MAX: Duration = Duration::from_secs(300);
+
 /// After this many processes in a row that died while they brought up the same label, the next one leaves it out: one
 /// can be chance (a power cut, an operator's `kill -9`), three are not.
 pub const DEATHS_MAX: u64 = 3;
@@ -69,6 +77,47 @@ impl Jitter {
     }
 }
 
+/// Tries in a row that came to nothing.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Tries {
+    failed: u64,
+    /// From the first one's failure to the last one's.
+    took: Duration,
+    last: MonotonicMs,
+}
+
+impl Tries {
+    /// Goes on from what an earlier process wrote down. The time between that and `now` is not known, and does not count:
+    /// each process tries at once, so the number of tries is a bound of its own.
+    pub(crate) fn resume(failed: u64, took: Duration, now: MonotonicMs) -> Self {
+        let last = now;
+        Self { failed, took, last }
+    }
+
+    /// Counts one that came to nothing.
+    pub(crate) fn handle_failure(&mut self, now: MonotonicMs) {
+        if self.failed > 0 {
+            self.took += now.since(self.last);
+        }
+        self.failed = self.failed.saturating_add(1);
+        self.last = now;
+    }
+
+    pub(crate) fn failed(&self) -> u64 {
+        self.failed
+    }
+
+    pub(crate) fn took(&self) -> Duration {
+        self.took
+    }
+
+    /// How long it may go on from the last failure; `None`: that one was the last try.
+    pub(crate) fn left(&self) -> Option<Duration> {
+        let left = TRIES_TIME_MAX.saturating_sub(self.took);
+        (self.failed < TRIES_MAX && !left.is_zero()).then_some(left)
+    }
+}
+
 /// The crashes within the window.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Crashes(VecDeque<MonotonicMs>);
@@ -112,6 +161,28 @@ mod tests {
                 );
             }
         }
+    }
+
+    #[test]
+    fn a_task_is_tried_ten_times_or_five_minutes() {
+        let at = |s: u64| MonotonicMs(s * 1000);
+        let mut quick = Tries::default();
+        for n in 1..10 {
+            quick.handle_failure(at(n));
+            let left = TRIES_TIME_MAX.saturating_sub(Duration::from_secs(n - 1));
+            assert_eq!(quick.left(), Some(left));
+        }
+        quick.handle_failure(at(10));
+        assert_eq!(quick.left(), None);
+
+        let mut slow = Tries::default();
+        slow.handle_failure(at(7));
+        slow.handle_failure(at(306));
+        assert_eq!(slow.left(), Some(Duration::from_secs(1)));
+        let mut later = Tries::resume(slow.failed(), slow.took(), at(0));
+        assert_eq!(later.left(), slow.left());
+        later.handle_failure(at(2));
+        assert_eq!(later.left(), None, "a restart gives no time anew");
     }
 
     #[test]

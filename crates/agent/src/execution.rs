@@ -14,7 +14,7 @@ use crate::Now;
 use crate::action::{Action, Ending, PrepareFailure, Ticket};
 use crate::agent::Machinery;
 use crate::assignment::{Assignment, Label};
-use crate::backoff::{CRASHES_MAX, STEADY};
+use crate::backoff::{CRASHES_MAX, STEADY, Tries};
 use crate::observation::{BringUp, EndedHow, Local, Observation};
 use lane::{Lane, LaneEnd, Step, Which, Work};
 
@@ -103,6 +103,7 @@ impl Execution {
             for lane in std::iter::once(&mut self.target).chain(&mut self.fallback) {
                 lane.restore_bring_up(&local.bring_ups, now);
             }
+            self.target.restore_tries(local.tries.as_ref(), now);
         }
         let purged = reported.is_some_and(|reported| {
             reported.phase == ObservedPhase::Purged && reported.label == self.target.label()
@@ -504,10 +505,7 @@ impl Execution {
         lane.deaths = 0;
         cx.forget_ticket(ticket);
         match failure {
-            PrepareFailure::Retry(reason) => {
-                self.lane(which).wait(ObservedPhase::Backoff, reason, cx);
-                None
-            }
+            PrepareFailure::Retry(reason) => self.back_off(which, reason, cx),
             PrepareFailure::Refused(reason) => self.refuse(which, reason),
             PrepareFailure::Configure(message) => {
                 let reason = FailReason::Configure;
@@ -553,6 +551,7 @@ impl Execution {
             .is_some_and(|since| now.since(since) >= STEADY)
         {
             lane.failures = 0;
+            lane.tries = Tries::default();
         }
         match ending {
             Ending::Completed => self.end_lane(which, LaneEnd::Ended(EndedHow::Completed)),
@@ -593,10 +592,7 @@ impl Execution {
                 lane.wait(ObservedPhase::Backoff, reason, cx);
                 None
             }
-            Ending::Backoff(reason) => {
-                lane.wait(ObservedPhase::Backoff, reason, cx);
-                None
-            }
+            Ending::Backoff(reason) => self.back_off(which, reason, cx),
             Ending::Crashed(message) => {
                 if lane.crashes.handle_crash(now) {
                     let message =
@@ -758,7 +754,8 @@ impl Execution {
             _ => None,
         };
         let bring_ups = self.bring_ups(cx);
-        if started.is_none() && ended.is_none() && bring_ups.is_empty() {
+        let tries = self.target.failed_tries();
+        if started.is_none() && ended.is_none() && bring_ups.is_empty() && tries.is_none() {
             return None;
         }
         Some(Local {
@@ -770,6 +767,7 @@ impl Execution {
             ended,
             restarts: started.map_or(0, |lane| lane.restarts),
             bring_ups,
+            tries,
             leftover_ms: None,
         })
     }

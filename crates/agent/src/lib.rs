@@ -36,8 +36,10 @@ mod tests;
 pub use action::{Action, Ending, PrepareFailure, Ticket};
 pub use agent::{Agent, Boot, DesiredChange, FETCHES_MAX, PREPARES_MAX};
 pub use assignment::{Artifact, ArtifactKind, Assignment, Label, SpecFacts, SpecParts};
-pub use backoff::{CRASH_WINDOW, CRASHES_MAX, DEATHS_MAX, DELAY_MAX, DELAY_MIN};
-pub use observation::{BringUp, Change, EndedHow, Local, Observation};
+pub use backoff::{
+    CRASH_WINDOW, CRASHES_MAX, DEATHS_MAX, DELAY_MAX, DELAY_MIN, TRIES_MAX, TRIES_TIME_MAX,
+};
+pub use observation::{BringUp, Change, EndedHow, FailedTries, Local, Observation};
 
 use sluice_model::{MonotonicMs, UnixMs};
 

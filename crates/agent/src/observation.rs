@@ -58,6 +58,17 @@ pub struct BringUp {
     pub deaths: u64,
 }
 
+/// Tries of a task in a row that came to nothing, so that a restart of the process gives it none anew.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FailedTries {
+    /// Of which attempt.
+    pub label: Label,
+    /// How many.
+    pub failed: u64,
+    /// From the first one's failure to the last one's, in milliseconds.
+    pub took_ms: u64,
+}
+
 /// What must survive a restart of the process, besides the rows. Local: it never travels.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Local {
@@ -71,6 +82,8 @@ pub struct Local {
     pub restarts: u64,
     /// What is being brought up, and how often the process died of it; at most one for each lane.
     pub bring_ups: Vec<BringUp>,
+    /// What a task could not open so far.
+    pub tries: Option<FailedTries>,
     /// Set while there is no row: how long its state has been kept, in milliseconds of running time.
     pub leftover_ms: Option<u64>,
 }

@@ -2,6 +2,8 @@
 //! never go back, and once all is well everything that should run does.
 #![allow(clippy::unwrap_used)]
 
+mod tries;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -88,18 +90,26 @@ fn spec(content: u8) -> Digest {
 /// Different specs; the last runs the same as content 0, elsewhere.
 const CONTENTS: u8 = 5;
 
+/// One that is launched.
+const BATCH: u8 = 7;
+
 fn facts(spec_of: u8) -> (Digest, crate::SpecFacts) {
     let runs = spec_of % (CONTENTS - 1);
     let parts = SpecParts {
         content: Digest::of(&[runs, runs, runs]),
         artifacts: components(runs),
+        is_batch: spec_of == BATCH,
     };
     (spec(spec_of), Ok(parts))
 }
 
+fn all_facts() -> BTreeMap<Digest, crate::SpecFacts> {
+    (0..CONTENTS).chain([BATCH]).map(facts).collect()
+}
+
 /// What a spec runs.
 fn runs(of: Digest) -> Digest {
-    let facts: BTreeMap<Digest, crate::SpecFacts> = (0..CONTENTS).map(facts).collect();
+    let facts: BTreeMap<Digest, crate::SpecFacts> = all_facts();
     facts[&of].as_ref().unwrap().content
 }
 
@@ -176,7 +186,7 @@ impl World {
             rows: self.rows.values().cloned().collect(),
             locals: self.locals.values().cloned().collect(),
             reported: self.live.values().cloned().collect(),
-            specs: (0..CONTENTS).map(facts).collect(),
+            specs: all_facts(),
             ..Boot::default()
         };
         let why = self.suspended.then(|| "revoked".to_owned());
@@ -187,7 +197,7 @@ impl World {
         self.rows.insert(row.execution, row.clone());
         let change = DesiredChange {
             upserts: vec![row],
-            specs: (0..CONTENTS).map(facts).collect(),
+            specs: all_facts(),
             ..DesiredChange::default()
         };
         self.agent.handle_desired(change, self.now);

@@ -22,7 +22,7 @@ pub use batch::{
     Batch, PARAM_BYTES_MAX, PARAMS_MAX, PRIORITY_MAX, Param, ParamError, ParamKind, ParamNameError,
     ParamValue, Params, RETRIES_MAX, check_param_name,
 };
-pub use content::content_of;
+pub use content::{content_of, is_batch};
 pub use parse::values::{DurationError, SizeError, parse_duration, parse_size};
 pub use parse::{Checked, PluginUse, check, parse};
 pub use plugin_ref::{PluginRef, PluginRefError};

@@ -1,7 +1,7 @@
 //! A spec: the pipeline text as its author wrote it, with what its plugin references were resolved to.
 
 use prost::Message;
-use sluice_model::pipeline::{ParamValue, Params, content_of};
+use sluice_model::pipeline::{ParamValue, Params, content_of, is_batch};
 use sluice_model::{Digest, StageName, World};
 
 /// What a job version runs. Its encoded bytes are kept as they are; their sha256 is the `spec` that rows name.
@@ -199,6 +199,11 @@ impl Spec {
             params,
             stdin: stdin.transpose()?,
         })
+    }
+
+    /// Whether it is launched and runs to an end.
+    pub fn is_batch(&self) -> bool {
+        is_batch(&self.pipeline)
     }
 
     /// The digest that rows name this spec by.

@@ -159,6 +159,7 @@ pub(super) fn facts_of(bytes: &[u8]) -> SpecFacts {
     Ok(SpecParts {
         content: spec.content(),
         artifacts: components.chain(stdin).collect(),
+        is_batch: spec.is_batch(),
     })
 }
 

@@ -1,7 +1,7 @@
 //! Local facts as bytes: JSON, since they never travel and a person may have to read them.
 
 use serde::{Deserialize, Serialize};
-use sluice_agent::{Assignment, BringUp, EndedHow, Label, Local};
+use sluice_agent::{Assignment, BringUp, EndedHow, FailedTries, Label, Local};
 use sluice_model::{
     Attempt, Desired, Digest, ExecutionId, FailReason, JobId, JobName, Slot, Version,
 };
@@ -16,6 +16,8 @@ struct Facts {
     restarts: u64,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     bring_ups: Vec<KeptBringUp>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    tries: Option<KeptTries>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     leftover_ms: Option<u64>,
 }
@@ -38,6 +40,14 @@ struct KeptBringUp {
     attempt: Attempt,
     in_progress: bool,
     deaths: u64,
+}
+
+#[derive(Serialize, Deserialize)]
+struct KeptTries {
+    version: Version,
+    attempt: Attempt,
+    failed: u64,
+    took_ms: u64,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -97,6 +107,12 @@ pub(super) fn encode(local: &Local) -> Vec<u8> {
                 deaths: it.deaths,
             })
             .collect(),
+        tries: local.tries.map(|it| KeptTries {
+            version: it.label.version,
+            attempt: it.label.attempt,
+            failed: it.failed,
+            took_ms: it.took_ms,
+        }),
         leftover_ms: local.leftover_ms,
     };
     serde_json::to_vec(&facts).expect("plain data with text keys becomes JSON")
@@ -151,6 +167,14 @@ pub(super) fn decode(execution: &[u8], facts: &[u8]) -> Option<Local> {
                 deaths: it.deaths,
             })
             .collect(),
+        tries: facts.tries.map(|it| FailedTries {
+            label: Label {
+                version: it.version,
+                attempt: it.attempt,
+            },
+            failed: it.failed,
+            took_ms: it.took_ms,
+        }),
         leftover_ms: facts.leftover_ms,
     })
 }

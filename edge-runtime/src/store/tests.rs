@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 use super::*;
-use sluice_agent::{Assignment, BringUp, EndedHow, Label};
+use sluice_agent::{Assignment, BringUp, EndedHow, FailedTries, Label};
 use sluice_model::{Attempt, Desired, FailReason, JobId, Slot, Version};
 
 impl Store {
@@ -117,6 +117,11 @@ fn local_facts_round_trip_and_foreign_ones_are_left_out() {
                 in_progress: true,
                 deaths: 2,
             }],
+            tries: Some(FailedTries {
+                label,
+                failed: 3,
+                took_ms: 7_500,
+            }),
             leftover_ms: Some(6),
         };
         store.put_local(&local).unwrap();

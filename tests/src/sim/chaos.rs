@@ -161,6 +161,7 @@ impl World {
             0 => Content::Fails(n),
             1 => Content::Crashes(n),
             2 => Content::Misconfigured(n),
+            3 => Content::Missing(n),
             _ => Content::Ends(n),
         };
         let idempotent = name == "again";

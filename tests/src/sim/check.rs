@@ -90,6 +90,8 @@ pub struct Checks {
     pub outcomes: BTreeMap<OutcomeKey, ObservedPhase>,
     /// Starts by the runner, by edge and job.
     pub starts: BTreeMap<(usize, String), u64>,
+    /// How often an execution's input was looked for.
+    pub openings: BTreeMap<ExecutionId, u64>,
     /// Frames of rows that the orchestrator sent, by edge.
     pub rows_sent: BTreeMap<usize, u64>,
     /// Components that an edge asked for, by edge.

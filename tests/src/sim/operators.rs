@@ -26,6 +26,8 @@ pub enum Content {
     Misconfigured(u8),
     /// Compiling it kills the process.
     Deadly(u8),
+    /// Its input is not there until it was tried so many times; then it completes after a while.
+    Missing(u8),
 }
 
 impl Content {
@@ -38,6 +40,7 @@ impl Content {
             Self::Crashes(n) => format!("crashes-{n}"),
             Self::Misconfigured(n) => format!("misconfigured-{n}"),
             Self::Deadly(n) => format!("deadly-{n}"),
+            Self::Missing(n) => format!("missing-{n}"),
         }
     }
 
@@ -49,7 +52,8 @@ impl Content {
             | Self::Fails(n)
             | Self::Crashes(n)
             | Self::Misconfigured(n)
-            | Self::Deadly(n) => n,
+            | Self::Deadly(n)
+            | Self::Missing(n) => n,
         }
     }
 
@@ -67,6 +71,7 @@ impl Content {
             "crashes" => Self::Crashes(n),
             "misconfigured" => Self::Misconfigured(n),
             "deadly" => Self::Deadly(n),
+            "missing" => Self::Missing(n),
             _ => return None,
         })
     }
@@ -336,6 +341,7 @@ mod tests {
             Content::Steady(3),
             Content::Ends(0),
             Content::Misconfigured(7),
+            Content::Missing(200),
         ] {
             for select in ["", "site = \"a\""] {
                 for placing in [

@@ -19,6 +19,10 @@ use super::world::{Event, Mood, World};
 /// How long a fetch may take before it counts as failed.
 const FETCH_MS_MAX: u64 = 40_000;
 
+/// What an edge says of an input that is not there.
+pub const MISSING: &str =
+    "cannot open \"orders.csv\" in \"/data\": No such file or directory (os error 2)";
+
 /// What happens to a piece of work next.
 #[derive(Clone, Debug)]
 pub enum Step {
@@ -231,6 +235,19 @@ impl World {
         } else {
             5
         };
+        if let Content::Missing(there_after) = content {
+            let opened = self
+                .checks
+                .openings
+                .entry(assignment.execution)
+                .or_default();
+            *opened += 1;
+            if *opened <= u64::from(there_after) {
+                let missing = Ending::Backoff(MISSING.to_owned());
+                self.plan_work(edge, ticket, runs, Step::Ended(missing));
+                return;
+            }
+        }
         self.plan_work(edge, ticket, runs, Step::Running);
         self.plan_work(edge, ticket, runs + 700, Step::Counted);
         let lasts = if chaotic {
@@ -244,14 +261,14 @@ impl World {
         };
         let ending = match content {
             // What is launched may break off, too.
-            Content::Ends(_) if chaotic && assignment.slot != Slot::ZERO => {
+            Content::Ends(_) | Content::Missing(_) if chaotic && assignment.slot != Slot::ZERO => {
                 Some(match self.random.below(8) {
                     0 => Ending::Crashed("by chance".to_owned()),
                     1 => Ending::Backoff("the output is away".to_owned()),
                     _ => Ending::Completed,
                 })
             }
-            Content::Ends(_) => Some(Ending::Completed),
+            Content::Ends(_) | Content::Missing(_) => Some(Ending::Completed),
             Content::Fails(_) => Some(failed("a stage said fatal")),
             Content::Crashes(_) => Some(Ending::Crashed("it hit a bug".to_owned())),
             Content::Steady(_) if chaotic => match self.random.below(40) {

@@ -13,3 +13,4 @@ mod planted;
 mod reported;
 mod rollout;
 mod seeds;
+mod tasks;

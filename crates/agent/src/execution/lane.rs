@@ -1,16 +1,17 @@
 //! One (version, attempt): how far its preparing is, what it waits for, and how it ended.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
-use sluice_model::{Desired, Digest, MonotonicMs, ObservedPhase, UnixMs};
+use sluice_model::{Desired, Digest, FailReason, MonotonicMs, ObservedPhase, UnixMs};
 
 use super::Execution;
 use crate::Now;
 use crate::action::{Action, Ticket};
 use crate::agent::Machinery;
 use crate::assignment::{Assignment, Label};
-use crate::backoff::{Crashes, left_out};
-use crate::observation::{BringUp, EndedHow};
+use crate::backoff::{Crashes, Tries, left_out};
+use crate::observation::{BringUp, EndedHow, FailedTries, Observation};
 
 /// Which lane.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,6 +31,8 @@ pub(crate) struct Lane {
     pub(super) deaths: u64,
     pub(super) failures: u32,
     pub(super) crashes: Crashes,
+    /// Of a task: what came to nothing so far.
+    pub(super) tries: Tries,
     pub(super) work: Option<Work>,
     pub(super) wait: Option<Wait>,
     pub(super) end: Option<LaneEnd>,
@@ -43,6 +46,30 @@ impl Execution {
             lane.assignment.desired == Desired::Run && !has_ended
         });
         open.map(|lane| lane.assignment.spec)
+    }
+}
+
+impl Execution {
+    /// Something that it needs was not as it should be: it waits. A task whose tries are used up has failed; returns that.
+    pub(super) fn back_off(
+        &mut self,
+        which: Which,
+        reason: String,
+        cx: &mut Machinery,
+    ) -> Option<Observation> {
+        let lane = self.lane(which);
+        if !cx.is_batch(lane.assignment.spec) {
+            lane.wait(ObservedPhase::Backoff, reason, cx);
+            return None;
+        }
+        lane.tries.handle_failure(cx.now.mono);
+        if let Some(left) = lane.tries.left() {
+            lane.wait_at_most(left, ObservedPhase::Backoff, reason, cx);
+            return None;
+        }
+        let message = lane.gave_up(&reason);
+        let reason = FailReason::Retries;
+        self.end_lane(which, LaneEnd::Ended(EndedHow::Failed { reason, message }))
     }
 }
 
@@ -83,6 +110,7 @@ impl Lane {
             deaths: 0,
             failures: 0,
             crashes: Crashes::default(),
+            tries: Tries::default(),
             work: None,
             wait: None,
             end: None,
@@ -141,6 +169,30 @@ impl Lane {
         }
     }
 
+    /// Takes over how often it was tried before this process.
+    pub(super) fn restore_tries(&mut self, found: Option<&FailedTries>, now: Now) {
+        if let Some(found) = found.filter(|found| found.label == self.label()) {
+            let took = Duration::from_millis(found.took_ms);
+            self.tries = Tries::resume(found.failed, took, now.mono);
+        }
+    }
+
+    /// What a restart must know of its tries.
+    pub(super) fn failed_tries(&self) -> Option<FailedTries> {
+        let failed = self.tries.failed();
+        (failed > 0 && self.end.is_none()).then(|| FailedTries {
+            label: self.label(),
+            failed,
+            took_ms: u64::try_from(self.tries.took().as_millis()).unwrap_or(u64::MAX),
+        })
+    }
+
+    /// The last try's trouble first: that is what a person can mend.
+    fn gave_up(&self, reason: &str) -> String {
+        let (failed, took) = (self.tries.failed(), self.tries.took().as_secs());
+        format!("{reason}; tried {failed} times within {took} s, and a task does not wait for ever")
+    }
+
     pub(super) fn cancel_work(&mut self, cx: &mut Machinery) {
         if let Some(Work { ticket, step }) = self.work.take() {
             cx.forget_ticket(ticket);
@@ -151,8 +203,18 @@ impl Lane {
     }
 
     pub(super) fn wait(&mut self, phase: ObservedPhase, reason: String, cx: &mut Machinery) {
+        self.wait_at_most(Duration::MAX, phase, reason, cx);
+    }
+
+    fn wait_at_most(
+        &mut self,
+        longest: Duration,
+        phase: ObservedPhase,
+        reason: String,
+        cx: &mut Machinery,
+    ) {
         self.failures = self.failures.saturating_add(1);
-        let until = cx.now.plus(cx.jitter.delay(self.failures));
+        let until = cx.now.plus(cx.jitter.delay(self.failures).min(longest));
         self.wait = Some(Wait {
             until: until.mono,
             until_unix: until.unix,

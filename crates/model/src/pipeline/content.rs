@@ -25,6 +25,15 @@ pub fn content_of(text: &str) -> Option<String> {
     Some(out)
 }
 
+/// Whether a text says that it is launched and runs to an end. `false` for what is not TOML.
+pub fn is_batch(text: &str) -> bool {
+    let document = Document::parse(text).ok();
+    let kind = document
+        .as_ref()
+        .and_then(|document| document.as_table().get("kind"));
+    kind.and_then(Item::as_str) == Some("batch")
+}
+
 fn write_table(out: &mut String, table: &dyn TableLike, keep: impl Fn(&str) -> bool) {
     let sorted: BTreeMap<&str, &Item> = table.iter().filter(|(key, _)| keep(key)).collect();
     out.push('{');
@@ -116,6 +125,8 @@ mod tests {
             assert_ne!(content_of(&other), base, "{to}");
         }
         assert_eq!(content_of("no toml"), None);
-        assert_eq!(content_of(&format!("kind = \"batch\"\n{BASE}")), None);
+        let batch = format!("kind = \"batch\"\n{BASE}");
+        assert_eq!(content_of(&batch), None);
+        assert!(is_batch(&batch) && !is_batch(BASE) && !is_batch("no toml"));
     }
 }
