@@ -118,8 +118,10 @@ impl Edge {
             node,
             name: kept.name,
             control,
-            ended,
-            link: tokio::spawn(link.run()),
+            parts: Parts {
+                control: Some(ended),
+                link: Some(tokio::spawn(link.run())),
+            },
             stop: stop.drop_guard(),
             _lock: lock,
         })
@@ -131,10 +133,48 @@ pub struct EdgeHandle {
     node: NodeId,
     name: NodeName,
     control: Control,
-    ended: oneshot::Receiver<Result<(), EdgeError>>,
-    link: JoinHandle<Result<(), EdgeError>>,
+    parts: Parts,
     stop: DropGuard,
     _lock: DirectoryLock,
+}
+
+/// What an edge consists of, each until its end was heard of.
+struct Parts {
+    control: Option<oneshot::Receiver<Result<(), EdgeError>>>,
+    link: Option<JoinHandle<Result<(), EdgeError>>>,
+}
+
+impl Parts {
+    /// Waits until one of them ends by itself.
+    async fn ended(&mut self) -> Result<(), EdgeError> {
+        let link_failed = async {
+            let ended = match &mut self.link {
+                Some(link) => link.await,
+                None => std::future::pending().await,
+            };
+            self.link = None;
+            match ended {
+                Ok(Err(error)) => error,
+                Err(_) => EdgeError::Broken,
+                // It ends by itself only when the control thread is gone, which says why.
+                Ok(Ok(())) => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            ended = control_ended(&mut self.control) => ended,
+            error = link_failed => Err(error),
+        }
+    }
+}
+
+/// How the control thread ended; nothing is wrong with what was told before.
+async fn control_ended(
+    control: &mut Option<oneshot::Receiver<Result<(), EdgeError>>>,
+) -> Result<(), EdgeError> {
+    let Some(ended) = control else { return Ok(()) };
+    let how = ended.await.unwrap_or(Err(EdgeError::Broken));
+    *control = None;
+    how
 }
 
 impl EdgeHandle {
@@ -150,33 +190,25 @@ impl EdgeHandle {
 
     /// Waits until the edge ends by itself, which it does only when it cannot go on.
     pub async fn wait(&mut self) -> Result<(), EdgeError> {
-        tokio::select! {
-            ended = &mut self.ended => return ended.unwrap_or(Err(EdgeError::Broken)),
-            link = &mut self.link => match link {
-                Ok(Err(error)) => return Err(error),
-                Err(_) => return Err(EdgeError::Broken),
-                // It ends by itself only when the control thread is gone, which says why.
-                Ok(Ok(())) => {}
-            },
-        }
-        (&mut self.ended).await.unwrap_or(Err(EdgeError::Broken))
+        self.parts.ended().await
     }
 
     /// Stops in steps: nothing new is started, what runs drains and saves its state within `within`, the session is
-    /// closed, and what is left is cut.
+    /// closed, and what is left is cut. May follow [`Self::wait`]: what that told is not told again.
     pub async fn shutdown(self, within: Duration) -> Result<(), EdgeError> {
         tracing::info!(event = "edge.stopping", node = %self.name, "what runs drains");
         self.control.stop(within).await;
-        let ended = self.ended.await;
+        let Parts { mut control, link } = self.parts;
+        let ended = control_ended(&mut control).await;
         drop(self.stop);
-        let mut link = self.link;
-        if tokio::time::timeout(GOODBYE_WITHIN, &mut link)
-            .await
-            .is_err()
+        if let Some(mut link) = link
+            && tokio::time::timeout(GOODBYE_WITHIN, &mut link)
+                .await
+                .is_err()
         {
             link.abort();
         }
-        ended.unwrap_or(Err(EdgeError::Broken))
+        ended
     }
 }
 
@@ -450,6 +482,20 @@ mod tests {
         let (current, identity) = identify(path, &config).await.unwrap();
         assert_eq!(current, kept);
         assert_eq!(identity.facts(), expired.facts());
+    }
+
+    #[tokio::test]
+    async fn each_part_of_an_edge_is_heard_of_once() {
+        let (end, control) = oneshot::channel();
+        let mut parts = Parts {
+            control: Some(control),
+            link: Some(tokio::spawn(async { Err(EdgeError::Broken) })),
+        };
+        assert!(matches!(parts.ended().await, Err(EdgeError::Broken)));
+        assert!(parts.link.is_none(), "nobody waits for it again");
+        end.send(Err(EdgeError::Broken)).unwrap();
+        assert!(matches!(parts.ended().await, Err(EdgeError::Broken)));
+        assert!(control_ended(&mut parts.control).await.is_ok());
     }
 
     #[test]

@@ -196,7 +196,8 @@ pub struct OrchestratorHandle {
     operators: Operators,
     taking: Step,
     running: Step,
-    ended: oneshot::Receiver<Option<String>>,
+    /// Until it was heard of.
+    ended: Option<oneshot::Receiver<Option<String>>>,
     /// Held until the handle goes.
     _lock: DirectoryLock,
 }
@@ -324,7 +325,7 @@ impl Orchestrator {
             operators,
             taking,
             running,
-            ended,
+            ended: Some(ended),
             _lock: dir.lock,
         })
     }
@@ -358,10 +359,12 @@ impl OrchestratorHandle {
 
     /// Waits until the store breaks, and says how. Never returns on a healthy disk; may be dropped and called again.
     pub async fn broken(&mut self) -> String {
-        match (&mut self.ended).await {
-            Ok(Some(problem)) => problem,
-            Ok(None) | Err(_) => "the control thread ended".to_owned(),
-        }
+        let why = match &mut self.ended {
+            Some(ended) => ended.await.unwrap_or_default(),
+            None => None,
+        };
+        self.ended = None;
+        why.unwrap_or_else(|| "the control thread ended".to_owned())
     }
 
     /// Stops in three steps, each with a deadline: takes no more requests and lets those under way end, which may need
@@ -379,7 +382,9 @@ impl OrchestratorHandle {
         running.end(STOP_TIMEOUT, "sessions and tasks").await;
         drop(operators);
         // Every handle is gone now, so the control thread ends after what it has; its last commit is on disk then.
-        let _ = tokio::time::timeout(STOP_TIMEOUT, ended).await;
+        if let Some(ended) = ended {
+            let _ = tokio::time::timeout(STOP_TIMEOUT, ended).await;
+        }
         info!(event = "orchestrator.stop");
     }
 }
@@ -591,5 +596,27 @@ impl StateDir {
             path,
             source,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn an_orchestrator_whose_store_broke_says_how_and_can_be_shut_down() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut config = OrchestratorConfig::new(directory.path());
+        let loopback = SocketAddr::from(([127, 0, 0, 1], 0));
+        (config.listen, config.api) = (loopback, loopback);
+        let mut running = Orchestrator::start(config).await.unwrap();
+        let (broke, ended) = oneshot::channel();
+        running.ended = Some(ended);
+        broke.send(Some("a bad sector".to_owned())).unwrap();
+        assert_eq!(running.broken().await, "a bad sector");
+        assert_eq!(running.broken().await, "the control thread ended");
+        running.shutdown().await;
     }
 }
