@@ -16,7 +16,8 @@ use sluice_model::{MonotonicMs, NodeId, UnixMs};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::core::{
-    ApiCall, CloseWhy, ConnId, Core, Input, Now, Output, Peer, Reply, RequestId, Tally,
+    ApiCall, CloseWhy, ConnId, Core, Input, NewCertificate, Now, Output, Peer, Reply, RequestId,
+    Tally,
 };
 use crate::events::Teller;
 use crate::store::Store;
@@ -76,6 +77,11 @@ pub(crate) enum Ask {
     Join {
         message: sluice_protocol::JoinRequest,
         key: [u8; 32],
+    },
+    /// May this certificate leave?
+    Certificate {
+        node: NodeId,
+        expires_at: UnixMs,
     },
     Pull {
         conn: ConnId,
@@ -269,6 +275,13 @@ impl<S: Store> Loop<S> {
                         message,
                         key,
                     },
+                    Ask::Certificate { node, expires_at } => {
+                        Input::CertificateIssued(NewCertificate {
+                            request,
+                            node,
+                            expires_at,
+                        })
+                    }
                     Ask::Pull { conn, digest } => Input::Pull {
                         request,
                         conn,

@@ -46,6 +46,7 @@ mod versions;
 mod view;
 
 pub use audit::{Asker, Caller, OnlyIf};
+pub use identity::NewCertificate;
 pub use join::Joined;
 pub use operator::{ApiCall, ComponentFacts, LogTarget, LogsOf, Reply};
 pub use outputs::{OutputCall, OutputTarget, OutputsSwept};
@@ -148,13 +149,8 @@ pub enum Input {
         /// SHA-256 of its public key.
         key: [u8; 32],
     },
-    /// A certificate was made for a node.
-    CertificateIssued {
-        /// The node.
-        node: NodeId,
-        /// When it ends.
-        expires_at: UnixMs,
-    },
+    /// A certificate was made for a node; it leaves when the reply says that this is known.
+    CertificateIssued(NewCertificate),
     /// May this session's node pull this component?
     Pull {
         /// Where the reply goes.
@@ -608,10 +604,7 @@ impl<S: Store> Core<S> {
                 message,
                 key,
             } => self.handle_join(request, &message, key, step),
-            Input::CertificateIssued { node, expires_at } => {
-                self.store.record_certificate(node, expires_at)?;
-                Ok(Handled::Keep)
-            }
+            Input::CertificateIssued(issued) => self.handle_certificate(&issued, step),
             Input::Pull {
                 request,
                 conn,

@@ -262,10 +262,14 @@ async fn write(
             Outgoing::Frame(frame) => frame,
             Outgoing::Renew { node, csr, key } => match renew(node, &csr, key, shared).await {
                 Ok(frame) => frame,
-                Err(reason) => {
+                Err(NotRenewed::WrongKey(reason)) => {
                     warn!(event = "session.close", node = %node, reason);
                     session.close(CloseCode::REFUSED, &reason);
                     return;
+                }
+                Err(NotRenewed::NotNow(reason)) => {
+                    warn!(event = "identity.renewal_failed", node = %node, reason, "its edge asks again");
+                    continue;
                 }
             },
             Outgoing::Close(why, reason) => {
@@ -296,21 +300,36 @@ fn close_code(why: CloseWhy) -> CloseCode {
     }
 }
 
-async fn renew(node: NodeId, csr: &[u8], key: [u8; 32], shared: &Shared) -> Result<Bytes, String> {
-    let verified = VerifiedKey::from_csr(csr).map_err(|error| error.to_string())?;
+/// Why a certificate was not renewed.
+enum NotRenewed {
+    /// Not this key: the peer is not what it should be.
+    WrongKey(String),
+    /// Nothing is wrong with the session.
+    NotNow(String),
+}
+
+async fn renew(
+    node: NodeId,
+    csr: &[u8],
+    key: [u8; 32],
+    shared: &Shared,
+) -> Result<Bytes, NotRenewed> {
+    let verified =
+        VerifiedKey::from_csr(csr).map_err(|error| NotRenewed::WrongKey(error.to_string()))?;
     if verified.spki_sha256() != key {
-        return Err("a renewal is for the session's own key".to_owned());
+        let reason = "a renewal is for the session's own key";
+        return Err(NotRenewed::WrongKey(reason.to_owned()));
     }
     let issued = issue(node, &verified, shared)
         .await
-        .map_err(|error| error.message)?;
+        .map_err(|error| NotRenewed::NotNow(error.message))?;
     let kind = orchestrator_message::Kind::Renewed(Renewed {
         certificate: issued.der,
     });
     Ok(encode(&OrchestratorMessage { kind: Some(kind) }))
 }
 
-/// Signs a certificate and has its end recorded.
+/// Signs a certificate, and gives it out once its end is on record.
 async fn issue(
     node: NodeId,
     key: &VerifiedKey,
@@ -329,7 +348,7 @@ async fn issue(
     let expires_at = issued.facts.not_after;
     shared
         .control
-        .input(Input::CertificateIssued { node, expires_at })
+        .ask(Ask::Certificate { node, expires_at })
         .await?;
     Ok(issued)
 }

@@ -4,17 +4,28 @@
 use std::time::Duration;
 
 use sluice_api::{API_TOKENS_MAX, ErrorBody, ErrorCode, Token};
-use sluice_model::{BootNonce, MonotonicMs, NodeName, TokenId};
+use sluice_model::{BootNonce, MonotonicMs, NodeId, NodeName, TokenId, UnixMs};
 use sluice_protocol::admission::{Caller, RejectCode};
 use tracing::{info, warn};
 
 use super::operator::no_node;
 use super::session::{RENEWAL_GRACE, Session};
-use super::{ConnId, Core, MISSED_HEARTBEATS_MAX, Reply, Step};
+use super::{ConnId, Core, Handled, MISSED_HEARTBEATS_MAX, Reply, RequestId, Step};
 use crate::store::{ApiTokenRecord, NodeRecord, Store, StoreError, TokenRecord};
 
 /// How long after its last call a rival is shown: one that is turned away calls every 10 to 40 s.
 const RIVAL_SHOWN_FOR: Duration = Duration::from_secs(120);
+
+/// A certificate that was signed and has not left yet.
+#[derive(Clone, Copy, Debug)]
+pub struct NewCertificate {
+    /// Where the reply goes.
+    pub request: RequestId,
+    /// Whose it is.
+    pub node: NodeId,
+    /// When it ends.
+    pub expires_at: UnixMs,
+}
 
 /// A process that was turned away because another one speaks as its node.
 #[derive(Clone, Debug)]
@@ -45,6 +56,19 @@ pub(super) fn deleted_message(name: &NodeName) -> String {
 type Called = Result<Reply, ErrorBody>;
 
 impl<S: Store> Core<S> {
+    /// Records when a certificate ends. The reply lets it go: one that is out and not on record would stand for an older
+    /// store later, and a revoked node would not be told so.
+    pub(super) fn handle_certificate(
+        &mut self,
+        issued: &NewCertificate,
+        step: &mut Step,
+    ) -> Result<Handled, StoreError> {
+        self.store
+            .record_certificate(issued.node, issued.expires_at)?;
+        step.reply(issued.request, Ok(Reply::Done));
+        Ok(Handled::Keep)
+    }
+
     /// Shuts a node out, now and at every later Hello, until it joins again with a token for it. Its rows stay.
     pub(super) fn revoke_node(
         &mut self,

@@ -25,6 +25,7 @@ impl Input {
             Self::Join { request, .. } | Self::Pull { request, .. } | Self::Api { request, .. } => {
                 Some(*request)
             }
+            Self::CertificateIssued(issued) => Some(issued.request),
             _ => None,
         }
     }

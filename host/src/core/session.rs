@@ -466,6 +466,8 @@ impl<S: Store> Core<S> {
             warn!(event = "ledger.held", node = %node.name, reason = "this store has no record of it");
             self.store.insert_node(&node)?;
         }
+        // An older copy of this store does not know the newest certificate; a revoke after this counts all the same.
+        self.store.record_certificate(node.id, peer.expires_at)?;
         if let Admission::Hold(reason) = admission {
             let why = node
                 .held

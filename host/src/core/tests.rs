@@ -175,11 +175,20 @@ impl World {
 
     /// A connection and its Hello. Each certificate was recorded before its edge got it.
     fn open(&mut self, edge: &Edge) -> (ConnId, Vec<Output>) {
-        self.handle(Input::CertificateIssued {
-            node: edge.node,
-            expires_at: edge.certificate_ends,
-        });
+        // Without room it is the one that is on record already.
+        let _ = self.certify(edge.node, edge.certificate_ends);
         self.open_unrecorded(edge)
+    }
+
+    /// Has the end of a certificate recorded; without an `Ok` it does not leave.
+    fn certify(&mut self, node: NodeId, expires_at: UnixMs) -> Result<Reply, ErrorBody> {
+        self.ask(|request| {
+            Input::CertificateIssued(NewCertificate {
+                request,
+                node,
+                expires_at,
+            })
+        })
     }
 
     /// The same with a certificate that this store may have lost.
@@ -204,7 +213,15 @@ impl World {
 
     /// Hello and Begin; what the core sent after it.
     fn begin(&mut self, edge: &mut Edge) -> (ConnId, Vec<Output>) {
-        let (conn, outputs) = self.open(edge);
+        let opened = self.open(edge);
+        self.begin_on(edge, opened)
+    }
+
+    fn begin_on(
+        &mut self,
+        edge: &mut Edge,
+        (conn, outputs): (ConnId, Vec<Output>),
+    ) -> (ConnId, Vec<Output>) {
         let welcome = welcome(&outputs).expect("a welcome");
         edge.life = (welcome.epoch, welcome.life.clone());
         let incarnation = edge.incarnation.to_vec();

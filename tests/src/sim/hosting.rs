@@ -1,7 +1,7 @@
 //! The orchestrator's process in the world: started, woken, ticked, killed; its outputs carried out.
 
 use sluice_api::{DeployRequest, ErrorCode};
-use sluice_host::core::{ApiCall, Input, Output, Reply, RequestId};
+use sluice_host::core::{ApiCall, Input, NewCertificate, Output, Reply, RequestId};
 use sluice_host::store::{Store as _, TokenRecord, VersionOrigin};
 use sluice_model::{Digest, JobId, TokenId, UnixMs, Version};
 use sluice_protocol::{
@@ -69,7 +69,9 @@ impl World {
             }
             Asker::Look | Asker::Script => {}
             Asker::Outputs => self.handle_outputs_reply(None),
-            Asker::Join { edge, life } | Asker::Token { edge, life, .. } => {
+            Asker::Join { edge, life }
+            | Asker::Certificate { edge, life, .. }
+            | Asker::Token { edge, life, .. } => {
                 let after = self.random.between(500, 5_000);
                 self.schedule(after, Event::JoinAsk { edge, life });
             }
@@ -228,13 +230,17 @@ impl World {
                 self.check_look(&reply);
             }
             (Asker::Join { edge, life }, Ok(Reply::Joined(joined))) => {
-                let expires_at = UnixMs(i64::MAX / 2);
-                self.feed_host(Input::CertificateIssued {
-                    node: joined.node,
-                    expires_at,
-                });
+                let node = joined.node;
+                let asker = Asker::Certificate { edge, life, node };
+                let issued = NewCertificate {
+                    request: self.orchestrator.ask(asker),
+                    node,
+                    expires_at: UnixMs(i64::MAX / 2),
+                };
+                self.feed_host(Input::CertificateIssued(issued));
+            }
+            (Asker::Certificate { edge, life, node }, Ok(_)) => {
                 if self.edges[edge].link_up {
-                    let node = joined.node;
                     let after = self.random.between(5, 50);
                     self.schedule(after, Event::JoinReply { edge, life, node });
                 } else {

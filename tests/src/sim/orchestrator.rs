@@ -30,6 +30,15 @@ pub enum Asker {
         /// Its life.
         life: u64,
     },
+    /// The same edge's certificate, which leaves once it is on record.
+    Certificate {
+        /// Which.
+        edge: usize,
+        /// Its life.
+        life: u64,
+        /// What it is called now.
+        node: NodeId,
+    },
     /// A token for an edge is made.
     Token {
         /// Which.

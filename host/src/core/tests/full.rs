@@ -4,7 +4,7 @@ use sluice_protocol::{HeartbeatAck, Resync};
 
 use super::*;
 
-fn fill(world: &mut World) {
+pub(super) fn fill(world: &mut World) {
     world
         .core
         .store_mut()
@@ -14,7 +14,7 @@ fn fill(world: &mut World) {
         })));
 }
 
-fn make_room(world: &mut World) {
+pub(super) fn make_room(world: &mut World) {
     world.core.store_mut().set_fault_hook(None);
 }
 

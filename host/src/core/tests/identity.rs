@@ -3,7 +3,7 @@
 use sluice_model::NodeName;
 use sluice_protocol::Renew;
 
-use super::full::heartbeat;
+use super::full::{fill, heartbeat, make_room};
 use super::*;
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
@@ -279,7 +279,7 @@ fn case_72_an_older_store_stops_no_node_that_joined_again_since() {
         let node = world.edge("e1", 1).node;
         let certificate = |world: &mut World| {
             let expires_at = world.now.unix.plus(90 * DAY);
-            world.handle(Input::CertificateIssued { node, expires_at });
+            world.certify(node, expires_at).unwrap();
             expires_at
         };
         certificate(&mut world);
@@ -303,6 +303,47 @@ fn case_72_an_older_store_stops_no_node_that_joined_again_since() {
         let (_, outputs) = world.open_unrecorded(&old);
         assert_eq!(reject(&outputs).as_deref(), Some("revoked"));
     }
+}
+
+#[test]
+fn case_43_a_certificate_that_is_not_on_record_does_not_leave_and_a_revoke_reaches_its_node() {
+    let mut world = World::new();
+    let mut edge = world.edge("e1", 1);
+    let node = edge.node;
+    edge.certificate_ends = world.now.unix.plus(90 * DAY);
+    let (conn, _) = world.begin(&mut edge);
+    let renew = || edge_message::Kind::Renew(Renew { csr: vec![1] });
+    let newer = edge.certificate_ends.plus(DAY);
+    fill(&mut world);
+    assert_eq!(renewals(&world.say(conn, renew())), 1);
+    let refused = world.certify(node, newer).unwrap_err();
+    assert_eq!(refused.code, ErrorCode::DiskFull);
+    let outputs = world.pass(Duration::from_secs(1));
+    assert_eq!(closed(&outputs, conn), None, "its session stays");
+    make_room(&mut world);
+    world.pass(Duration::from_secs(1));
+    // It asks again, and now it gets it.
+    assert_eq!(renewals(&world.say(conn, renew())), 1);
+    assert!(world.certify(node, newer).is_ok());
+    edge.certificate_ends = newer;
+    world.order(ApiCall::RevokeNode(name())).0.unwrap();
+    let (_, outputs) = world.open_unrecorded(&edge);
+    assert_eq!(reject(&outputs).as_deref(), Some("revoked"));
+}
+
+#[test]
+fn case_72_a_certificate_that_an_older_store_does_not_know_is_known_once_its_node_is_let_in() {
+    let mut world = World::new();
+    let mut edge = world.edge("e1", 1);
+    edge.certificate_ends = world.now.unix.plus(DAY);
+    world.begin(&mut edge);
+    // Renewed after the copy was made from which this store was restored.
+    edge.certificate_ends = world.now.unix.plus(90 * DAY);
+    let opened = world.open_unrecorded(&edge);
+    world.begin_on(&mut edge, opened);
+    world.order(ApiCall::RevokeNode(name())).0.unwrap();
+    let (_, outputs) = world.open_unrecorded(&edge);
+    assert_eq!(reject(&outputs).as_deref(), Some("revoked"));
 }
 
 #[test]
@@ -331,7 +372,7 @@ fn case_71_a_deleted_node_is_told_so_for_as_long_as_its_certificate_could_be_ren
     let node = edge.node;
     edge.certificate_ends = world.now.unix.plus(90 * DAY);
     let expires_at = edge.certificate_ends;
-    world.handle(Input::CertificateIssued { node, expires_at });
+    world.certify(node, expires_at).unwrap();
     let (conn, outputs) = world.begin(&mut edge);
     world.apply(&mut edge, conn, &outputs);
     let (reply, _) = world.order(ApiCall::DeleteNode(name()));
