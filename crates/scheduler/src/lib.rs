@@ -18,8 +18,8 @@ pub use plan::{
     concerned_nodes, mismatch, plan,
 };
 pub use rollout::{
-    Advance, Clocks, Followed, Good, Member, NO_MEMBERS, NodeFailure, RolloutEvent, RolloutRecord,
-    Sign, UNCOUNTED, Watch, advance,
+    Advance, Clocks, Followed, Good, Member, NO_MEMBERS, NodeFailure, ONLY_MISFITS, RolloutEvent,
+    RolloutRecord, Sign, UNCOUNTED, Watch, advance,
 };
 pub use runs::{
     ActiveTask, Candidate, RETRY_DELAY_MAX, Said, Stopping, Unfit, Verdict, Wish, choose_node,

@@ -12,6 +12,9 @@
 //! takes machines off the network must not thereby reach the next ones. For the same reason only a node that was heard
 //! of after it ran for long enough proves anything: one that fell silent meanwhile may not have been missed yet.
 //!
+//! Who lacks something that the new version needs can neither prove it nor speak against it: while it rolls it gets its
+//! row with the others, so that it runs once it is mended, and counts for nothing.
+//!
 //! Who runs what the new version runs too, since that changes only where the job is wanted, restarts nothing: it gets the
 //! version at once, takes no room, and has proven it.
 //!
@@ -28,6 +31,8 @@ use sluice_model::{
 };
 
 use crate::plan::{Shape, Turn};
+
+mod misfits;
 
 /// Restarts after which something that waits to try again counts as failed: the first may be chance.
 const RESTARTS_MAX: u64 = 2;
@@ -55,6 +60,9 @@ const EVENTS_MAX: usize = 20;
 pub const NO_MEMBERS: &str =
     "no node takes it now: none matches, or those that match are drained or cordoned";
 
+/// What a rollout waits for when each of its nodes lacks something.
+pub const ONLY_MISFITS: &str = "no node can run it: each that it could go to lacks something";
+
 /// How the reason ends of a rollout that waits for counters.
 pub const UNCOUNTED: &str = "the next heartbeat tells what became of its records";
 
@@ -78,6 +86,8 @@ pub struct RolloutRecord {
     pub proven: BTreeSet<ExecutionId>,
     /// Executions that were in trouble before they got the new version, or that an operator let pass: they prove nothing.
     pub excused: BTreeSet<ExecutionId>,
+    /// Executions of nodes that lacked what the new version needs, until they have tried it again.
+    pub lacking: BTreeSet<ExecutionId>,
     /// Where the new version failed: the first of them.
     pub failures: Vec<NodeFailure>,
     /// What happened, oldest first.
@@ -132,6 +142,8 @@ pub struct Member {
     pub heard_at: Option<MonotonicMs>,
     /// It is lost and its place was given to another node: it is looked at, and counts no longer.
     pub given_away: bool,
+    /// It lacks something that the new version needs.
+    pub misfit: bool,
     /// The job's execution there.
     pub execution: Option<Followed>,
 }
@@ -238,6 +250,7 @@ impl RolloutRecord {
             restored_by: None,
             proven: BTreeSet::new(),
             excused: BTreeSet::new(),
+            lacking: BTreeSet::new(),
             failures: Vec::new(),
             events: Vec::new(),
             started_at: now,
@@ -388,15 +401,18 @@ pub fn advance(
         let at = |it: &Followed| it.runs && it.version == candidate;
         member.execution.as_ref().is_some_and(at)
     };
-    let places = members.iter().filter(|member| !member.given_away).count();
+    record.note_misfits(members);
+    let fit = |member: &&Member| !member.misfit && !member.given_away;
+    let places = members.iter().filter(fit).count();
     let (mut proven, mut open, mut gone, mut uncounted) = (0, 0, Vec::new(), Vec::new());
     let (mut news, mut failures) = (Vec::new(), Vec::new());
-    for member in members.iter().filter(is_there) {
+    let judged = |member: &&Member| is_there(member) && !member.misfit;
+    for member in members.iter().filter(judged) {
         let Some(followed) = &member.execution else {
             continue;
         };
         let was_proven = record.proven.contains(&followed.id);
-        let excused = record.excused.contains(&followed.id);
+        let excused = record.is_excused(followed.id);
         match watch.judge(member, followed, was_proven, rules, now.mono) {
             Judgement::Failing(_) if excused => {}
             Judgement::Failing(reason) => failures.push(NodeFailure {
@@ -454,11 +470,14 @@ pub fn advance(
         record.pause(why, now.unix);
         return advance;
     }
-    let mut waiting: Vec<&Member> = members
+    let (misfits, mut waiting): (Vec<&Member>, Vec<&Member>) = members
         .iter()
         .filter(|member| member.connected && !is_there(member))
-        .filter(|member| !advance.admitted.contains(&member.node))
-        .collect();
+        .partition(|member| member.misfit);
+    if record.phase == RolloutPhase::Rolling {
+        record.send_to_misfits(&misfits, &mut advance, now.unix);
+    }
+    waiting.retain(|member| !advance.admitted.contains(&member.node));
     // Who runs well shows most: it goes first. The order by name makes the canary known beforehand.
     waiting.sort_by_key(|member| (trouble(member), member.name.clone()));
     let room = at_once.saturating_sub(open + gone.len());
@@ -478,19 +497,22 @@ pub fn advance(
     }
     let over = waiting.is_empty() && open == 0 && proven > 0;
     if record.phase == RolloutPhase::Rolling && over {
-        let away = |it: &&Member| !it.connected && !it.given_away;
-        let absent = members.iter().filter(away).count();
-        let why = match absent {
-            0 => format!("{proven} nodes proved version {candidate}"),
-            _ => format!(
-                "{proven} nodes proved version {candidate}; {absent} that are away get it when they return"
-            ),
-        };
+        let absent = members.iter().filter(fit).filter(|it| !it.connected);
+        let misfits = members.iter().filter(|it| it.misfit);
+        let mut why = format!("{proven} nodes proved version {candidate}");
+        match absent.count() {
+            0 => {}
+            count => why.push_str(&format!("; {count} that are away get it when they return")),
+        }
+        let misfits: Vec<&NodeName> = misfits.map(|it| &it.name).collect();
+        if !misfits.is_empty() {
+            why.push_str(&format!("; {} lacks what it needs", names(&misfits)));
+        }
         record.end(RolloutPhase::Done, why, now.unix);
         return advance;
     }
     let idle = waiting.is_empty() && open == 0;
-    let begun = proven > 0 || members.iter().any(|member| is_there(&member));
+    let begun = proven > 0 || members.iter().any(|member| judged(&member));
     if idle && begun && proven == 0 && gone.is_empty() {
         let why =
             format!("no node proves version {candidate}: all that have it were in trouble before");
@@ -504,6 +526,7 @@ pub fn advance(
         ),
         (false, _) => String::new(),
         (true, false) if members.is_empty() => NO_MEMBERS.to_owned(),
+        (true, false) if members.iter().all(|it| it.misfit) => ONLY_MISFITS.to_owned(),
         (true, false) => "no node that it could go to is connected".to_owned(),
         (true, true) => short_of(record, proven, at_once),
     };
@@ -542,7 +565,8 @@ impl RolloutRecord {
         let Some(good) = self.good.map(|good| good.version) else {
             return adopted;
         };
-        for member in members.iter().filter(|it| it.connected && !it.given_away) {
+        let there = |it: &&Member| it.connected && !it.given_away && !it.misfit;
+        for member in members.iter().filter(there) {
             let running = member.execution.as_ref().filter(|it| {
                 it.runs && it.same_content && it.version <= good && it.sign == Sign::Running
             });
@@ -700,7 +724,7 @@ impl Watch {
         let open = self
             .seen
             .iter()
-            .filter(|(id, _)| !record.proven.contains(id) && !record.excused.contains(id));
+            .filter(|(id, _)| !record.proven.contains(id) && !record.is_excused(**id));
         let times = open.flat_map(|(_, seen)| {
             [
                 Some(seen.since.plus(rules.deadline)),
@@ -710,7 +734,7 @@ impl Watch {
             ]
         });
         let unheard = self.seen.iter().any(|(id, seen)| {
-            let is_open = !record.proven.contains(id) && !record.excused.contains(id);
+            let is_open = !record.proven.contains(id) && !record.is_excused(*id);
             let since = seen.running_since.filter(|_| is_open);
             since.is_some_and(|since| now.since(since) >= rules.min_healthy)
         });

@@ -241,6 +241,7 @@ impl<S: Store> Core<S> {
                 connected: conn.is_some(),
                 heard_at: session.and_then(Session::heard_by),
                 given_away: *concern == Concern::GivenAway,
+                misfit: node.lacks.is_some(),
                 execution: match by_node.get(&node.id) {
                     Some(execution) => {
                         Some(self.followed(execution, same_content[&execution.spec])?)

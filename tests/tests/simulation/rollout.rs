@@ -405,3 +405,29 @@ fn a_selector_that_forgets_nodes_stops_nothing_until_the_version_is_good() {
         });
     });
 }
+
+#[test]
+fn case_75_a_node_that_lacks_something_neither_ends_a_rollout_nor_counts_for_it() {
+    play(&[("e1", "a"), ("e2", "a"), ("e3", "a")], |world| {
+        let able = |connectors: &[&str]| {
+            let connectors = connectors.iter().map(|it| format!("connector:{it}"));
+            let world = ["world:transform@0.1".to_owned()];
+            connectors.chain(world).collect::<Vec<_>>()
+        };
+        world.edges[0].capabilities = able(&["output.discard"]);
+        world.crash_edge(0, "another program", Some(1_000));
+        world.run_for(2_000);
+        world.await_connected(0);
+        world.deploy("job", OLD, &canary());
+        await_phase(world, "job", RolloutPhase::Done);
+        let rollout = world.rollout("job");
+        let why = rollout.reason.unwrap_or_default();
+        assert_eq!(why, "2 nodes proved version 1; e1 lacks what it needs");
+        assert_eq!(rollout.failures, []);
+        // A newer program has it.
+        world.edges[0].capabilities = able(&["input.generate", "output.discard"]);
+        world.crash_edge(0, "an upgrade", None);
+        world.bring_back(0);
+        world.await_running(0, "job", OLD);
+    });
+}

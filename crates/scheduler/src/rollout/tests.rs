@@ -120,6 +120,7 @@ fn member(index: u8) -> Member {
         connected: true,
         heard_at: None,
         given_away: false,
+        misfit: false,
         execution: Some(followed(execution(index), 1, Sign::Running)),
     }
 }
@@ -335,6 +336,67 @@ fn case_88_nodes_that_are_away_take_no_room_and_get_nothing() {
             .reason
             .contains("3 that are away get it when they return")
     );
+}
+
+#[test]
+fn case_75_who_lacks_something_neither_proves_a_version_nor_brings_it_down() {
+    for rules in [canary(), Rules::default()] {
+        let mut fleet = Fleet::new(12, rules);
+        fleet.members[0].misfit = true;
+        let refused = || failed("refused, e00 lacks input.kafka");
+        let mut most = 0;
+        for _ in 0..200 {
+            let before = fleet.having(2);
+            let misfit_before = fleet.look(SECOND_MS).contains(&0);
+            most = most.max(fleet.having(2) - before - usize::from(misfit_before));
+            fleet.all_run();
+            let execution = fleet.members[0].execution.as_ref();
+            if execution.is_some_and(|it| it.version == Version(2)) {
+                fleet.say(0, refused());
+            }
+        }
+        assert_eq!(fleet.record.phase, RolloutPhase::Done);
+        let why = &fleet.record.reason;
+        assert!(why.starts_with("11 nodes proved version 2"), "{why}");
+        assert!(why.contains("e00 lacks what it needs"), "{why}");
+        assert_eq!(fleet.having(2), 12, "its row is sent like any other");
+        assert_eq!(most, 2, "a tenth of eleven, and it takes no room");
+        assert!(fleet.record.failures.is_empty());
+    }
+    // One that is mended meanwhile is not held to what it said before.
+    let mut fleet = Fleet::new(3, Rules::default());
+    fleet.members[2].misfit = true;
+    fleet.look(0);
+    fleet.say(2, failed("refused, e02 lacks input.kafka"));
+    fleet.look(SECOND_MS);
+    fleet.members[2].misfit = false;
+    fleet.look(SECOND_MS);
+    assert_eq!(fleet.record.phase, RolloutPhase::Rolling);
+    // What it says once it has tried again is.
+    fleet.all_run();
+    fleet.look(SECOND_MS);
+    fleet.say(2, failed("trap"));
+    fleet.look(SECOND_MS);
+    assert_eq!(fleet.record.phase, RolloutPhase::RolledBack);
+}
+
+#[test]
+fn a_fleet_of_nothing_but_misfits_says_what_it_waits_for() {
+    for rules in [canary(), Rules::default()] {
+        let mut fleet = Fleet::new(3, rules);
+        for member in &mut fleet.members {
+            member.misfit = true;
+        }
+        for _ in 0..3 {
+            fleet.look(1_000 * SECOND_MS);
+            assert!(fleet.record.is_open());
+            assert_eq!(fleet.record.reason, ONLY_MISFITS);
+        }
+        fleet.members[0].misfit = false;
+        fleet.members[0].execution = Some(followed(execution(0), 1, Sign::Running));
+        assert_eq!(fleet.look(SECOND_MS), [0]);
+        assert_eq!(fleet.record.reason, "");
+    }
 }
 
 #[test]

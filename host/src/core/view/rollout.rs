@@ -2,7 +2,7 @@
 
 use sluice_api::{Rollout, RolloutEvent, RolloutFailure, RolloutNodes, RolloutSummary};
 use sluice_model::{Desired, ExecutionState, JobName, JobState, NodeState, RolloutPhase};
-use sluice_scheduler::{Member, NO_MEMBERS, RolloutRecord, UNCOUNTED};
+use sluice_scheduler::{Member, NO_MEMBERS, ONLY_MISFITS, RolloutRecord, UNCOUNTED};
 
 use super::super::rollout::RolloutView;
 use super::{Viewed, some};
@@ -128,6 +128,9 @@ pub(in crate::core) fn next_action(name: &JobName, record: &RolloutRecord) -> Op
         RolloutPhase::Canary | RolloutPhase::Rolling if record.reason == NO_MEMBERS => {
             "when a node that matches joins or takes new executions again".to_owned()
         }
+        RolloutPhase::Canary | RolloutPhase::Rolling if record.reason == ONLY_MISFITS => format!(
+            "when a node that has what it needs connects (`sluice explain {name}` says what each lacks)"
+        ),
         RolloutPhase::Canary | RolloutPhase::Rolling if !record.reason.is_empty() => {
             let pause = match record.proven.is_empty() {
                 true => "",
