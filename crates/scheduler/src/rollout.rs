@@ -404,6 +404,8 @@ pub fn advance(
     record.note_misfits(members);
     let fit = |member: &&Member| !member.misfit && !member.given_away;
     let places = members.iter().filter(fit).count();
+    let takes_part = |member: &&Member| member.connected || is_there(member);
+    let present = members.iter().filter(fit).filter(takes_part).count();
     let (mut proven, mut open, mut gone, mut uncounted) = (0, 0, Vec::new(), Vec::new());
     let (mut news, mut failures) = (Vec::new(), Vec::new());
     let judged = |member: &&Member| is_there(member) && !member.misfit;
@@ -459,7 +461,8 @@ pub fn advance(
     }
     let at_once = match record.phase {
         RolloutPhase::Canary => canaries.saturating_sub(proven),
-        _ => rules.max_parallel.of(places),
+        // A share is one of those that can take part: who is away takes no room, and lends none either.
+        _ => rules.max_parallel.of(present),
     };
     if !gone.is_empty() && gone.len() >= at_once.min(places) {
         let why = format!(

@@ -339,6 +339,22 @@ fn case_88_nodes_that_are_away_take_no_room_and_get_nothing() {
 }
 
 #[test]
+fn case_88_a_share_is_one_of_the_nodes_that_can_take_part() {
+    let mut fleet = Fleet::new(50, Rules::default());
+    for member in &mut fleet.members[10..] {
+        member.connected = false;
+    }
+    assert_eq!(fleet.look(0), [0], "a tenth of ten");
+    for member in &mut fleet.members[10..30] {
+        member.connected = true;
+    }
+    assert_eq!(fleet.look(0), [1, 2], "a tenth of thirty, less the first");
+    // Who went away with the new version keeps its room, and its part in the share.
+    fleet.members[0].connected = false;
+    assert_eq!(fleet.look(0), [0_usize; 0]);
+}
+
+#[test]
 fn case_75_who_lacks_something_neither_proves_a_version_nor_brings_it_down() {
     for rules in [canary(), Rules::default()] {
         let mut fleet = Fleet::new(12, rules);
