@@ -21,6 +21,9 @@
 //! The record is durable; how long something has run is known to [`Watch`] only, by a monotonic clock, and starts over
 //! with the process.
 
+mod misfits;
+mod words;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -30,9 +33,8 @@ use sluice_model::{
     Attempt, Digest, ExecutionId, MonotonicMs, NodeId, NodeName, RolloutPhase, UnixMs, Version,
 };
 
+use self::words::{names, short_of};
 use crate::plan::{Shape, Turn};
-
-mod misfits;
 
 /// Restarts after which something that waits to try again counts as failed: the first may be chance.
 const RESTARTS_MAX: u64 = 2;
@@ -65,9 +67,6 @@ pub const ONLY_MISFITS: &str = "no node can run it: each that it could go to lac
 
 /// How the reason ends of a rollout that waits for counters.
 pub const UNCOUNTED: &str = "the next heartbeat tells what became of its records";
-
-/// Node names in one event.
-const NAMES_MAX: usize = 5;
 
 /// A rollout as it is kept.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -177,7 +176,10 @@ pub enum Sign {
     /// On its way: in words.
     Underway(String),
     /// It runs.
-    Running,
+    Running {
+        /// How often the edge has restarted it.
+        restarts: u64,
+    },
     /// It ended well.
     Completed,
     /// It waits to try again.
@@ -205,6 +207,8 @@ struct Seen {
     attempt: Attempt,
     since: MonotonicMs,
     running_since: Option<MonotonicMs>,
+    /// Restarts at that time: one more, and it has not run since then, though no look saw it down.
+    restarts: u64,
     unwell_since: Option<MonotonicMs>,
 }
 
@@ -544,21 +548,6 @@ pub fn advance(
     advance
 }
 
-/// What a rollout waits for that no connected node can give it.
-fn short_of(record: &RolloutRecord, proven: usize, missing: usize) -> String {
-    let candidate = record.candidate;
-    match record.phase {
-        RolloutPhase::Canary => {
-            let canaries = proven + missing;
-            format!(
-                "{proven} of {canaries} canaries proved version {candidate}, and no other node that it could go to is \
-                 connected"
-            )
-        }
-        _ => format!("no other node that version {candidate} could go to is connected"),
-    }
-}
-
 impl RolloutRecord {
     /// Nodes that run what the new version runs too: they have proven it, and nothing restarts there.
     fn adopt(&mut self, members: &[Member], now: UnixMs) -> BTreeSet<NodeId> {
@@ -571,7 +560,8 @@ impl RolloutRecord {
         let there = |it: &&Member| it.connected && !it.given_away && !it.misfit;
         for member in members.iter().filter(there) {
             let running = member.execution.as_ref().filter(|it| {
-                it.runs && it.same_content && it.version <= good && it.sign == Sign::Running
+                let runs = it.runs && matches!(it.sign, Sign::Running { .. });
+                runs && it.same_content && it.version <= good
             });
             if let Some(followed) = running {
                 adopted.insert(member.node);
@@ -652,6 +642,7 @@ impl Watch {
             attempt: followed.attempt,
             since: now,
             running_since: None,
+            restarts: 0,
             unwell_since: None,
         };
         let seen = self.seen.entry(followed.id).or_insert(new);
@@ -672,8 +663,11 @@ impl Watch {
                 }
                 reason.clone()
             }
-            Sign::Running if member.connected => {
+            Sign::Running { restarts } if member.connected => {
                 seen.unwell_since = None;
+                if std::mem::replace(&mut seen.restarts, *restarts) != *restarts {
+                    seen.running_since = None;
+                }
                 let since = *seen.running_since.get_or_insert(now);
                 let heard_at = member.heard_at.unwrap_or(since);
                 let long_enough = was_proven || heard_at.since(since) >= rules.min_healthy;
@@ -694,7 +688,7 @@ impl Watch {
                     _ => "it has not run for long enough".to_owned(),
                 }
             }
-            Sign::Running => {
+            Sign::Running { .. } => {
                 seen.running_since = None;
                 "it is away".to_owned()
             }
@@ -777,23 +771,10 @@ fn errors(followed: &Followed, max: f64) -> Option<String> {
 /// 0 runs well, 1 runs nothing or is on its way, 2 is in trouble.
 fn trouble(member: &Member) -> u8 {
     match member.execution.as_ref().map(|it| (&it.sign, it.runs)) {
-        Some((Sign::Running | Sign::Completed, true)) => 0,
+        Some((Sign::Running { .. } | Sign::Completed, true)) => 0,
         Some((Sign::Unwell { .. } | Sign::Failed(_), true)) => 2,
         _ => 1,
     }
-}
-
-fn names(nodes: &[&NodeName]) -> String {
-    let mut text = nodes
-        .iter()
-        .take(NAMES_MAX)
-        .map(|name| name.as_str())
-        .collect::<Vec<_>>()
-        .join(", ");
-    if nodes.len() > NAMES_MAX {
-        text.push_str(&format!(" and {} more", nodes.len() - NAMES_MAX));
-    }
-    text
 }
 
 #[cfg(test)]

@@ -285,7 +285,9 @@ impl<S: Store> Core<S> {
                             dead_letters = grown(row.dead_letters, totals.dead_letters);
                             counted_at = self.counted_at(execution.node);
                         }
-                        Sign::Running
+                        Sign::Running {
+                            restarts: row.restarts,
+                        }
                     }
                     ObservedPhase::Backoff => Sign::Unwell {
                         reason: row.reason.clone(),

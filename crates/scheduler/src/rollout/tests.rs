@@ -4,6 +4,8 @@ use super::*;
 
 const SECOND_MS: u64 = 1_000;
 
+const RUNS: Sign = Sign::Running { restarts: 0 };
+
 /// Nodes `e00`, `e01`, ... running version 1, and a rollout of version 2.
 struct Fleet {
     record: RolloutRecord,
@@ -81,7 +83,7 @@ impl Fleet {
             if let Some(execution) = &mut member.execution
                 && execution.version == Version(2)
             {
-                execution.sign = Sign::Running;
+                execution.sign = RUNS;
             }
         }
     }
@@ -121,7 +123,7 @@ fn member(index: u8) -> Member {
         heard_at: None,
         given_away: false,
         misfit: false,
-        execution: Some(followed(execution(index), 1, Sign::Running)),
+        execution: Some(followed(execution(index), 1, RUNS)),
     }
 }
 
@@ -194,7 +196,7 @@ fn a_short_trouble_is_not_a_failure_and_a_long_one_is() {
     fleet.look(0);
     fleet.say(0, unwell());
     fleet.look(SECOND_MS);
-    fleet.say(0, Sign::Running);
+    fleet.say(0, RUNS);
     fleet.look(SECOND_MS);
     fleet.look(10 * SECOND_MS);
     assert_eq!(fleet.record.phase, RolloutPhase::Rolling);
@@ -207,6 +209,31 @@ fn a_short_trouble_is_not_a_failure_and_a_long_one_is() {
         RolloutPhase::RolledBack,
         "a proven one may still fail"
     );
+}
+
+#[test]
+fn a_restart_that_no_look_saw_starts_the_time_anew() {
+    let mut fleet = Fleet::new(3, canary());
+    fleet.look(0);
+    fleet.all_run();
+    fleet.look(0);
+    fleet.look(9 * SECOND_MS);
+    fleet.say(0, Sign::Running { restarts: 1 });
+    fleet.look(SECOND_MS);
+    assert_eq!(fleet.record.phase, RolloutPhase::Canary);
+    fleet.look(9 * SECOND_MS);
+    assert_eq!(fleet.record.phase, RolloutPhase::Canary);
+    fleet.look(SECOND_MS);
+    assert_eq!(fleet.record.phase, RolloutPhase::Rolling);
+    // One that restarts again and again is never well, however short each time is.
+    let mut fleet = Fleet::new(3, canary());
+    fleet.look(0);
+    for restarts in 0..60 {
+        fleet.say(0, Sign::Running { restarts });
+        fleet.look(5 * SECOND_MS);
+    }
+    fleet.look(5 * SECOND_MS);
+    assert_eq!(fleet.record.phase, RolloutPhase::RolledBack);
 }
 
 #[test]
@@ -409,7 +436,7 @@ fn a_fleet_of_nothing_but_misfits_says_what_it_waits_for() {
             assert_eq!(fleet.record.reason, ONLY_MISFITS);
         }
         fleet.members[0].misfit = false;
-        fleet.members[0].execution = Some(followed(execution(0), 1, Sign::Running));
+        fleet.members[0].execution = Some(followed(execution(0), 1, RUNS));
         assert_eq!(fleet.look(SECOND_MS), [0]);
         assert_eq!(fleet.record.reason, "");
     }
@@ -749,7 +776,7 @@ fn who_runs_a_candidate_that_has_not_proven_itself_proves_nothing_for_the_next()
         let id = execution(index);
         let execution = Followed {
             same_content: true,
-            ..followed(id, 2, Sign::Running)
+            ..followed(id, 2, RUNS)
         };
         fleet.members[usize::from(index)].execution = Some(execution);
     }
@@ -762,7 +789,7 @@ fn who_runs_a_candidate_that_has_not_proven_itself_proves_nothing_for_the_next()
 fn heartbeats_that_are_rarer_than_the_deadline_fail_no_version_that_runs() {
     let mut fleet = Fleet::new(3, canary());
     assert_eq!(fleet.look(0), [0]);
-    fleet.say(0, Sign::Running);
+    fleet.say(0, RUNS);
     let deadline = fleet.rules.deadline.as_millis() as u64;
     for _ in 0..10 {
         assert_eq!(fleet.look_in_silence(deadline).len(), 0);
