@@ -10,7 +10,7 @@
 //! their logs drop meanwhile comes as a number. Each task remembers where its execution's log stood, so that after a cut it
 //! goes on at the next line. Nothing here touches the control thread but one question a second.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -198,42 +198,14 @@ impl Follow {
         tasks: &mut JoinSet<Ended>,
         to: &mpsc::Sender<Vec<LogEvent>>,
     ) -> Vec<LogEvent> {
-        let now = Instant::now();
-        let mut events = Vec::new();
-        followed.retain(|id, it| it.reading || targets.iter().any(|at| at.execution == *id));
-        for target in targets {
-            let full =
-                followed.len() >= EXECUTIONS_MAX && !followed.contains_key(&target.execution);
-            let known = followed.entry(target.execution);
-            let it = known.or_insert_with(|| Followed {
-                node: target.node.clone(),
-                from: None,
-                tail,
-                reading: false,
-                absent: None,
-                pause_until: now,
-            });
-            if it.reading || now < it.pause_until {
+        let (reads, events) = choose(targets, tail, followed, Instant::now());
+        for (conn, target) in reads {
+            let Some(it) = followed.get(&target.execution) else {
                 continue;
-            }
-            let why = match target.conn {
-                None => "it is not connected",
-                Some(_) if full => "more executions than 256 are not followed at once",
-                Some(conn) => {
-                    it.reading = true;
-                    let request = self.request(&target, it);
-                    let (open, to, back) = (self.open.clone(), to.clone(), it.absent.is_some());
-                    tasks.spawn(async move { read(open, conn, target, request, back, to).await });
-                    continue;
-                }
             };
-            // Who was told how its lines ended hears no second time that none come.
-            if it.absent.is_none() {
-                events.extend(it.tell_absent(why.to_owned()));
-            }
-            if full {
-                followed.remove(&target.execution);
-            }
+            let request = self.request(&target, it);
+            let (open, to, back) = (self.open.clone(), to.clone(), it.absent.is_some());
+            tasks.spawn(async move { read(open, conn, target, request, back, to).await });
         }
         events
     }
@@ -250,6 +222,49 @@ impl Follow {
             stage: stage.unwrap_or_default(),
         }
     }
+}
+
+/// Which executions are read from now on, and what the reader hears of the others. Only those that are read take one of
+/// the places; who finds none is told once, and read when one is free.
+fn choose(
+    targets: Vec<LogTarget>,
+    tail: u32,
+    followed: &mut BTreeMap<ExecutionId, Followed>,
+    now: Instant,
+) -> (Vec<(ConnId, LogTarget)>, Vec<LogEvent>) {
+    let (mut reads, mut events) = (Vec::new(), Vec::new());
+    let wanted: BTreeSet<ExecutionId> = targets.iter().map(|at| at.execution).collect();
+    followed.retain(|id, it| it.reading || wanted.contains(id));
+    let mut reading = followed.values().filter(|it| it.reading).count();
+    for target in targets {
+        let known = followed.entry(target.execution);
+        let it = known.or_insert_with(|| Followed {
+            node: target.node.clone(),
+            from: None,
+            tail,
+            reading: false,
+            absent: None,
+            pause_until: now,
+        });
+        if it.reading || now < it.pause_until {
+            continue;
+        }
+        let why = match target.conn {
+            Some(conn) if reading < EXECUTIONS_MAX => {
+                it.reading = true;
+                reading += 1;
+                reads.push((conn, target));
+                continue;
+            }
+            Some(_) => format!("more executions than {EXECUTIONS_MAX} are not followed at once"),
+            None => "it is not connected".to_owned(),
+        };
+        // Who was told how its lines ended hears no second time that none come.
+        if it.absent.is_none() {
+            events.extend(it.tell_absent(why));
+        }
+    }
+    (reads, events)
 }
 
 impl Followed {
@@ -397,6 +412,44 @@ mod tests {
             ..ended(Some(20))
         };
         assert!(note_end(&mut all, answered).is_some());
+    }
+
+    fn targets(count: u16, connected: impl Fn(u16) -> bool) -> Vec<LogTarget> {
+        let target = |index: u16| LogTarget {
+            execution: ExecutionId::from_random(u128::from(index + 1).to_be_bytes()),
+            node: format!("e{index}").parse().unwrap(),
+            conn: connected(index).then_some(ConnId(index.into())),
+        };
+        (0..count).map(target).collect()
+    }
+
+    #[tokio::test]
+    async fn nodes_that_are_away_take_no_place_of_those_that_can_be_read() {
+        let mut all = BTreeMap::new();
+        let away = || targets(300, |index| index >= 256);
+        let (reads, events) = choose(away(), 0, &mut all, Instant::now());
+        assert_eq!((reads.len(), events.len()), (44, 256));
+        let (reads, events) = choose(away(), 0, &mut all, Instant::now());
+        assert_eq!((reads.len(), events.len()), (0, 0), "they are known");
+    }
+
+    #[tokio::test]
+    async fn those_beyond_the_bound_are_named_once_and_read_when_there_is_a_place() {
+        let mut all = BTreeMap::new();
+        let everyone = || targets(300, |_| true);
+        let (reads, events) = choose(everyone(), 0, &mut all, Instant::now());
+        assert_eq!((reads.len(), events.len()), (EXECUTIONS_MAX, 44));
+        for _ in 0..3 {
+            let (reads, events) = choose(everyone(), 0, &mut all, Instant::now());
+            assert_eq!((reads.len(), events.len()), (0, 0));
+        }
+        // One of those that are read is purged.
+        let first = everyone()[0].execution;
+        all.remove(&first);
+        let rest = everyone().split_off(1);
+        let (reads, events) = choose(rest, 0, &mut all, Instant::now());
+        assert_eq!((reads.len(), events.len()), (1, 0));
+        assert_eq!(reads[0].0, ConnId(256));
     }
 
     #[tokio::test]
