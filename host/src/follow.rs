@@ -29,7 +29,7 @@ use crate::control::{Ask, Control};
 use crate::core::{ApiCall, ConnId, LogTarget, LogsOf, Reply};
 use crate::sessions::OpenSessions;
 
-/// Readers at once: people in front of terminals. Each may hold some MiB that wait for it.
+/// Readers at once: people in front of terminals. Each may hold some MiB that wait for it, or an answer.
 const READERS_MAX: usize = 32;
 
 /// Executions that one reader follows: each holds a stream of its edge, and a terminal shows no more anyway.
@@ -47,7 +47,7 @@ const READ_OUT: Duration = Duration::from_secs(2);
 /// How long after an edge refused it is asked again.
 const REFUSED_PAUSE: Duration = Duration::from_secs(5);
 
-/// Bounds how many readers follow at once.
+/// Bounds how many readers of logs there are at once, whether they follow or not.
 #[derive(Clone, Debug)]
 pub(crate) struct Readers(Arc<Semaphore>);
 
@@ -58,7 +58,7 @@ impl Readers {
 
     pub(crate) fn admit(&self) -> Result<OwnedSemaphorePermit, ErrorBody> {
         Arc::clone(&self.0).try_acquire_owned().map_err(|_| {
-            let message = format!("{READERS_MAX} readers follow logs already");
+            let message = format!("{READERS_MAX} readers of logs are served already");
             ErrorBody::new(ErrorCode::Unavailable, message).with_help("end one of them first")
         })
     }

@@ -16,6 +16,7 @@ pub mod doctor;
 mod events;
 mod follow;
 pub mod http;
+mod log_room;
 mod metrics;
 mod operators;
 mod orchestrator;

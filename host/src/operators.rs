@@ -33,6 +33,7 @@ use crate::core::{ApiCall, Asker, Caller, ComponentFacts, LogTarget, LogsOf, Out
 use crate::events::{Events, Told};
 use crate::follow::{Follow, Readers, line_of};
 use crate::http::{Answer, ControlApi, OutputBytes, draw_api_token};
+use crate::log_room::LogRoom;
 use crate::outputs::Outputs;
 use crate::sessions::OpenSessions;
 use crate::store::{ApiTokenRecord, OutputTotals, TokenRecord};
@@ -158,6 +159,7 @@ impl ControlApi for Operators {
     }
 
     async fn logs(&self, of: LogsOf, query: LogsQuery) -> Answer<Logs> {
+        let _permit = self.readers.admit()?;
         let call = ApiCall::LogTargets(of, query.node.clone());
         let targets: Vec<LogTarget> = ask!(self, call, Reply::LogTargets(targets, _) => targets)?;
         Ok(self.read_logs(targets, &query).await)
@@ -494,6 +496,7 @@ impl Operators {
             stage: stage.unwrap_or_default(),
             ..LogRequest::default()
         };
+        let room = LogRoom::new();
         let mut logs = Logs::default();
         let mut reads = JoinSet::new();
         let mut targets = targets.into_iter();
@@ -501,14 +504,14 @@ impl Operators {
             while reads.len() < LOG_READS_MAX
                 && let Some(target) = targets.next()
             {
-                let open = self.open.clone();
+                let (open, kept) = (self.open.clone(), room.begin());
                 let request = LogRequest {
                     execution: target.execution.to_bytes().to_vec(),
                     ..request.clone()
                 };
                 reads.spawn(async move {
                     let read = match target.conn {
-                        Some(conn) => open.logs(conn, request).await,
+                        Some(conn) => open.logs(conn, request, kept).await,
                         None => Err("it is not connected".to_owned()),
                     };
                     (target, read)
@@ -516,8 +519,8 @@ impl Operators {
             }
             match reads.join_next().await {
                 None => break,
-                Some(Ok((target, Ok(lines)))) => {
-                    let lines = lines.into_iter().map(|line| line_of(&target, line));
+                Some(Ok((target, Ok(kept)))) => {
+                    let lines = kept.into_lines().map(|line| line_of(&target, line));
                     logs.lines.extend(lines);
                 }
                 Some(Ok((target, Err(why)))) => logs.absent.push(AbsentNode {

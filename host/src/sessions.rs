@@ -28,6 +28,7 @@ use tracing::{debug, info, warn};
 use crate::artifacts::Artifacts;
 use crate::control::{Ask, Clock, Control, OUTGOING_MAX, Outgoing};
 use crate::core::{CloseWhy, ConnId, Input, Peer, Reply};
+use crate::log_room::KeptLines;
 use crate::metrics::Handshakes;
 
 /// Joins decided at once; each is a few milliseconds of signing.
@@ -48,9 +49,6 @@ const LAST_WORDS: Duration = Duration::from_millis(500);
 
 /// How long an edge may take to answer a log request.
 const LOGS_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// Log lines taken from one execution; bounds one answer.
-const LOG_LINES_MAX: usize = 10_000;
 
 /// What every connection's task shares.
 #[derive(Clone)]
@@ -94,23 +92,20 @@ impl OpenSessions {
             .cloned()
     }
 
-    /// The newest lines of an execution's log, from its edge.
+    /// The newest lines of an execution's log, from its edge, for as long as there is room for them.
     pub(crate) async fn logs(
         &self,
         conn: ConnId,
         request: LogRequest,
-    ) -> Result<Vec<sluice_protocol::LogLine>, String> {
+        mut kept: KeptLines,
+    ) -> Result<KeptLines, String> {
         debug!(event = "logs.asked", conn = conn.0);
         let ask = async {
             let mut replies = self.open_logs(conn, request).await?;
-            let mut lines = Vec::new();
             while let Some(part) = replies.next().await? {
-                lines.extend(part.lines);
-                if lines.len() > LOG_LINES_MAX {
-                    lines.drain(..lines.len() - LOG_LINES_MAX);
-                }
+                kept.add(part.lines)?;
             }
-            Ok(lines)
+            Ok(kept)
         };
         tokio::time::timeout(LOGS_TIMEOUT, ask)
             .await
