@@ -217,7 +217,8 @@ async fn answer(
     }
 }
 
-/// Lines in as many frames as they take; only the last says where to go on.
+/// Lines in as many frames as they take. Each says where to go on after it, so that what was given is not given again to
+/// who is cut in between.
 fn frames(piece: LogPiece) -> Vec<Bytes> {
     let mut frames = Vec::new();
     let mut reply = LogReply {
@@ -225,9 +226,10 @@ fn frames(piece: LogPiece) -> Vec<Bytes> {
         ..LogReply::default()
     };
     let mut bytes = 0;
-    for line in piece.lines {
+    for (line, number) in piece.lines.into_iter().zip(piece.numbers) {
         if bytes >= REPLY_BYTES_MAX {
             bytes = 0;
+            reply.next = number;
             frames.push(sluice_protocol::encode(&std::mem::take(&mut reply)));
         }
         bytes += line.message.len() + 64;
@@ -263,5 +265,44 @@ fn word(level: LogLevel) -> &'static str {
         LogLevel::Info => "info",
         LogLevel::Warn => "warn",
         LogLevel::Error => "error",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    #[test]
+    fn each_frame_says_where_to_go_on_after_it() {
+        let line = |number: u64| runner::LogLine {
+            at: UnixMs(0),
+            level: LogLevel::Info,
+            stage: None,
+            message: format!("{number} {}", "x".repeat(REPLY_BYTES_MAX / 3)),
+        };
+        // Every second line is another stage's.
+        let numbers: Vec<u64> = (5..).step_by(2).take(10).collect();
+        let piece = LogPiece {
+            lines: numbers.iter().copied().map(line).collect(),
+            numbers: numbers.clone(),
+            next: 25,
+            dropped: 4,
+        };
+        let replies: Vec<LogReply> = frames(piece)
+            .iter()
+            .map(|frame| sluice_protocol::decode(frame).unwrap())
+            .collect();
+        assert!(replies.len() > 2);
+        let dropped: Vec<u64> = replies.iter().map(|reply| reply.dropped).collect();
+        assert_eq!(dropped.iter().sum::<u64>(), 4);
+        let mut given = 0;
+        for reply in &replies {
+            given += reply.lines.len();
+            let next = numbers.get(given).copied().unwrap_or(25);
+            assert_eq!(reply.next, next, "after {given} lines");
+        }
+        assert_eq!(given, 10);
     }
 }

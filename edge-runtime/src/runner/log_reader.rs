@@ -63,6 +63,8 @@ pub struct LogFilter {
 pub struct LogPiece {
     /// Oldest first.
     pub lines: Vec<LogLine>,
+    /// Their numbers; 0 where it is not known.
+    pub numbers: Vec<u64>,
     /// The number of the line after them.
     pub next: u64,
     /// Lines before them that were not looked at: the log has them no more, or they came too fast.
@@ -118,25 +120,39 @@ impl LogReader {
         let lines_max = lines_max.min(TAIL_LINES_MAX);
         let halves = Opened::both(&self.directory)?;
         self.begun = true;
+        // Each with its number; the oldest of them have none yet, which the mark before them tells.
         let mut taken = VecDeque::new();
+        let mut unnumbered = 0;
         // Lines after the newest mark, and the number that makes of the next one.
         let (mut after, mut number) = (0, None);
         for (index, opened) in halves.iter().rev().enumerate() {
+            let mut since_mark = 0;
             let end = opened.backwards(|line| {
                 if let Some(next) = mark_of(line) {
                     number.get_or_insert(next + after);
+                    for (_, place) in taken.iter_mut().take(unnumbered) {
+                        *place = next + since_mark - *place;
+                    }
+                    (unnumbered, since_mark) = (0, 0);
                 } else {
                     after += 1;
+                    since_mark += 1;
                     if taken.len() < lines_max
                         && filter.may_take(line)
                         && let Ok(line) = serde_json::from_slice::<LogLine>(line)
                         && filter.takes(&line)
                     {
-                        taken.push_front(line);
+                        taken.push_front((line, since_mark));
+                        unnumbered += 1;
                     }
                 }
-                number.is_none() || taken.len() < lines_max
+                number.is_none() || taken.len() < lines_max || unnumbered > 0
             })?;
+            // A half that begins with a damaged line tells nothing of those before its first mark.
+            for (_, place) in taken.iter_mut().take(unnumbered) {
+                *place = 0;
+            }
+            unnumbered = 0;
             if index == 0 {
                 self.at = Some((opened.half, end));
             }
@@ -146,8 +162,10 @@ impl LogReader {
         }
         self.number = number.unwrap_or(after + 1);
         self.wanted = (!halves.is_empty()).then_some(self.number);
+        let (lines, numbers) = taken.into_iter().unzip();
         Ok(LogPiece {
-            lines: taken.into(),
+            lines,
+            numbers,
             next: self.number,
             dropped: 0,
         })
@@ -244,7 +262,10 @@ impl LogReader {
         }
         // A line torn by a crash is not worth an error.
         match serde_json::from_slice::<LogLine>(line) {
-            Ok(line) if filter.takes(&line) => piece.lines.push(line),
+            Ok(line) if filter.takes(&line) => {
+                piece.lines.push(line);
+                piece.numbers.push(number);
+            }
             Ok(_) => {}
             Err(_) => piece.dropped += 1,
         }
@@ -486,9 +507,12 @@ mod tests {
         }
     }
 
+    /// What the lines say, which is their number.
     fn numbers(piece: &LogPiece) -> Vec<u64> {
         let numbers = piece.lines.iter().map(|line| line.message.parse().unwrap());
-        numbers.collect()
+        let numbers: Vec<u64> = numbers.collect();
+        assert_eq!(piece.numbers, numbers);
+        numbers
     }
 
     fn read(reader: &mut LogReader) -> (Vec<u64>, u64) {
@@ -676,6 +700,9 @@ mod tests {
         }
         let tail = log.reader(None).tail(0, &LogFilter::default()).unwrap();
         assert_eq!(tail.next, log.next);
+        // Each line has its own number, over marks and the gaps before them.
+        let tail = log.reader(None).tail(250, &LogFilter::default()).unwrap();
+        assert_eq!(numbers(&tail).first(), Some(&(log.next - 260)));
     }
 
     #[test]
