@@ -197,9 +197,16 @@ impl EdgeHandle {
     /// closed, and what is left is cut. May follow [`Self::wait`]: what that told is not told again.
     pub async fn shutdown(self, within: Duration) -> Result<(), EdgeError> {
         tracing::info!(event = "edge.stopping", node = %self.name, "what runs drains");
-        self.control.stop(within).await;
         let Parts { mut control, link } = self.parts;
-        let ended = control_ended(&mut control).await;
+        let ending = async {
+            self.control.stop(within).await;
+            control_ended(&mut control).await
+        };
+        // Its own deadline is `within`; one that hangs on its disk is not waited for.
+        let ended = tokio::time::timeout(within + GOODBYE_WITHIN, ending).await;
+        if ended.is_err() {
+            tracing::warn!(event = "edge.cut", node = %self.name, "the control thread did not end in time and is cut");
+        }
         drop(self.stop);
         if let Some(mut link) = link
             && tokio::time::timeout(GOODBYE_WITHIN, &mut link)
@@ -208,7 +215,12 @@ impl EdgeHandle {
         {
             link.abort();
         }
-        ended
+        ended.unwrap_or_else(|late| {
+            Err(EdgeError::Machine {
+                what: "finish what it writes to its disk",
+                source: std::io::Error::new(std::io::ErrorKind::TimedOut, late),
+            })
+        })
     }
 }
 

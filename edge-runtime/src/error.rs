@@ -100,7 +100,7 @@ pub enum EdgeError {
     /// The sandbox.
     #[error("cannot run stages on this machine")]
     Sandbox(#[from] ContextError),
-    /// The machine gave no random numbers, or no thread.
+    /// The machine gave no random numbers, no thread, or no answer of its disk.
     #[error("this machine cannot {what}")]
     Machine {
         /// What it cannot.

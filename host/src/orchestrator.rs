@@ -382,8 +382,13 @@ impl OrchestratorHandle {
         running.end(STOP_TIMEOUT, "sessions and tasks").await;
         drop(operators);
         // Every handle is gone now, so the control thread ends after what it has; its last commit is on disk then.
-        if let Some(ended) = ended {
-            let _ = tokio::time::timeout(STOP_TIMEOUT, ended).await;
+        if let Some(ended) = ended
+            && tokio::time::timeout(STOP_TIMEOUT, ended).await.is_err()
+        {
+            warn!(
+                event = "orchestrator.cut",
+                "the control thread did not end in time and is cut"
+            );
         }
         info!(event = "orchestrator.stop");
     }
