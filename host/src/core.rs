@@ -256,6 +256,8 @@ pub struct Core<S> {
     config: CoreConfig,
     epoch: Epoch,
     life: LifeNonce,
+    /// When this life began.
+    born: Now,
     random: Box<dyn FnMut() -> [u8; 16] + Send>,
     sessions: BTreeMap<ConnId, Session>,
     live: BTreeMap<NodeId, ConnId>,
@@ -372,6 +374,7 @@ impl<S: Store> Core<S> {
             config,
             epoch,
             life,
+            born: now,
             random,
             sessions: BTreeMap::new(),
             live: BTreeMap::new(),

@@ -34,7 +34,8 @@ const COUNTED_MAX: u64 = 1_000;
 /// Ticks of one schedule that wait for an earlier run's end: as many as are caught up with.
 pub const QUEUED_MAX: usize = CATCH_UP_MAX;
 
-/// A tick that fires later than this was missed: a healthy orchestrator looks every second, a restart takes a few.
+/// A tick that fires later than this was missed: a healthy orchestrator looks about every second, a busy or stalled one after
+/// a few, and a restart takes a few.
 pub const LATE_AFTER: Duration = Duration::from_secs(10);
 
 /// Shortest time between two ticks of an interval: the orchestrator looks about once a second.
@@ -392,12 +393,12 @@ pub struct Policy {
 /// A tick whose time has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DueTick {
-    /// No other one is due with it.
-    pub is_alone: bool,
     /// None of those that are due is newer.
     pub is_newest: bool,
     /// It fires more than [`LATE_AFTER`] after its time.
     pub is_late: bool,
+    /// Whoever looks was not there yet at its time.
+    pub is_inherited: bool,
 }
 
 /// What of a schedule is under way.
@@ -435,10 +436,13 @@ pub enum SkipWhy {
 
 /// What becomes of a tick whose time has come.
 pub fn fate(policy: Policy, tick: DueTick, busy: Busy) -> Fate {
-    let missed = tick.is_late || !tick.is_alone;
+    let missed = tick.is_late || tick.is_inherited;
+    // Those that come faster than it is looked are due together, and nobody missed them; of what a restart left, however
+    // short it was, the newest stands for all.
+    let is_passed_over = !tick.is_newest && (tick.is_late || tick.is_inherited);
     match policy.catch_up {
-        CatchUp::One if !tick.is_newest => return Fate::Skip(SkipWhy::Missed),
-        CatchUp::Skip if tick.is_late || !tick.is_newest => return Fate::Skip(SkipWhy::Missed),
+        CatchUp::One if is_passed_over => return Fate::Skip(SkipWhy::Missed),
+        CatchUp::Skip if is_passed_over || tick.is_late => return Fate::Skip(SkipWhy::Missed),
         CatchUp::One | CatchUp::All | CatchUp::Skip => {}
     }
     if busy == Busy::default() {

@@ -275,16 +275,17 @@ impl<S: Store> Core<S> {
             }
             considered = older.until;
         }
-        let is_alone = due.ticks.len() == 1 && due.older.is_none();
         for nominal in &due.ticks {
             if *launched >= LAUNCHES_MAX {
                 break;
             }
             let late = now.0.saturating_sub(timing.fires_at(*nominal).0);
+            let late = Duration::from_millis(u64::try_from(late).unwrap_or(0));
             let tick = DueTick {
-                is_alone,
                 is_newest: due.ticks.last() == Some(nominal),
-                is_late: u128::try_from(late).is_ok_and(|late| late > LATE_AFTER.as_millis()),
+                is_late: late > LATE_AFTER,
+                // By how long this life lasts, not by when it began: a clock that was wrong then is no reason.
+                is_inherited: late > step.now.mono.since(self.born.mono),
             };
             *launched += usize::from(self.decide_tick(record, *nominal, tick, step)?);
             considered = *nominal;

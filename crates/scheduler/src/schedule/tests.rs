@@ -238,23 +238,41 @@ fn what_becomes_of_a_tick_is_what_its_schedule_says() {
     use Fate::{Launch, Queue, Replace};
     let missed = Fate::Skip(SkipWhy::Missed);
     let on_time = DueTick {
-        is_alone: true,
         is_newest: true,
         is_late: false,
+        is_inherited: false,
     };
     let late = DueTick {
         is_late: true,
         ..on_time
     };
     let one_of_many = DueTick {
-        is_alone: false,
         is_newest: false,
         is_late: true,
+        is_inherited: false,
+    };
+    // A round was slow, and two ticks of a short interval are due together.
+    let young_of_many = DueTick {
+        is_late: false,
+        ..one_of_many
+    };
+    // A restart took so long.
+    let left_of_many = DueTick {
+        is_inherited: true,
+        ..young_of_many
+    };
+    let left_alone = DueTick {
+        is_inherited: true,
+        ..on_time
     };
     let newest_of_many = DueTick {
         is_newest: true,
         is_late: false,
         ..one_of_many
+    };
+    let newest_left = DueTick {
+        is_newest: true,
+        ..left_of_many
     };
     let idle = Busy::default();
     let busy = Busy { runs: 1, queued: 0 };
@@ -268,13 +286,29 @@ fn what_becomes_of_a_tick_is_what_its_schedule_says() {
         (Overlap::Skip, One, late, idle, Launch),
         (Overlap::Skip, One, one_of_many, idle, missed),
         (Overlap::Skip, One, newest_of_many, idle, Launch),
+        (Overlap::Allow, One, young_of_many, idle, Launch),
+        (Overlap::Allow, One, young_of_many, busy, Launch),
+        (Overlap::Queue, One, young_of_many, busy, Queue),
+        (Overlap::Skip, One, left_of_many, idle, missed),
+        (Overlap::Allow, All, left_of_many, busy, Launch),
+        (Overlap::Skip, One, left_alone, idle, Launch),
+        (Overlap::Allow, CatchUp::Skip, young_of_many, busy, Launch),
+        (Overlap::Skip, CatchUp::Skip, left_of_many, idle, missed),
+        (Overlap::Skip, CatchUp::Skip, left_alone, idle, Launch),
         (Overlap::Skip, CatchUp::Skip, on_time, idle, Launch),
         (Overlap::Skip, CatchUp::Skip, late, idle, missed),
         (Overlap::Skip, CatchUp::Skip, one_of_many, idle, missed),
         (Overlap::Skip, CatchUp::Skip, newest_of_many, idle, Launch),
         (Overlap::Skip, All, one_of_many, idle, Launch),
         (Overlap::Skip, All, one_of_many, busy, Queue),
-        (Overlap::Skip, All, newest_of_many, waiting, Queue),
+        (Overlap::Skip, All, newest_left, waiting, Queue),
+        (
+            Overlap::Skip,
+            All,
+            young_of_many,
+            busy,
+            Fate::Skip(SkipWhy::Overlap),
+        ),
         (
             Overlap::Skip,
             All,

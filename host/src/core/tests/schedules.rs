@@ -238,6 +238,68 @@ fn case_32_a_schedule_that_missed_six_ticks_launches_none_the_newest_or_each() {
 }
 
 #[test]
+fn ticks_that_come_faster_than_it_is_looked_are_not_missed() {
+    for catch_up in [CatchUp::One, CatchUp::Skip, CatchUp::All] {
+        for overlap in [Overlap::Skip, Overlap::Allow, Overlap::Queue] {
+            let decided = |looks: u32| {
+                let mut world = world_at("2026-05-04T10:30:00Z");
+                world.schedule(ScheduleCreate {
+                    cron: None,
+                    every: Some("1s".to_owned()),
+                    catch_up,
+                    overlap,
+                    ..create("s")
+                });
+                for _ in 0..looks {
+                    world.pass(Duration::from_secs(3) / looks);
+                }
+                let ticks = world.ticks("s");
+                assert_eq!(ticks.len(), 3);
+                let missed = |tick: &&ScheduleTick| {
+                    tick.why.as_ref().is_some_and(|why| why.contains("missed"))
+                };
+                assert_eq!(ticks.iter().find(missed), None);
+                (world.outcomes("s"), world.launches().len())
+            };
+            if catch_up == CatchUp::All {
+                // Whoever wants each of them launched does not want it skipped for its neighbour.
+                assert!(!decided(1).0.contains(&TickOutcome::Skipped), "{overlap}");
+            } else {
+                assert_eq!(decided(1), decided(3), "{catch_up} {overlap}");
+            }
+        }
+    }
+}
+
+#[test]
+fn case_32_a_restart_of_seconds_launches_one_of_the_ticks_that_it_missed() {
+    for catch_up in [CatchUp::One, CatchUp::Skip] {
+        // As it is, and with a clock that stood an hour ahead when the process began.
+        for ahead in [Duration::ZERO, HOUR] {
+            let mut world = world_at("2026-05-04T10:30:00Z");
+            world.schedule(ScheduleCreate {
+                cron: None,
+                every: Some("1s".to_owned()),
+                catch_up,
+                overlap: Overlap::Allow,
+                ..create("s")
+            });
+            let stopped = world.now.unix;
+            world.now.unix = stopped.plus(ahead);
+            let mut world = world.die();
+            world.now.unix = stopped.plus(Duration::from_secs(6));
+            world.pass(Duration::ZERO);
+            let nominals: Vec<UnixMs> = world.launches().iter().map(|it| it.1).collect();
+            assert_eq!(nominals, [world.now.unix], "{catch_up} {ahead:?}");
+            assert_eq!(world.outcomes("s")[..5], [TickOutcome::Skipped; 5]);
+            // From now on somebody is there.
+            world.pass(Duration::from_secs(2));
+            assert_eq!(world.launches().len(), 3, "{catch_up} {ahead:?}");
+        }
+    }
+}
+
+#[test]
 fn case_32_a_year_of_missed_ticks_is_caught_up_with_in_bounded_steps() {
     let mut world = world_at("2026-05-04T10:30:00Z");
     world.schedule(ScheduleCreate {
