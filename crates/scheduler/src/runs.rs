@@ -30,11 +30,12 @@ const TAKEN_BACK_MAX: u64 = 8;
 /// Why a task cannot be placed now.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Unfit {
-    /// No node can ever take it as things are.
+    /// No node can take it as things are.
     NoNode {
         /// Of all nodes, what keeps each sort from it.
         reason: String,
-        /// Some of them could, and refused it.
+        /// Each that could ever take it has refused it. One that an operator keeps off (cordoned, drained, held, revoked)
+        /// has not: it may be let back in, until it is deleted.
         refused: bool,
     },
     /// The nodes that could are not connected.
@@ -77,7 +78,7 @@ pub fn choose_node(
     let mut away = Vec::new();
     let mut best: Option<(u64, Digest, NodeId)> = None;
     let mut tally: Vec<(Cow<'static, str>, u32)> = Vec::new();
-    let mut has_refused = false;
+    let (mut has_refused, mut is_kept_off) = (false, false);
     for Candidate { node, connected } in candidates {
         let obstacle: Option<Cow<'static, str>> =
             if wish.pinned.is_some_and(|pinned| pinned != node.id) {
@@ -93,6 +94,7 @@ pub fn choose_node(
                 away.push(node.name.to_string());
                 None
             } else if let Some(refusal) = refusal(true, node) {
+                is_kept_off |= node.lacks.is_none();
                 Some(format!("refused since {refusal}").into())
             } else if *connected {
                 let count = tasks.get(&node.id).copied().unwrap_or(0);
@@ -134,7 +136,7 @@ pub fn choose_node(
     };
     Err(Unfit::NoNode {
         reason,
-        refused: has_refused,
+        refused: has_refused && !is_kept_off,
     })
 }
 

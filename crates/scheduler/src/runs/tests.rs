@@ -59,8 +59,27 @@ fn a_task_goes_to_the_connected_node_with_the_fewest_tasks() {
         ),
         "{reason}"
     );
-    let refused = choose(None, &[1], &[2], &nodes).unwrap_err();
-    assert!(matches!(refused, Unfit::NoNode { refused: true, .. }));
+    // Who is kept off may be let back in; who lacks something was asked already.
+    let has_refused = |nodes: &[Candidate]| match choose(None, &[1], &[2], nodes) {
+        Err(Unfit::NoNode { refused, .. }) => refused,
+        other => panic!("{other:?}"),
+    };
+    assert!(!has_refused(&nodes));
+    nodes[2].node.lacks = Some("the input `exec`".to_owned());
+    assert!(has_refused(&nodes), "uncordoned it would lack that");
+    nodes[2].node.cordoned = false;
+    assert!(has_refused(&nodes));
+    nodes[2].node.lacks = None;
+    for keep_off in [
+        |node: &mut NodeFacts| node.draining = true,
+        |node: &mut NodeFacts| node.held = true,
+        |node: &mut NodeFacts| node.revoked = true,
+    ] {
+        let mut nodes = nodes.clone();
+        keep_off(&mut nodes[2].node);
+        assert!(!has_refused(&nodes));
+    }
+    assert!(has_refused(&nodes[..2]));
     assert!(matches!(
         choose(None, &[], &[], &[]),
         Err(Unfit::NoNode { .. })

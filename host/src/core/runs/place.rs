@@ -381,6 +381,11 @@ impl<S: Store> Core<S> {
             self.call_off(task, "its job was deleted", step)?;
             return Ok(Placed::Over);
         };
+        if task.refused.len() >= REFUSALS_MAX {
+            let reason = format!("{REFUSALS_MAX} nodes refused it; the last: {}", task.reason);
+            self.end_refused(task, reason, now)?;
+            return Ok(Placed::Over);
+        }
         let chosen = match self.place_for(task, look)? {
             Ok(node) => node,
             Err(Lacks::Text) => {
@@ -389,9 +394,10 @@ impl<S: Store> Core<S> {
             }
             Err(Lacks::All) => return Ok(Placed::Nothing),
             Err(Lacks::Job(_) | Lacks::Pool(..)) => return Ok(Placed::NotItsGroup),
-            Err(Lacks::Node(Unfit::NoNode { reason, refused }))
-                if refused || task.refused.len() >= REFUSALS_MAX =>
-            {
+            Err(Lacks::Node(Unfit::NoNode {
+                reason,
+                refused: true,
+            })) => {
                 let reason = format!("{}; no other node can take it: {reason}", task.reason);
                 self.end_refused(task, reason, now)?;
                 return Ok(Placed::Over);
@@ -405,11 +411,6 @@ impl<S: Store> Core<S> {
                 });
             }
         };
-        if task.refused.len() >= REFUSALS_MAX {
-            let reason = format!("{REFUSALS_MAX} nodes refused it; the last: {}", task.reason);
-            self.end_refused(task, reason, now)?;
-            return Ok(Placed::Over);
-        }
         let node = &look.nodes[&chosen];
         let pipeline = self
             .pipeline_of_task(task)?

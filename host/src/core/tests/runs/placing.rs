@@ -1,5 +1,7 @@
 //! Which tasks go, which wait and for what, and that each of them comes to an end.
 
+use sluice_api::NodeOrder;
+
 use super::super::machine::Machine;
 use super::*;
 
@@ -393,6 +395,52 @@ fn what_an_edge_refuses_goes_to_another_and_fails_when_none_is_left() {
     machines[0].report(&mut world, execution, ObservedPhase::Refused);
     assert_eq!(world.run(run.id).state, RunState::Failed);
     assert_eq!(world.core.store_mut().open_tasks().unwrap(), 0);
+}
+
+#[test]
+fn what_an_edge_refuses_waits_for_nodes_that_may_be_let_back_in() {
+    let mut world = calm(TaskLimits::default());
+    world.deploy(&batch("a", ""));
+    let mut e1 = Machine::connect(&mut world, "e1", 1);
+    let mut e2 = Machine::connect(&mut world, "e2", 2);
+    let order = |world: &mut World, order| {
+        world
+            .call(ApiCall::OrderNode("e2".parse().unwrap(), order))
+            .unwrap();
+    };
+    order(&mut world, NodeOrder::Cordon);
+    let run = world.launch(&["a"]);
+    let execution = world.the_active().execution.unwrap();
+    e1.fails(&mut world, execution, FailReason::Rejected);
+    world.pass(Duration::from_secs(31));
+    world.waits_for(run.id, "1 refused it before");
+    world.waits_for(run.id, "it is cordoned");
+    world.waits_for(run.id, "e1 refused it: said rejected");
+    order(&mut world, NodeOrder::Drain);
+    world.pass(Duration::from_secs(31));
+    world.waits_for(run.id, "it is being drained");
+    order(&mut world, NodeOrder::Uncordon);
+    let task = world.the_active();
+    assert!(e2.is_of(&task));
+    // It may be the task: when its last node refuses it too, it ends.
+    e2.fails(&mut world, task.execution.unwrap(), FailReason::Rejected);
+    assert_eq!(world.run(run.id).state, RunState::Failed);
+    // A revoked node may join again, until it is deleted.
+    world
+        .call(ApiCall::RevokeNode("e2".parse().unwrap()))
+        .unwrap();
+    let run = world.launch(&["a"]);
+    let execution = world.the_active().execution.unwrap();
+    e1.fails(&mut world, execution, FailReason::Rejected);
+    world.pass(Duration::from_secs(31));
+    world.waits_for(run.id, "it was revoked");
+    world
+        .call(ApiCall::DeleteNode("e2".parse().unwrap()))
+        .unwrap();
+    world.pass(Duration::from_secs(1));
+    let run = world.run(run.id);
+    assert_eq!(run.state, RunState::Failed);
+    assert_eq!(run.tasks[0].reason_code, Some(FailReason::Rejected));
 }
 
 #[test]
