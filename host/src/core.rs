@@ -770,6 +770,15 @@ impl<S: Store> Core<S> {
         out
     }
 
+    /// So long ago by the wall clock, unless that has run ahead of the time that passed since this life began: what is
+    /// deleted for its age is not deleted for a clock that is wrong for one look.
+    fn long_ago(&self, age: Duration, now: Now) -> UnixMs {
+        let passed = now.mono.since(self.born.mono);
+        let steady = now.unix.min(self.born.unix.plus(passed));
+        let age_ms = i64::try_from(age.as_millis()).unwrap_or(i64::MAX);
+        UnixMs(steady.0.saturating_sub(age_ms))
+    }
+
     fn node_state(&self, node: &NodeRecord) -> NodeState {
         if node.held.is_some() {
             NodeState::Held

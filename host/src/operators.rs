@@ -246,7 +246,7 @@ impl ControlApi for Operators {
             Some(digest) => self.artifacts.stdin_bytes(digest).await?,
             None => None,
         };
-        ask!(self, ApiCall::Launch(launch, key, stdin_bytes), Reply::Run(run) => *run)
+        ask!(self, ApiCall::Launch(launch, key, stdin_bytes), Reply::Run(run) | Reply::LaunchedBefore(run) => *run)
     }
 
     async fn runs(&self, filter: RunFilter) -> Answer<Page<Run>> {

@@ -50,7 +50,8 @@ pub const EXECUTIONS: &str = "/v1/executions";
 /// `GET` -> [`crate::Execution`].
 pub const EXECUTION: &str = "/v1/executions/{id}";
 /// `GET`, query [`crate::RunFilter`] -> `[`[`crate::Run`]`]`, newest first; `POST` [`crate::RunLaunch`] -> [`crate::Run`],
-/// with status 201, also when an `Idempotency-Key` named it before.
+/// with status 201, also when an `Idempotency-Key` named it before. A key is the same for all tokens; it holds as long as its
+/// run is kept, and for a day after the launch at least, when a run that is not kept any more is a conflict that names it.
 pub const RUNS: &str = "/v1/runs";
 /// `GET` -> [`crate::Run`].
 pub const RUN: &str = "/v1/runs/{id}";

@@ -206,6 +206,10 @@ fn made(reply: &Reply) -> Option<String> {
             let jobs: Vec<String> = run.jobs.iter().map(ToString::to_string).collect();
             format!("run {} of {}", run.id, jobs.join(", "))
         }
+        Reply::LaunchedBefore(run) => format!(
+            "nothing: its key names run {}, which was there already",
+            run.id
+        ),
         Reply::Schedule(schedule) => format!("schedule {} of {}", schedule.name, schedule.job),
         _ => return None,
     })

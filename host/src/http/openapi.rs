@@ -200,7 +200,9 @@ impl Takes for IdempotencyKey {
             .max_length(Some(sluice_api::IDEMPOTENCY_KEY_BYTES_MAX));
         let parameter = header_parameter(
             "Idempotency-Key",
-            "A request that is repeated with the same key is answered with what the first one made.",
+            "A request that is repeated with the same key is answered with what the first one made, whichever token it \
+             comes with. A key holds as long as its run is kept, and for a day after the launch at least (of the newest \
+             100,000 whose runs are not kept any more): then the repeated request is a conflict that names the run.",
             text,
         );
         contract.parameters.push(parameter);

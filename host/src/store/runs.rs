@@ -283,6 +283,17 @@ pub struct RunProgress {
     pub tasks: usize,
 }
 
+/// A key whose run is forgotten.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SpentKey {
+    /// The run.
+    pub run: RunId,
+    /// Hash of what was asked for.
+    pub request: Digest,
+    /// When.
+    pub launched_at: UnixMs,
+}
+
 /// The verbs for runs. As with [`super::Store`], nothing reads a clock, and every call may block for the disk.
 pub trait RunStore {
     /// Keeps a run with all its tasks.
@@ -291,6 +302,11 @@ pub trait RunStore {
     fn run(&mut self, id: RunId) -> Result<Option<RunRecord>, StoreError>;
     /// The run that a client named by this key.
     fn run_by_key(&mut self, key: &str) -> Result<Option<RunRecord>, StoreError>;
+    /// What a client named by this key, when that run is forgotten and its key is not.
+    fn spent_key(&mut self, key: &str) -> Result<Option<SpentKey>, StoreError>;
+    /// Forgets spent keys: those whose runs were launched before then, and all but the newest `kept`; at most `rows` of
+    /// each sort. Whether there may be more.
+    fn sweep_keys(&mut self, before: UnixMs, kept: usize, rows: usize) -> Result<bool, StoreError>;
     /// Runs, the newest first, at most `count`.
     fn runs(&mut self, of: RunsOf, count: usize) -> Result<Vec<RunRecord>, StoreError>;
     /// A run's tasks, in the order of the launch.
@@ -383,7 +399,7 @@ pub trait RunStore {
     /// A slot that no execution of the job has on the node; from 1.
     fn free_slot(&mut self, job: JobId, node: NodeId) -> Result<sluice_model::Slot, StoreError>;
     /// Looks at the runs behind `after` that are older than the newest `kept`, until that was `rows` rows, and forgets
-    /// those that have ended; a run is looked at whole. Up to which one it looked, and whether there are more.
+    /// those that have ended, of which their keys stay; a run is looked at whole. Up to which one it looked, and whether there are more.
     fn sweep_runs(
         &mut self,
         after: u64,

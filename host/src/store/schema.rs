@@ -175,6 +175,15 @@ CREATE TABLE run (
     -- The digest of what it brought for `[input.stdin]`.
     stdin BLOB
 ) STRICT;
+-- Keys of runs that are forgotten, so that a launch that is repeated late makes no second run.
+CREATE TABLE spent_key (
+    seq INTEGER PRIMARY KEY AUTOINCREMENT,
+    key TEXT NOT NULL UNIQUE,
+    run BLOB NOT NULL,
+    request BLOB NOT NULL,
+    launched_at INTEGER NOT NULL
+) STRICT;
+CREATE INDEX spent_key_age ON spent_key (launched_at);
 CREATE INDEX run_stdin ON run (stdin) WHERE stdin IS NOT NULL;
 CREATE UNIQUE INDEX run_tick ON run (schedule, nominal) WHERE schedule IS NOT NULL;
 CREATE TABLE schedule (

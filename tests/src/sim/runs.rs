@@ -113,7 +113,7 @@ impl World {
     /// Notes the answer to an order about a run; `false` when there was none.
     pub(super) fn handle_run_reply(&mut self, key: &str, reply: Result<Reply, ErrorBody>) -> bool {
         match reply {
-            Ok(Reply::Run(run)) => {
+            Ok(Reply::Run(run) | Reply::LaunchedBefore(run)) => {
                 if key.starts_with("launch") {
                     let known = self.runs.runs.insert(key.to_owned(), run.id);
                     assert!(

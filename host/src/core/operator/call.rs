@@ -267,6 +267,8 @@ pub enum Reply {
     StdinUse(BTreeSet<Digest>),
     /// To `Launch`, `Run` and `CancelRun`.
     Run(Box<Run>),
+    /// To `Launch` with a key that named this run before: nothing was launched.
+    LaunchedBefore(Box<Run>),
     /// To `Runs`.
     Runs(Page<Run>),
     /// To `OutputCall::OfRun`.

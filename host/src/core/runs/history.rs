@@ -2,6 +2,8 @@
 //!
 //! A launch has more rows forgotten than it adds, so the history stays bounded however fast runs are launched.
 
+use std::time::Duration;
+
 use sluice_model::Digest;
 
 use super::super::{Core, Handled, Output, Step};
@@ -9,6 +11,15 @@ use crate::store::{Store, StoreError};
 
 /// Runs that are kept; the oldest ended ones go.
 const RUNS_KEPT: usize = 20_000;
+
+/// How long the key of a run that is forgotten holds, since its launch: whoever repeats a request does it sooner.
+const KEY_LIFE: Duration = Duration::from_secs(24 * 3_600);
+
+/// Keys of forgotten runs that are kept, some 30 MB: the oldest go, should so many be launched within [`KEY_LIFE`].
+const KEYS_KEPT: usize = 100_000;
+
+/// Keys that one round forgets, beyond what its launches added: some milliseconds.
+const KEYS_SWEPT: usize = 256;
 
 /// Rows of old runs that one round looks at, beyond what its launches added: some milliseconds.
 const ROWS_SWEPT: usize = 256;
@@ -60,7 +71,11 @@ impl<S: Store> Core<S> {
                 .store
                 .sweep_runs(self.history.runs_after, RUNS_KEPT, rows)?;
             self.history.runs_after = after;
-            self.history.runs_due = more;
+            let before = self.long_ago(KEY_LIFE, step.now);
+            let more_keys = self
+                .store
+                .sweep_keys(before, KEYS_KEPT, KEYS_SWEPT + rows)?;
+            self.history.runs_due = more || more_keys;
         }
         if self.history.specs_due {
             let after = self.history.specs_after;

@@ -14,11 +14,12 @@ use super::super::operator::{Called, Reply, no_job, no_node};
 use super::super::tally::count;
 use super::super::{Core, Step};
 use crate::store::{
-    JobRecord, NodeRecord, RunRecord, Store, StoreError, TaskPhase, TaskRecord, TickOf,
+    JobRecord, NodeRecord, RunRecord, SpentKey, Store, StoreError, TaskPhase, TaskRecord, TickOf,
 };
 
 impl<S: Store> Core<S> {
-    /// Stores a run with its tasks, or finds the one that this key named before.
+    /// Stores a run with its tasks, or finds the one that this key named before. A key is everybody's, and holds as long as
+    /// its run is kept and for a day at least.
     pub(in crate::core) fn launch(
         &mut self,
         launch: &RunLaunch,
@@ -29,16 +30,9 @@ impl<S: Store> Core<S> {
         let asked = serde_json::to_vec(launch).expect("a launch has nothing JSON cannot say");
         let request = Digest::of(&asked);
         if let Some(key) = key
-            && let Some(run) = self.store.run_by_key(key)?
+            && let Some(answer) = self.launched_before(key, request, step)?
         {
-            if run.request == request {
-                let shown = self.show_run(&run, step.now.unix)?;
-                return Ok(Ok(Reply::Run(Box::new(shown))));
-            }
-            let message = "this Idempotency-Key was used for another launch";
-            return Ok(Err(ErrorBody::new(ErrorCode::Conflict, message).with_help(
-                "use a new key for each launch, and the same one only to repeat it",
-            )));
+            return Ok(answer);
         }
         let stdin = match (launch.stdin, stdin_bytes) {
             (Some(digest), Some(size)) => Some(SpecStdin { digest, size }),
@@ -58,6 +52,42 @@ impl<S: Store> Core<S> {
         self.keep_run(&run, &tasks)?;
         let shown = self.show_run(&run, step.now.unix)?;
         Ok(Ok(Reply::Run(Box::new(shown))))
+    }
+
+    /// What a launch with this key is answered when there was one before, whoever asked for it.
+    fn launched_before(
+        &mut self,
+        key: &str,
+        request: Digest,
+        step: &Step,
+    ) -> Result<Option<Called>, StoreError> {
+        let conflict = |message: String| {
+            Ok(Some(Err(ErrorBody::new(ErrorCode::Conflict, message)
+                .with_help(
+                    "use a new key for each launch, and the same one only to repeat it",
+                ))))
+        };
+        let (of, run) = match self.store.run_by_key(key)? {
+            Some(run) => (run.request, Ok(run)),
+            None => match self.store.spent_key(key)? {
+                Some(spent) => (spent.request, Err(spent)),
+                None => return Ok(None),
+            },
+        };
+        if of != request {
+            return conflict("this Idempotency-Key was used for another launch".to_owned());
+        }
+        match run {
+            Ok(run) => {
+                let shown = self.show_run(&run, step.now.unix)?;
+                Ok(Some(Ok(Reply::LaunchedBefore(Box::new(shown)))))
+            }
+            Err(SpentKey {
+                run, launched_at, ..
+            }) => conflict(format!(
+                "this launch was made at {launched_at}, as run {run}, which has ended and is not kept any more"
+            )),
+        }
     }
 
     /// Keeps a prepared run: from the commit on its tasks can be claimed.

@@ -92,6 +92,47 @@ fn what_was_made_is_named_where_the_path_does_not_name_it() {
 }
 
 #[test]
+fn a_launch_that_is_repeated_is_told_apart_whoever_repeats_it() {
+    let mut world = World::new();
+    world.deploy(
+        "name = \"a\"\nkind = \"batch\"\n[input.generate]\ncount = 1\ntemplate = \"x\"\n[output.discard]\n",
+    );
+    let mut ids = Vec::new();
+    for token in ["t1", "t2"] {
+        let mut by = Asker::clone(&asker("run.launch"));
+        by.caller.token = token.to_owned();
+        let launch = sluice_api::RunLaunch {
+            jobs: vec!["a".parse().unwrap()],
+            ..sluice_api::RunLaunch::default()
+        };
+        let call = ApiCall::Launch(launch, Some("k".to_owned()), None);
+        match world.call(ApiCall::By(Arc::new(by), Box::new(call))) {
+            Ok(Reply::Run(run) | Reply::LaunchedBefore(run)) => ids.push(run.id),
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(ids[0], ids[1]);
+    let launches: Vec<(String, Option<String>)> = log(&mut world)
+        .into_iter()
+        .filter(|entry| entry.operation == "run.launch")
+        .map(|entry| (entry.token, entry.message))
+        .collect();
+    let id = ids[0];
+    assert_eq!(
+        launches,
+        [
+            (
+                "t2".to_owned(),
+                Some(format!(
+                    "nothing: its key names run {id}, which was there already"
+                ))
+            ),
+            ("t1".to_owned(), Some(format!("run {id} of a"))),
+        ]
+    );
+}
+
+#[test]
 fn a_token_opens_the_api_until_it_ends_or_is_revoked() {
     let mut world = World::new();
     let who = |world: &mut World, hash: u8| match world.call(ApiCall::Authenticate([hash; 32])) {

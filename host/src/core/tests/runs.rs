@@ -24,7 +24,7 @@ fn launch_of(jobs: &[&str]) -> RunLaunch {
 
 fn the_run(reply: Reply) -> Run {
     match reply {
-        Reply::Run(run) => *run,
+        Reply::Run(run) | Reply::LaunchedBefore(run) => *run,
         other => panic!("{other:?}"),
     }
 }
@@ -156,6 +156,76 @@ fn case_25_a_launch_that_cannot_be_written_leaves_nothing() {
         .call(ApiCall::Launch(launch_of(&["b"]), key, None))
         .unwrap_err();
     assert_eq!(other.code, ErrorCode::Conflict);
+}
+
+#[test]
+fn a_key_holds_while_its_run_is_kept_and_for_a_day_at_least() {
+    let mut world = World::new();
+    for job in ["a", "b"] {
+        world.deploy(&batch(job, ""));
+    }
+    let launch = |world: &mut World, job: &str| {
+        let key = Some("once".to_owned());
+        world.call(ApiCall::Launch(launch_of(&[job]), key, None))
+    };
+    let first = match launch(&mut world, "a").unwrap() {
+        Reply::Run(run) => run,
+        other => panic!("{other:?}"),
+    };
+    assert!(
+        matches!(launch(&mut world, "a"), Ok(Reply::LaunchedBefore(run)) if run.id == first.id)
+    );
+    world.call(ApiCall::CancelRun(first.id)).unwrap();
+    world.core.store_mut().sweep_runs(0, 0, 100).unwrap();
+    assert_eq!(world.runs(), []);
+    // The run is forgotten, and the launch is not made again.
+    let spent = launch(&mut world, "a").unwrap_err();
+    assert_eq!(spent.code, ErrorCode::Conflict);
+    assert!(
+        spent.message.contains(&first.id.to_string()),
+        "{}",
+        spent.message
+    );
+    let other = launch(&mut world, "b").unwrap_err();
+    assert!(
+        other.message.contains("another launch"),
+        "{}",
+        other.message
+    );
+    // A clock that is ahead for one look makes it no older.
+    let real = world.now.unix;
+    world.now.unix = real.plus(Duration::from_secs(60 * 86_400));
+    world.pass(Duration::from_secs(31));
+    world.now.unix = real;
+    world.pass(Duration::from_secs(31));
+    launch(&mut world, "a").unwrap_err();
+    assert_eq!(world.runs(), []);
+    world.pass(Duration::from_secs(86_400));
+    let second = the_run(launch(&mut world, "b").unwrap());
+    assert_ne!(first.id, second.id);
+}
+
+#[test]
+fn of_keys_whose_runs_are_forgotten_the_newest_are_kept() {
+    let mut world = World::new();
+    world.deploy(&batch("a", ""));
+    for n in 0..5 {
+        let key = Some(format!("key {n}"));
+        let call = ApiCall::Launch(launch_of(&["a"]), key, None);
+        let run = the_run(world.call(call).unwrap());
+        world.call(ApiCall::CancelRun(run.id)).unwrap();
+    }
+    let store = world.core.store_mut();
+    store.sweep_runs(0, 0, 100).unwrap();
+    let known = |store: &mut SqliteStore| {
+        let known = |n: &u32| store.spent_key(&format!("key {n}")).unwrap().is_some();
+        (0..5).filter(known).collect::<Vec<_>>()
+    };
+    assert_eq!(known(store), [0, 1, 2, 3, 4]);
+    assert!(store.sweep_keys(UnixMs(0), 2, 1).unwrap());
+    assert_eq!(known(store), [1, 2, 3, 4]);
+    assert!(!store.sweep_keys(UnixMs(0), 2, 100).unwrap());
+    assert_eq!(known(store), [3, 4]);
 }
 
 /// One waiting task in a store, and a node for it.

@@ -10,8 +10,8 @@ use sluice_model::{
 use sluice_scheduler::Stopping;
 
 use super::super::runs::{
-    ActiveCounts, RunProgress, RunRecord, RunStore, RunsOf, TaskClaim, TaskEnd, TaskGroup,
-    TaskPhase, TaskRecord, Turn, WaitingOf,
+    ActiveCounts, RunProgress, RunRecord, RunStore, RunsOf, SpentKey, TaskClaim, TaskEnd,
+    TaskGroup, TaskPhase, TaskRecord, Turn, WaitingOf,
 };
 use super::super::{StoreError, TickOf};
 use super::SqliteStore;
@@ -261,6 +261,34 @@ impl RunStore for SqliteStore {
     fn run_by_key(&mut self, key: &str) -> Result<Option<RunRecord>, StoreError> {
         let sql = select(RUN_COLUMNS, "run WHERE key = ?1");
         self.one("look a launch up", &sql, [key], read_run)
+    }
+
+    fn spent_key(&mut self, key: &str) -> Result<Option<SpentKey>, StoreError> {
+        let sql = "SELECT run, request, launched_at FROM spent_key WHERE key = ?1";
+        self.one("look a spent key up", sql, [key], |row| {
+            Ok(SpentKey {
+                run: bytes(row, 0, "a run id", RunId::from_slice)?,
+                request: bytes(row, 1, "a digest", Digest::from_slice)?,
+                launched_at: time(row, 2)?,
+            })
+        })
+    }
+
+    fn sweep_keys(&mut self, before: UnixMs, kept: usize, rows: usize) -> Result<bool, StoreError> {
+        let action = "forget spent keys";
+        let limit = i64::try_from(rows).unwrap_or(i64::MAX);
+        let old = self.execute(
+            action,
+            "DELETE FROM spent_key WHERE seq IN (SELECT seq FROM spent_key WHERE launched_at < ?1 LIMIT ?2)",
+            [before.0, limit],
+        )?;
+        let many = self.execute(
+            action,
+            "DELETE FROM spent_key WHERE seq IN (SELECT seq FROM spent_key
+                WHERE seq <= (SELECT max(seq) FROM spent_key) - ?1 LIMIT ?2)",
+            [i64::try_from(kept).unwrap_or(i64::MAX), limit],
+        )?;
+        Ok(old.max(many) == rows)
     }
 
     fn runs(&mut self, of: RunsOf, count: usize) -> Result<Vec<RunRecord>, StoreError> {
@@ -678,6 +706,12 @@ impl RunStore for SqliteStore {
                 return Ok((at, false));
             };
             if !is_open {
+                self.execute(
+                    action,
+                    "INSERT INTO spent_key (key, run, request, launched_at)
+                     SELECT key, id, request, launched_at FROM run WHERE seq = ?1 AND key IS NOT NULL",
+                    [int(seq)],
+                )?;
                 self.execute(action, "DELETE FROM run WHERE seq = ?1", [int(seq)])?;
             }
             at = seq;
