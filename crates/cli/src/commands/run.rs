@@ -16,7 +16,7 @@ use crate::out::Out;
 use crate::render;
 use crate::wait::{self, Look, Waiting, Watched};
 
-/// How often a launch is sent again when no answer came: its key makes it the same run.
+/// How often a launch is sent when no answer came, or none that lasts: its key makes it the same run.
 const SENDS_MAX: u32 = 5;
 
 /// Time before it is sent again, once more for each time: a restart takes about as long as all of them.
@@ -43,7 +43,12 @@ pub(super) async fn launch(client: &Client, out: &Out, args: RunLaunchArgs) -> R
         Some(key) => key,
         None => new_key()?,
     };
-    let run = send(client, &request, &key).await?;
+    let post = async || {
+        client
+            .post_json_keyed::<Run>(routes::RUNS, &request, &key)
+            .await
+    };
+    let run = send(&key, post).await?;
     // With a wait at once, too: whoever is cut off while waiting knows what to ask for. JSON is one document, the last.
     if args.wait.is_none() || out.format == Format::Table {
         out.show(&run, |_| format!("{}\n", run.id))?;
@@ -65,16 +70,29 @@ pub(crate) fn params_of(list: Vec<(String, String)>) -> Result<BTreeMap<String, 
     Ok(params)
 }
 
-async fn send(client: &Client, request: &RunLaunch, key: &str) -> Result<Run, Failure> {
+/// Posts a launch until it is answered with something that lasts. Each time is the same request, by its key.
+async fn send<T>(
+    key: &str,
+    mut post: impl AsyncFnMut() -> Result<T, Failure>,
+) -> Result<T, Failure> {
     let mut sent = 1;
     loop {
-        match client.post_json_keyed(routes::RUNS, request, key).await {
-            Err(failure) if failure.exit == Exit::Unreachable && sent < SENDS_MAX => {
-                sent += 1;
-                tokio::time::sleep(SEND_PAUSE * sent).await;
-            }
+        let failure = match post().await {
+            Err(failure) if failure.may_pass => failure,
             answered => return answered,
+        };
+        if sent == SENDS_MAX {
+            let again = format!(
+                "repeat it with `--key {key}`: should it have been launched after all, that is the same run"
+            );
+            let help = match &failure.help {
+                Some(help) => format!("{help}; {again}"),
+                None => again,
+            };
+            return Err(failure.with_help(help));
         }
+        sent += 1;
+        tokio::time::sleep(SEND_PAUSE * sent).await;
     }
 }
 
@@ -165,4 +183,51 @@ pub(super) async fn cancel(client: &Client, out: &Out, id: RunId) -> Result<(), 
 
 fn path(template: &str, id: RunId) -> String {
     routes::fill(template, &[&id.to_string()])
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use sluice_api::{ErrorBody, ErrorCode};
+
+    use super::*;
+
+    fn answer(code: ErrorCode) -> Failure {
+        ErrorBody::new(code, "not now").with_help("wait").into()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_launch_is_sent_again_until_an_answer_lasts() {
+        for busy in [
+            answer(ErrorCode::Unavailable),
+            answer(ErrorCode::RateLimited),
+            Failure::new(Exit::Unreachable, "nobody is there"),
+        ] {
+            let mut answers = vec![Ok(7), Err(busy.clone())];
+            let sent = send("k", async || answers.pop().unwrap()).await;
+            assert_eq!((sent, answers.len()), (Ok(7), 0));
+        }
+        let mut answers = vec![Ok(7), Err(answer(ErrorCode::Invalid))];
+        let sent = send("k", async || answers.pop().unwrap()).await;
+        assert_eq!(sent, Err(answer(ErrorCode::Invalid)), "that will not pass");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_launch_without_an_answer_says_how_to_find_its_run() {
+        let mut sends = 0;
+        let sent = send::<()>("k7", async || {
+            sends += 1;
+            Err(answer(ErrorCode::Unavailable))
+        })
+        .await
+        .unwrap_err();
+        assert_eq!(sends, SENDS_MAX);
+        assert_eq!(sent.exit, Exit::Failed);
+        let help = sent.help.unwrap();
+        assert!(
+            help.starts_with("wait; repeat it with `--key k7`"),
+            "{help}"
+        );
+    }
 }
