@@ -75,6 +75,9 @@ const SWEEP_EVERY: Duration = Duration::from_secs(30);
 /// How long a claim on an evaluation lasts.
 const LEASE: Duration = Duration::from_secs(30);
 
+/// How long a token is kept that has expired: it is worth nothing, unless the clock was wrong.
+const TOKEN_KEPT: Duration = Duration::from_secs(24 * 3_600);
+
 /// What an operator sets.
 #[derive(Clone, Debug)]
 pub struct CoreConfig {
@@ -663,9 +666,11 @@ impl<S: Store> Core<S> {
         if swept {
             self.last_sweep = Some(now);
             self.evaluate_all_jobs(step.now.unix)?;
-            self.store.sweep_tokens(step.now.unix)?;
+            let tokens_before = self.long_ago(TOKEN_KEPT, step.now);
+            self.store.sweep_tokens(tokens_before)?;
             self.store.sweep_audit()?;
-            self.store.sweep_deleted_nodes(step.now.unix)?;
+            let nodes_before = self.long_ago(Duration::ZERO, step.now);
+            self.store.sweep_deleted_nodes(nodes_before)?;
         }
         self.evaluate_due_rollouts(step)?;
         self.tend_runs(swept, step)?;

@@ -275,7 +275,6 @@ impl Orchestrator {
             outputs,
             config: config.outputs,
             tally: Arc::clone(&tally),
-            clock,
             stop: stop.clone(),
         };
         tasks.spawn(pulling.run());

@@ -524,8 +524,8 @@ pub trait Store: RunStore + OutputStore + ScheduleStore + ListStore {
     fn delete_token(&mut self, id: TokenId) -> Result<(), StoreError>;
     /// Takes one use of a token.
     fn use_token(&mut self, id: TokenId) -> Result<(), StoreError>;
-    /// Forgets tokens of both sorts that ended before `now`.
-    fn sweep_tokens(&mut self, now: UnixMs) -> Result<(), StoreError>;
+    /// Forgets tokens of both sorts that ended before then.
+    fn sweep_tokens(&mut self, before: UnixMs) -> Result<(), StoreError>;
     /// Keeps a token of the API.
     fn insert_api_token(&mut self, token: &ApiTokenRecord) -> Result<(), StoreError>;
     /// The token of the API whose text has this hash, one that has ended too.

@@ -151,16 +151,22 @@ impl<S: Store> Core<S> {
         Ok(shown)
     }
 
-    /// Keeps a token of the API, unless there are too many.
+    /// Keeps a token of the API, unless there are too many. One that has expired makes room.
     pub(super) fn create_api_token(
         &mut self,
         token: &ApiTokenRecord,
+        now: UnixMs,
     ) -> Result<Called, StoreError> {
-        let count = u64::try_from(self.store.api_tokens()?.len()).unwrap_or(u64::MAX);
-        if count >= API_TOKENS_MAX {
-            let message = format!("there are {API_TOKENS_MAX} tokens of the API already");
-            return Ok(Err(ErrorBody::new(ErrorCode::Conflict, message)
-                .with_help("revoke some with `sluice token revoke`")));
+        let known = self.store.api_tokens()?;
+        if u64::try_from(known.len()).is_ok_and(|count| count >= API_TOKENS_MAX) {
+            match known.first() {
+                Some(first) if first.expires_at < now => self.store.delete_api_token(first.id)?,
+                _ => {
+                    let message = format!("there are {API_TOKENS_MAX} tokens of the API already");
+                    return Ok(Err(ErrorBody::new(ErrorCode::Conflict, message)
+                        .with_help("revoke some with `sluice token revoke`")));
+                }
+            }
         }
         self.store.insert_api_token(token)?;
         Ok(Ok(Reply::Done))

@@ -100,7 +100,7 @@ impl<S: Store> Core<S> {
                 Ok(Reply::Done)
             }
             ApiCall::Audit(query) => self.read_audit(&query)?,
-            ApiCall::CreateApiToken(token) => self.create_api_token(&token)?,
+            ApiCall::CreateApiToken(token) => self.create_api_token(&token, step.now.unix)?,
             ApiCall::Tokens(query) => self.list_tokens(&query, step)?,
             ApiCall::RevokeToken(id) => self.revoke_token(id)?,
             ApiCall::ComponentUse => Ok(Reply::ComponentUse(self.component_use()?)),

@@ -6,12 +6,13 @@
 
 use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use sluice_api::{ErrorBody, OutputState, TaskOutput};
 use sluice_model::pipeline::Output as OutputKind;
 use sluice_model::{
     Desired, Digest, ExecutionId, JobId, NodeId, NodeName, OUTPUT_BYTES_MAX, OutputFacts, RunId,
-    Slot, TaskState, UnixMs,
+    Slot, TaskState,
 };
 use sluice_protocol::ObservedRow;
 use tracing::{info, warn};
@@ -50,8 +51,8 @@ pub enum OutputCall {
     Unnamed(Vec<Digest>),
     /// Lets go what is too old or too much, so much of it as one round has time for.
     Sweep {
-        /// Held since before then is too old.
-        before: UnixMs,
+        /// Held for longer is too old.
+        keep: Duration,
         /// In the words of the setting.
         too_old: String,
         /// Together they have at most so many bytes.
@@ -113,11 +114,12 @@ impl<S: Store> Core<S> {
             }
             OutputCall::OfRun(id) => self.outputs_of_run(id)?.map(Reply::TaskOutputs),
             OutputCall::Sweep {
-                before,
+                keep,
                 too_old,
                 bytes_max,
                 too_many,
             } => {
+                let before = self.long_ago(keep, step.now);
                 let store = &mut self.store;
                 let old = store.retire_outputs(before, &too_old, now, SWEPT_MAX)?;
                 let many = store.shrink_outputs(bytes_max, &too_many, now, SWEPT_MAX)?;

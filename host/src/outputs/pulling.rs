@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use sluice_model::{Digest, ExecutionId, NodeId, UnixMs};
+use sluice_model::{Digest, ExecutionId, NodeId};
 use sluice_protocol::{OutputRequest, PullReply, decode, stream_request};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior};
@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use super::{OutputError, Outputs, OutputsConfig};
-use crate::control::{Ask, Clock, Control};
+use crate::control::{Ask, Control};
 use crate::core::{ApiCall, ConnId, OutputCall, OutputTarget, Reply, Tally, count};
 use crate::sessions::OpenSessions;
 
@@ -61,7 +61,6 @@ pub(crate) struct Pulling {
     pub(crate) outputs: Outputs,
     pub(crate) config: OutputsConfig,
     pub(crate) tally: Arc<Tally>,
-    pub(crate) clock: Clock,
     pub(crate) stop: CancellationToken,
 }
 
@@ -215,11 +214,9 @@ impl Pulling {
     /// Lets old outputs go, and deletes the files that nothing names then, step by step.
     async fn sweep(&self, busy: &BTreeSet<Digest>) {
         let OutputsConfig { keep, bytes_max } = self.config;
-        let keep_ms = i64::try_from(keep.as_millis()).unwrap_or(i64::MAX);
         loop {
-            let now = self.clock.now().unix;
             let call = OutputCall::Sweep {
-                before: UnixMs(now.0.saturating_sub(keep_ms)),
+                keep,
                 too_old: format!("it was older than {keep:?}, as --keep-outputs says"),
                 bytes_max,
                 too_many: format!(

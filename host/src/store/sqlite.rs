@@ -1272,16 +1272,16 @@ impl Store for SqliteStore {
         Ok(())
     }
 
-    fn sweep_tokens(&mut self, now: UnixMs) -> Result<(), StoreError> {
+    fn sweep_tokens(&mut self, before: UnixMs) -> Result<(), StoreError> {
         self.execute(
             "sweep tokens",
             "DELETE FROM token WHERE expires_at < ?1",
-            [now.0],
+            [before.0],
         )?;
         self.execute(
             "sweep tokens",
             "DELETE FROM api_token WHERE expires_at < ?1",
-            [now.0],
+            [before.0],
         )?;
         Ok(())
     }

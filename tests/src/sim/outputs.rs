@@ -5,11 +5,12 @@
 //! orchestrator's disk, byte for byte what its task wrote. O3 no try is ordered to be purged while its output lacks.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use sluice_api::OutputState;
 use sluice_host::core::{ApiCall, Input, OutputCall, OutputTarget, Reply};
 use sluice_host::store::{OutputStore as _, OutputWhere, Store as _, TaskPhase};
-use sluice_model::{Attempt, Digest, ExecutionId, OutputFacts, RunId, UnixMs};
+use sluice_model::{Attempt, Digest, ExecutionId, OutputFacts, RunId};
 use sluice_protocol::OutcomeKey;
 
 use super::orchestrator::Asker;
@@ -23,7 +24,7 @@ const PULLS_MAX: usize = 4;
 const WRONG_MAX: u32 = 3;
 
 /// A sweep of the chaos keeps what is newer than this, and so many bytes.
-const SWEPT: (i64, u64) = (60_000, 400);
+const SWEPT: (Duration, u64) = (Duration::from_secs(60), 400);
 
 /// What was seen of outputs.
 #[derive(Debug, Default)]
@@ -77,9 +78,8 @@ impl World {
         self.outputs.asked = true;
         self.ask_about_outputs(OutputCall::Lacking);
         if self.mood == Mood::Chaotic && self.random.one_in(12) {
-            let now = self.orchestrator.now(self.now_ms).unix;
             self.ask_about_outputs(OutputCall::Sweep {
-                before: UnixMs(now.0 - SWEPT.0),
+                keep: SWEPT.0,
                 too_old: "it was too old".to_owned(),
                 bytes_max: SWEPT.1,
                 too_many: "it made room for newer ones".to_owned(),

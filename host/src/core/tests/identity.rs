@@ -5,6 +5,7 @@ use sluice_protocol::Renew;
 
 use super::full::{fill, heartbeat, make_room};
 use super::*;
+use crate::store::ApiTokenRecord;
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
@@ -548,6 +549,43 @@ fn tokens_are_listed_without_their_secret_and_can_be_made_worthless() {
     // Expired ones are not shown, swept or not.
     world.now.unix = world.now.unix.plus(Duration::from_secs(3601));
     assert!(tokens(&mut world).is_empty());
+}
+
+#[test]
+fn case_52_a_clock_that_is_ahead_for_one_look_forgets_no_token() {
+    let mut world = World::new();
+    let token = world.token(Some(1), None, false);
+    let api = ApiTokenRecord {
+        id: TokenId::from_random([8; 16]),
+        hash: [8; 32],
+        role: sluice_model::Role::Deployer,
+        name: None,
+        expires_at: world.now.unix.plus(DAY),
+    };
+    world.call(ApiCall::CreateApiToken(api)).unwrap();
+    let opens = |world: &mut World| match world.call(ApiCall::Authenticate([8; 32])) {
+        Ok(Reply::Caller(caller)) => caller.is_some(),
+        other => panic!("{other:?}"),
+    };
+    let kept = |world: &mut World| {
+        let store = world.core.store_mut();
+        store.tokens().unwrap().len() + store.api_tokens().unwrap().len()
+    };
+    let real = world.now.unix;
+    world.now.unix = real.plus(DAY * 60);
+    world.pass(Duration::from_secs(31));
+    assert!(!opens(&mut world), "by that clock it has expired");
+    world.join(token, SECRET, "e1", 1).unwrap_err();
+    world.now.unix = real;
+    world.pass(Duration::from_secs(31));
+    assert!(opens(&mut world));
+    world.join(token, SECRET, "e1", 1).unwrap();
+    // A day after it has expired it is forgotten.
+    world.pass(DAY);
+    assert!(!opens(&mut world));
+    assert_eq!(kept(&mut world), 2);
+    world.pass(DAY + Duration::from_secs(31));
+    assert_eq!(kept(&mut world), 0);
 }
 
 #[test]
