@@ -27,8 +27,8 @@ pub use changes::{CHANGES_MAX, Changed, Changes};
 pub use lists::{ListStore, Place};
 pub use outputs::{OutputRecord, OutputStore, OutputTotals, OutputWhere};
 pub use runs::{
-    ActiveCounts, OPEN_TASKS_MAX, RunProgress, RunRecord, RunStore, RunsOf, SpentKey, TaskClaim,
-    TaskEnd, TaskGroup, TaskLimits, TaskPhase, TaskRecord, Turn, WaitingOf,
+    ActiveCounts, Kept, OPEN_TASKS_MAX, RunProgress, RunRecord, RunStore, RunsOf, SpentKey,
+    TaskClaim, TaskEnd, TaskGroup, TaskLimits, TaskPhase, TaskRecord, Turn, WaitingOf,
 };
 pub use schedules::{ScheduleRecord, ScheduleStore, TickOf, TickRecord};
 pub(crate) use schema::FORMAT;

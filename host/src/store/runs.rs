@@ -283,6 +283,15 @@ pub struct RunProgress {
     pub tasks: usize,
 }
 
+/// How much is kept of what has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Kept {
+    /// The newest runs.
+    pub runs: usize,
+    /// Of these, the ones that have some of the newest tasks.
+    pub tasks: usize,
+}
+
 /// A key whose run is forgotten.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SpentKey {
@@ -398,12 +407,12 @@ pub trait RunStore {
     ) -> Result<Vec<ExecutionId>, StoreError>;
     /// A slot that no execution of the job has on the node; from 1.
     fn free_slot(&mut self, job: JobId, node: NodeId) -> Result<sluice_model::Slot, StoreError>;
-    /// Looks at the runs behind `after` that are older than the newest `kept`, until that was `rows` rows, and forgets
+    /// Looks at the runs behind `after` that are older than the newest that are `kept`, until that was `rows` rows, and forgets
     /// those that have ended, of which their keys stay; a run is looked at whole. Up to which one it looked, and whether there are more.
     fn sweep_runs(
         &mut self,
         after: u64,
-        kept: usize,
+        kept: Kept,
         rows: usize,
     ) -> Result<(u64, bool), StoreError>;
     /// Looks at the `count` specs behind `after` and forgets those that nothing names: a launch with parameters of its own

@@ -7,10 +7,14 @@ use std::time::Duration;
 use sluice_model::Digest;
 
 use super::super::{Core, Handled, Output, Step};
-use crate::store::{Store, StoreError};
+use crate::store::{Kept, Store, StoreError};
 
-/// Runs that are kept; the oldest ended ones go.
-const RUNS_KEPT: usize = 20_000;
+/// What is kept of runs that have ended; the oldest go. A run may have 1,000 tasks, and a task has about 1 kB of rows with
+/// its spec and its output's: some 200 MB in all, ten tasks for each run.
+const KEPT: Kept = Kept {
+    runs: 20_000,
+    tasks: 200_000,
+};
 
 /// How long the key of a run that is forgotten holds, since its launch: whoever repeats a request does it sooner.
 const KEY_LIFE: Duration = Duration::from_secs(24 * 3_600);
@@ -67,9 +71,7 @@ impl<S: Store> Core<S> {
     ) -> Result<Handled, StoreError> {
         if self.history.runs_due {
             let rows = ROWS_SWEPT + 2 * std::mem::take(&mut self.history.added);
-            let (after, more) = self
-                .store
-                .sweep_runs(self.history.runs_after, RUNS_KEPT, rows)?;
+            let (after, more) = self.store.sweep_runs(self.history.runs_after, KEPT, rows)?;
             self.history.runs_after = after;
             let before = self.long_ago(KEY_LIFE, step.now);
             let more_keys = self

@@ -4,7 +4,7 @@ use sluice_api::{Run, RunLaunch};
 use sluice_model::{Desired, FailReason, Fence, JobState, RunId, RunState, TaskState};
 
 use super::*;
-use crate::store::{RunStore as _, TaskClaim, TaskEnd, TaskPhase, TaskRecord};
+use crate::store::{Kept, RunStore as _, TaskClaim, TaskEnd, TaskPhase, TaskRecord};
 
 mod placing;
 mod stdin;
@@ -20,6 +20,11 @@ fn launch_of(jobs: &[&str]) -> RunLaunch {
         jobs: jobs.iter().map(|job| job.parse().unwrap()).collect(),
         ..RunLaunch::default()
     }
+}
+
+fn kept(runs: usize) -> Kept {
+    let tasks = usize::MAX;
+    Kept { runs, tasks }
 }
 
 fn the_run(reply: Reply) -> Run {
@@ -176,7 +181,7 @@ fn a_key_holds_while_its_run_is_kept_and_for_a_day_at_least() {
         matches!(launch(&mut world, "a"), Ok(Reply::LaunchedBefore(run)) if run.id == first.id)
     );
     world.call(ApiCall::CancelRun(first.id)).unwrap();
-    world.core.store_mut().sweep_runs(0, 0, 100).unwrap();
+    world.core.store_mut().sweep_runs(0, kept(0), 100).unwrap();
     assert_eq!(world.runs(), []);
     // The run is forgotten, and the launch is not made again.
     let spent = launch(&mut world, "a").unwrap_err();
@@ -216,7 +221,7 @@ fn of_keys_whose_runs_are_forgotten_the_newest_are_kept() {
         world.call(ApiCall::CancelRun(run.id)).unwrap();
     }
     let store = world.core.store_mut();
-    store.sweep_runs(0, 0, 100).unwrap();
+    store.sweep_runs(0, kept(0), 100).unwrap();
     let known = |store: &mut SqliteStore| {
         let known = |n: &u32| store.spent_key(&format!("key {n}")).unwrap().is_some();
         (0..5).filter(known).collect::<Vec<_>>()
@@ -525,22 +530,30 @@ fn old_runs_are_forgotten_a_few_rows_at_a_time_and_none_that_is_under_way() {
         left
     };
     // The first is open, the second goes with its two tasks, and that is enough.
-    let (after, more) = world.core.store_mut().sweep_runs(0, 2, 4).unwrap();
+    let (after, more) = world.core.store_mut().sweep_runs(0, kept(2), 4).unwrap();
     assert!(more);
     let expected: Vec<RunId> = [&runs[..1], &runs[2..]].concat();
     assert_eq!(left(&mut world), expected);
     assert_eq!(world.tasks(runs[1]), []);
-    let (after, more) = world.core.store_mut().sweep_runs(after, 2, 100).unwrap();
+    let (after, more) = world
+        .core
+        .store_mut()
+        .sweep_runs(after, kept(2), 100)
+        .unwrap();
     assert!(!more);
     let expected: Vec<RunId> = [&runs[..1], &runs[6..]].concat();
     assert_eq!(left(&mut world), expected, "the newest two stay");
     assert_eq!(
-        world.core.store_mut().sweep_runs(after, 2, 1).unwrap(),
+        world
+            .core
+            .store_mut()
+            .sweep_runs(after, kept(2), 1)
+            .unwrap(),
         (after, false)
     );
     // What ended behind it is found by a look at all.
     world.call(ApiCall::CancelRun(runs[0])).unwrap();
-    world.core.store_mut().sweep_runs(0, 2, 100).unwrap();
+    world.core.store_mut().sweep_runs(0, kept(2), 100).unwrap();
     assert_eq!(left(&mut world), runs[6..]);
     // Their specs go as well, but for the job's own.
     let store = world.core.store_mut();
@@ -552,4 +565,29 @@ fn old_runs_are_forgotten_a_few_rows_at_a_time_and_none_that_is_under_way() {
     assert!(after.is_some());
     assert_eq!(store.sweep_specs(after, 1).unwrap(), None);
     assert_eq!(store.specs_in_use().unwrap().len(), 1);
+}
+
+#[test]
+fn old_runs_are_forgotten_for_their_tasks_too_and_each_is_kept_whole() {
+    let mut world = World::new();
+    world.deploy(&batch("a", "count = 3"));
+    let runs: Vec<RunId> = (0..4).map(|_| world.launch(&["a"]).id).collect();
+    for run in &runs {
+        world.call(ApiCall::CancelRun(*run)).unwrap();
+    }
+    // Of twelve tasks, the newest so many are kept: the runs that have some of these.
+    for (tasks, left) in [(12, 4), (10, 4), (9, 3), (4, 2), (3, 1), (1, 1)] {
+        let kept = Kept { runs: 20, tasks };
+        let (_, more) = world.core.store_mut().sweep_runs(0, kept, 100).unwrap();
+        assert!(!more);
+        let ids: Vec<RunId> = world.runs().iter().rev().map(|run| run.id).collect();
+        assert_eq!(ids, runs[4 - left..], "{tasks} tasks");
+        assert_eq!(world.tasks(runs[3]).len(), 3);
+    }
+    let fewer = Kept {
+        runs: 0,
+        tasks: 100,
+    };
+    world.core.store_mut().sweep_runs(0, fewer, 100).unwrap();
+    assert_eq!(world.runs(), [], "the stricter of both");
 }

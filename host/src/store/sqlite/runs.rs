@@ -10,7 +10,7 @@ use sluice_model::{
 use sluice_scheduler::Stopping;
 
 use super::super::runs::{
-    ActiveCounts, RunProgress, RunRecord, RunStore, RunsOf, SpentKey, TaskClaim, TaskEnd,
+    ActiveCounts, Kept, RunProgress, RunRecord, RunStore, RunsOf, SpentKey, TaskClaim, TaskEnd,
     TaskGroup, TaskPhase, TaskRecord, Turn, WaitingOf,
 };
 use super::super::{StoreError, TickOf};
@@ -686,11 +686,22 @@ impl RunStore for SqliteStore {
     fn sweep_runs(
         &mut self,
         after: u64,
-        kept: usize,
+        kept: Kept,
         rows: usize,
     ) -> Result<(u64, bool), StoreError> {
         let action = "forget old runs";
-        let kept = i64::try_from(kept).unwrap_or(i64::MAX);
+        let count = |kept: usize| i64::try_from(kept).unwrap_or(i64::MAX);
+        // A run's tasks have numbers one after the other, as runs have: what is older than either mark lies before it.
+        let last = self.one(
+            action,
+            "SELECT max(
+                coalesce((SELECT max(seq) FROM run), 0) - ?1,
+                coalesce((SELECT run.seq - 1 FROM task CROSS JOIN run ON run.id = task.run
+                    WHERE task.seq > (SELECT max(seq) FROM task) - ?2 ORDER BY task.seq LIMIT 1), 0))",
+            [count(kept.runs), count(kept.tasks)],
+            |row| row.get::<_, i64>(0),
+        )?;
+        let last = last.unwrap_or(0);
         let (mut at, mut read) = (after, 0);
         // One by one: how many rows a run has is known only then.
         while read < rows {
@@ -698,8 +709,8 @@ impl RunStore for SqliteStore {
                 action,
                 "SELECT seq, (SELECT count(*) FROM task INDEXED BY task_run WHERE task.run = run.id),
                     EXISTS (SELECT 1 FROM task INDEXED BY task_run WHERE task.run = run.id AND phase <> 'ended')
-                 FROM run WHERE seq > ?1 AND seq <= (SELECT max(seq) FROM run) - ?2 ORDER BY seq LIMIT 1",
-                params![int(at), kept],
+                 FROM run WHERE seq > ?1 AND seq <= ?2 ORDER BY seq LIMIT 1",
+                [int(at), last],
                 |row| Ok((counter(row, 0)?, counter(row, 1)?, row.get::<_, bool>(2)?)),
             )?;
             let Some((seq, tasks, is_open)) = next else {
