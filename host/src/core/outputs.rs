@@ -306,13 +306,15 @@ impl<S: Store> Core<S> {
             return Ok("it was never run".to_owned());
         };
         let pipeline = self.readable_pipeline(task.spec)?;
-        let writes = pipeline.is_none_or(|it| matches!(it.output, OutputKind::Stdout(_)));
-        Ok(if writes {
-            format!(
+        let writes = pipeline.map(|it| matches!(it.output, OutputKind::Stdout(_)));
+        Ok(match writes {
+            Some(true) => format!(
                 "{node} has told of none: it wrote nothing, could not read it back (its log says so), or has not reported how it ended"
-            )
-        } else {
-            "its pipeline has no [output.stdout]".to_owned()
+            ),
+            Some(false) => "its pipeline has no [output.stdout]".to_owned(),
+            None => format!(
+                "{node} has told of none, and its pipeline cannot be read any more, which would say whether it has an [output.stdout]"
+            ),
         })
     }
 }

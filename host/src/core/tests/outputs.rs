@@ -230,6 +230,23 @@ fn an_output_that_cannot_come_is_gone_and_says_why() {
     let gone = world.the_output(second);
     assert_eq!(gone.state, OutputState::Gone);
     assert!(gone.reason.unwrap().contains("node e1 was deleted"));
+
+    // What its pipeline said is forgotten with the last that names it.
+    let reason = world.the_output(silent.id).reason.unwrap();
+    assert!(reason.contains("no [output.stdout]"), "{reason}");
+    world
+        .call(ApiCall::DeleteJob("silent".parse().unwrap()))
+        .unwrap();
+    for _ in 0..3 {
+        world.pass(Duration::from_secs(31));
+    }
+    let none = world.the_output(silent.id);
+    assert_eq!(none.state, OutputState::None);
+    let reason = none.reason.unwrap();
+    assert!(
+        reason.contains("its pipeline cannot be read any more"),
+        "{reason}"
+    );
 }
 
 #[test]
