@@ -288,10 +288,15 @@ pub fn judge(task: &ActiveTask) -> Verdict {
     }
     if let Some(live) = &task.live
         && live.phase == ObservedPhase::Refused
-        && task.stopping.is_none()
     {
+        // It cannot read the order to stop either, and will never say that it has.
+        if let Some(stopping) = task.stopping.filter(|it| *it != Stopping::Drained)
+            && !live.worked
+        {
+            return stopped(stopping);
+        }
         // A newer program of that edge may read it yet, before it hears of anything else.
-        return if task.idempotent {
+        return if task.idempotent && task.stopping.is_none_or(|it| it == Stopping::Drained) {
             let reason = live.reason.clone();
             Verdict::Elsewhere { reason }
         } else {

@@ -282,8 +282,46 @@ fn what_an_edge_refuses_goes_elsewhere_unless_it_may_have_begun() {
     assert_eq!(state(&task), rejected);
     task.idempotent = true;
     assert_eq!(judge(&task), elsewhere);
-    task.stopping = Some(Stopping::Cancelled);
-    assert_eq!(judge(&task), Verdict::Active, "it is being stopped");
+}
+
+#[test]
+fn what_an_edge_cannot_read_does_not_wait_for_it_to_stop() {
+    let rejected = Some((TaskState::Failed, Some(FailReason::Rejected)));
+    for idempotent in [false, true] {
+        let mut task = active();
+        task.idempotent = idempotent;
+        task.live = said(ObservedPhase::Refused, None);
+        for (stopping, state_then, fail) in [
+            (
+                Stopping::Cancelled,
+                TaskState::Cancelled,
+                FailReason::Cancelled,
+            ),
+            (
+                Stopping::TimedOut,
+                TaskState::TimedOut,
+                FailReason::TimedOut,
+            ),
+        ] {
+            task.stopping = Some(stopping);
+            assert_eq!(state(&task), Some((state_then, Some(fail))));
+        }
+        // An older program of it was at work: it was not called off before it did anything.
+        task.live.as_mut().unwrap().worked = true;
+        for stopping in [Stopping::Cancelled, Stopping::TimedOut] {
+            task.stopping = Some(stopping);
+            assert_eq!(state(&task), rejected);
+        }
+        for worked in [false, true] {
+            task.live.as_mut().unwrap().worked = worked;
+            task.stopping = Some(Stopping::Drained);
+            if idempotent {
+                assert!(matches!(judge(&task), Verdict::Elsewhere { .. }));
+            } else {
+                assert_eq!(state(&task), rejected);
+            }
+        }
+    }
 }
 
 #[test]
