@@ -292,6 +292,8 @@ pub struct Core<S> {
     history: runs::history::History,
     /// Where tries ended since the last tick: older ones may have to be purged there.
     tries_ended: BTreeSet<(JobId, NodeId)>,
+    /// What ended before this process, or in a round that was undone, is not among these: the store knows.
+    tries_unknown: bool,
     deadlines: runs::deadlines::Deadlines,
     schedules: schedules::Watched,
 }
@@ -400,6 +402,7 @@ impl<S: Store> Core<S> {
             claims_renewed: None,
             history: runs::history::History::default(),
             tries_ended: BTreeSet::new(),
+            tries_unknown: true,
             deadlines: runs::deadlines::Deadlines::default(),
             schedules: schedules::Watched::default(),
         };

@@ -43,6 +43,8 @@ pub struct ExplainNode {
     pub execution: Option<ExecutionId>,
     /// The execution's state.
     pub state: Option<ExecutionState>,
+    /// The state is what was last known: the node that said it is not connected.
+    pub last_known: bool,
     /// Why, for programs.
     pub reason_code: Option<ReasonCode>,
     /// Why, in words.

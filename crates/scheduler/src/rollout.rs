@@ -238,8 +238,10 @@ enum Judgement {
     Open {
         gone: bool,
     },
-    /// It ran for long enough, and nobody knows yet what became of its records.
-    Uncounted,
+    /// It ran for long enough, and nobody knows yet what became of its records; `late`: nobody said in time.
+    Uncounted {
+        late: bool,
+    },
 }
 
 impl RolloutRecord {
@@ -411,6 +413,7 @@ pub fn advance(
     let takes_part = |member: &&Member| member.connected || is_there(member);
     let present = members.iter().filter(fit).filter(takes_part).count();
     let (mut proven, mut open, mut gone, mut uncounted) = (0, 0, Vec::new(), Vec::new());
+    let mut untold = Vec::new();
     let (mut news, mut failures) = (Vec::new(), Vec::new());
     let judged = |member: &&Member| is_there(member) && !member.misfit;
     for member in members.iter().filter(judged) {
@@ -435,9 +438,11 @@ pub fn advance(
             }
             Judgement::Open { .. } if was_proven => proven += usize::from(!member.given_away),
             Judgement::Open { gone: false } => open += 1,
-            Judgement::Uncounted => {
+            Judgement::Uncounted { late: true } if excused => {}
+            Judgement::Uncounted { late } => {
                 open += 1;
                 uncounted.push(&member.name);
+                untold.extend(late.then_some(&member.name));
             }
             Judgement::Open { gone: true } if excused => {}
             Judgement::Open { gone: true } => gone.push(&member.name),
@@ -454,6 +459,15 @@ pub fn advance(
         return advance;
     }
     if record.phase == RolloutPhase::Paused {
+        return advance;
+    }
+    if !untold.is_empty() {
+        let why = format!(
+            "{} ran version {candidate} for long enough, and for {:?} no heartbeat told what became of its records",
+            names(&untold),
+            rules.deadline
+        );
+        record.pause(why, now.unix);
         return advance;
     }
     advance.admitted = record.adopt(members, now.unix);
@@ -678,7 +692,9 @@ impl Watch {
                     _ if was_proven => return Judgement::Proven,
                     // Of records that nobody has counted yet, none is known to have died.
                     _ if long_enough && !is_counted(followed, rules, since) => {
-                        return Judgement::Uncounted;
+                        // Heartbeats may be rare; one that came so much later and did not tell is none to wait for.
+                        let late = heard_at.since(since) >= rules.min_healthy + rules.deadline;
+                        return Judgement::Uncounted { late };
                     }
                     _ if long_enough => return Judgement::Proven,
                     // It ran for long enough, and its node's next heartbeat says so; without one its session ends.

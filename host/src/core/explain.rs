@@ -72,6 +72,7 @@ impl<S: Store> Core<S> {
                 why,
                 execution: execution.as_ref().map(|execution| execution.id),
                 state: execution.as_ref().map(|execution| execution.state),
+                last_known: execution.as_ref().is_some_and(|it| it.last_known),
                 reason_code: execution
                     .as_ref()
                     .and_then(|execution| execution.reason_code),

@@ -199,6 +199,9 @@ impl<S: Store> Core<S> {
         }
         for (job, node) in std::mem::take(&mut self.tries_ended) {
             self.purge_old_tries(job, node, step)?;
+        if std::mem::take(&mut self.tries_unknown) {
+            self.tries_ended.extend(self.store.crowded(TRIES_KEPT)?);
+        }
         }
         if !self.runs_open {
             return Ok(());

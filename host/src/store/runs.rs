@@ -406,6 +406,8 @@ pub trait RunStore {
         kept: usize,
     ) -> Result<Vec<ExecutionId>, StoreError>;
     /// A slot that no execution of the job has on the node; from 1.
+    /// Jobs with the nodes that have more than `kept` of their tries, ended or not, which were not ordered to purge them.
+    fn crowded(&mut self, kept: usize) -> Result<Vec<(JobId, NodeId)>, StoreError>;
     fn free_slot(&mut self, job: JobId, node: NodeId) -> Result<sluice_model::Slot, StoreError>;
     /// Looks at the runs behind `after` that are older than the newest that are `kept`, until that was `rows` rows, and forgets
     /// those that have ended, of which their keys stay; a run is looked at whole. Up to which one it looked, and whether there are more.

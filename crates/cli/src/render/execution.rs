@@ -90,7 +90,7 @@ pub(crate) fn state(state: ExecutionState, code: Option<ReasonCode>) -> Cell {
     toned(coded(state, code), tone(state))
 }
 
-fn coded(state: ExecutionState, code: Option<ReasonCode>) -> String {
+pub(crate) fn coded(state: ExecutionState, code: Option<ReasonCode>) -> String {
     match code {
         Some(code) => format!("{state}/{}", code.as_str()),
         None => state.to_string(),

@@ -1,9 +1,9 @@
 //! Why each node does or does not run a job.
 
 use sluice_api::Explain;
-use sluice_model::{ExecutionState, NodeState};
+use sluice_model::NodeState;
 
-use super::execution::{observed, state};
+use super::execution::{coded, observed, state};
 use super::{Style, Tone, at, cell, maybe, next, table, toned, yes_no};
 
 /// The job's state and why, then a line for each node.
@@ -31,8 +31,9 @@ pub(crate) fn explain(style: Style, explain: &Explain) -> String {
                 cell(format!("{} ({})", node.node, node.node_state)),
                 cell(yes_no(node.matches)),
                 match node.state {
-                    Some(ExecutionState::Running) if node.node_state != NodeState::Connected => {
-                        toned("running (last known)", Tone::Warn)
+                    Some(it) if node.last_known => {
+                        let text = format!("{} (last known)", coded(it, node.reason_code));
+                        toned(text, Tone::Warn)
                     }
                     Some(execution) => state(execution, node.reason_code),
                     None => cell(""),

@@ -202,6 +202,7 @@ pub(crate) fn explain() -> Explain {
         why: why.to_owned(),
         execution: matches.then_some(execution.id),
         state: matches.then_some(execution.state),
+        last_known: matches && execution.last_known,
         reason_code: execution.reason_code.filter(|_| matches),
         reason: execution.reason.clone().filter(|_| matches),
         next_action: execution.next_action.clone().filter(|_| matches),

@@ -300,7 +300,7 @@ fn what_nobody_has_counted_proves_nothing() {
         "e00 ran version 2 for long enough; the next heartbeat tells what became of its records"
     );
     // A node that is connected is not late because its heartbeats are rare.
-    fleet.look(3_600 * SECOND_MS);
+    fleet.look_in_silence(3_600 * SECOND_MS);
     assert_eq!(fleet.record.phase, RolloutPhase::Canary);
     fleet.all_count();
     assert_eq!(fleet.look(0), [1]);
@@ -797,4 +797,25 @@ fn heartbeats_that_are_rarer_than_the_deadline_fail_no_version_that_runs() {
     }
     assert_eq!(fleet.look(SECOND_MS), [1], "its node was heard of");
     assert_eq!(fleet.record.phase, RolloutPhase::Rolling);
+}
+
+#[test]
+fn counters_that_no_heartbeat_tells_pause_it_in_the_end() {
+    let rules = Rules {
+        error_rate_max: Some(0.01),
+        min_healthy: Duration::from_secs(1),
+        ..canary()
+    };
+    let mut fleet = Fleet::new(3, rules);
+    fleet.look(0);
+    fleet.all_run();
+    fleet.look(0);
+    fleet.look(300 * SECOND_MS);
+    assert_eq!(fleet.record.phase, RolloutPhase::Canary);
+    fleet.look(SECOND_MS);
+    assert_eq!(fleet.record.phase, RolloutPhase::Paused);
+    assert_eq!(
+        fleet.record.reason,
+        "e00 ran version 2 for long enough, and for 300s no heartbeat told what became of its records"
+    );
 }

@@ -673,6 +673,19 @@ impl RunStore for SqliteStore {
         )
     }
 
+    fn crowded(&mut self, kept: usize) -> Result<Vec<(JobId, NodeId)>, StoreError> {
+        self.all(
+            "look for nodes with many tries",
+            "SELECT job, node FROM execution WHERE slot > 0 AND desired <> 'purge'
+             GROUP BY job, node HAVING count(*) > ?1",
+            [i64::try_from(kept).unwrap_or(i64::MAX)],
+            |row| {
+                let job = bytes(row, 0, "a job id", JobId::from_slice)?;
+                Ok((job, bytes(row, 1, "a node id", NodeId::from_slice)?))
+            },
+        )
+    }
+
     fn free_slot(&mut self, job: JobId, node: NodeId) -> Result<Slot, StoreError> {
         let highest = self.one(
             "look for a free slot",
