@@ -22,13 +22,14 @@ pub use rollout::{
     RolloutRecord, Sign, UNCOUNTED, Watch, advance,
 };
 pub use runs::{
-    ActiveTask, Candidate, RETRY_DELAY_MAX, Said, Stopping, Unfit, Verdict, Wish, choose_node,
-    judge, run_state,
+    ActiveTask, Candidate, RETRY_DELAY_MAX, Said, Stopping, TaskStanding, Unfit, Verdict, Wish,
+    batch_state, choose_node, judge, ran_late, run_state,
 };
 pub use schedule::{
     Busy, CATCH_UP_MAX, Due, DueTick, Fate, LATE_AFTER, Older, Policy, QUEUED_MAX, Rhythm, SkipWhy,
     Timing, TimingError, fate,
 };
 pub use view::{
-    Counted, ExecutionView, JobCounts, NodeView, Observed, ViewInput, job_state, view_execution,
+    Counted, ExecutionView, JobCounts, MOVING, NodeView, Observed, ViewInput, job_state,
+    view_execution,
 };

@@ -12,7 +12,9 @@ use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use sluice_model::{Digest, FailReason, JobId, NodeId, ObservedPhase, OnLost, RunState, TaskState};
+use sluice_model::{
+    Digest, FailReason, JobId, JobState, NodeId, ObservedPhase, OnLost, RunState, TaskState,
+};
 
 use crate::place::refusal;
 use crate::plan::{NodeFacts, mismatch};
@@ -181,6 +183,8 @@ pub struct ActiveTask {
     pub exposed: bool,
     /// It was ordered to stop.
     pub stopping: Option<Stopping>,
+    /// Why, in words; empty where that was not written down.
+    pub stop_reason: String,
     /// The recorded outcome of this try.
     pub outcome: Option<Said>,
     /// What the edge said last of this try.
@@ -258,7 +262,7 @@ pub fn judge(task: &ActiveTask) -> Verdict {
             };
         }
         if let Some(stopping) = task.stopping.filter(|it| *it != Stopping::Drained) {
-            return stopped(stopping);
+            return stopped(stopping, &task.stop_reason);
         }
         let mut fail = outcome.fail.unwrap_or(FailReason::Indeterminate);
         if fail == FailReason::Rejected {
@@ -279,7 +283,7 @@ pub fn judge(task: &ActiveTask) -> Verdict {
     {
         // Said before it heard of being stopped.
         if let Some(stopping) = task.stopping.filter(|it| *it != Stopping::Drained) {
-            return stopped(stopping);
+            return stopped(stopping, &task.stop_reason);
         }
         if task.idempotent && has_retries {
             return retry(&live.reason);
@@ -293,7 +297,7 @@ pub fn judge(task: &ActiveTask) -> Verdict {
         if let Some(stopping) = task.stopping.filter(|it| *it != Stopping::Drained)
             && !live.worked
         {
-            return stopped(stopping);
+            return stopped(stopping, &task.stop_reason);
         }
         // A newer program of that edge may read it yet, before it hears of anything else.
         return if task.idempotent && task.stopping.is_none_or(|it| it == Stopping::Drained) {
@@ -320,7 +324,7 @@ pub fn judge(task: &ActiveTask) -> Verdict {
             return Verdict::Active;
         }
         if stopping != Stopping::Drained {
-            return stopped(stopping);
+            return stopped(stopping, &task.stop_reason);
         }
         let reason = "its node is being drained";
         return if !task.exposed || task.idempotent {
@@ -355,7 +359,7 @@ pub fn judge(task: &ActiveTask) -> Verdict {
     Verdict::Active
 }
 
-fn stopped(stopping: Stopping) -> Verdict {
+fn stopped(stopping: Stopping, why: &str) -> Verdict {
     let (state, fail, reason) = match stopping {
         Stopping::TimedOut => (
             TaskState::TimedOut,
@@ -368,6 +372,7 @@ fn stopped(stopping: Stopping) -> Verdict {
             "it was called off",
         ),
     };
+    let reason = if why.is_empty() { reason } else { why };
     Verdict::Ended {
         state,
         fail: Some(fail),
@@ -375,11 +380,87 @@ fn stopped(stopping: Stopping) -> Verdict {
     }
 }
 
+/// Why a task is stopped that is over its timeout: what it was doing when time ran out, as far as its node has said.
+pub fn ran_late(
+    timeout: Option<Duration>,
+    node: &str,
+    connected: bool,
+    live: Option<&Said>,
+) -> String {
+    let timeout = timeout.map_or(String::new(), |timeout| format!(" of {timeout:?}"));
+    let away = if connected {
+        String::new()
+    } else {
+        format!(" (last known: {node} is not connected)")
+    };
+    let doing = match live {
+        None => format!("before {node} said anything of it"),
+        Some(live) => {
+            let doing = match live.phase {
+                ObservedPhase::Backoff => "in backoff",
+                phase => phase.as_str(),
+            };
+            match live.reason.as_str() {
+                "" => format!("while {doing}"),
+                reason => format!("while {doing}: {reason}"),
+            }
+        }
+    };
+    format!("ran past its timeout{timeout} {doing}{away}")
+}
+
 /// The wait after this many failures.
 fn retry_delay(failures: u64) -> Duration {
     let doublings = u32::try_from(failures.saturating_sub(1)).unwrap_or(u32::MAX);
     let factor = 2_u32.checked_pow(doublings).unwrap_or(u32::MAX);
     RETRY_DELAY_MIN.saturating_mul(factor).min(RETRY_DELAY_MAX)
+}
+
+/// One task of a batch job's last run, as the job counts it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TaskStanding {
+    /// It waits for a node or for its turn.
+    Queued,
+    /// It waits for its next try: the last one failed.
+    Retrying,
+    /// It is on its way on a connected node, and moved lately.
+    Moving,
+    /// It is in backoff, refused or quarantined, or has not moved for long, on a connected node.
+    Stuck,
+    /// Its node is lost, or away and it did not run there when last heard of.
+    Away,
+    /// It runs.
+    Running,
+    /// It ended well.
+    Completed,
+    /// It ended otherwise.
+    Failed,
+}
+
+/// A batch job's state, from its last run's tasks: in the same words, and in the same order, as other jobs'.
+pub fn batch_state(stopped: bool, tasks: &[TaskStanding]) -> JobState {
+    use TaskStanding::{Away, Completed, Failed, Moving, Retrying, Running, Stuck};
+    let has = |standing| tasks.contains(&standing);
+    let all = |of: &[TaskStanding]| tasks.iter().all(|standing| of.contains(standing));
+    if stopped {
+        JobState::Stopped
+    } else if tasks.is_empty() {
+        JobState::Queued
+    } else if all(&[Completed]) {
+        JobState::Completed
+    } else if all(&[Completed, Failed]) {
+        JobState::Failed
+    } else if has(Moving) {
+        JobState::Deploying
+    } else if has(Failed) || has(Stuck) || has(Retrying) {
+        JobState::Degraded
+    } else if has(Running) {
+        JobState::Running
+    } else if has(Away) {
+        JobState::Degraded
+    } else {
+        JobState::Queued
+    }
 }
 
 /// A run's state from those of its tasks, and whether one was ever placed.

@@ -9,7 +9,7 @@ use sluice_model::{
 };
 
 /// How long a pending execution counts as on its way after it last moved.
-const MOVING: Duration = Duration::from_secs(5 * 60);
+pub const MOVING: Duration = Duration::from_secs(5 * 60);
 
 /// A node as far as its executions' states depend on it.
 #[derive(Clone, Debug)]

@@ -15,7 +15,7 @@ use std::time::Duration;
 use sluice_api::{ErrorBody, ErrorCode, RunTask};
 use sluice_model::{Desired, FailReason, NodeId, NodeState, OnLost, RunId, TaskState, UnixMs};
 use sluice_protocol::{ObservedRow, OutcomeKey};
-use sluice_scheduler::{ActiveTask, Said, Stopping, Verdict, judge};
+use sluice_scheduler::{ActiveTask, Said, Stopping, Verdict, judge, ran_late};
 use tracing::{info, warn};
 
 use super::operator::{Called, Reply};
@@ -121,7 +121,7 @@ impl<S: Store> Core<S> {
                 self.tally.count_ends(end.state, u64::from(done));
             }
             TaskPhase::Active if task.stopping != Some(Stopping::Cancelled) => {
-                self.stop_task(task, Stopping::Cancelled, step)?;
+                self.stop_task(task, Stopping::Cancelled, reason.to_owned(), step)?;
             }
             TaskPhase::Active | TaskPhase::Ended => {}
         }
@@ -133,12 +133,13 @@ impl<S: Store> Core<S> {
         &mut self,
         task: &TaskRecord,
         why: Stopping,
+        reason: String,
         step: &mut Step,
     ) -> Result<(), StoreError> {
         let worker = self.config.worker.clone();
         if !self
             .store
-            .set_stopping(task.seq, &worker, task.fence, why)?
+            .set_stopping(task.seq, &worker, task.fence, why, &reason)?
         {
             return Ok(());
         }
@@ -150,6 +151,7 @@ impl<S: Store> Core<S> {
         }
         let task = TaskRecord {
             stopping: Some(why),
+            reason,
             ..task.clone()
         };
         self.settle_task(&task, step)
@@ -197,11 +199,11 @@ impl<S: Store> Core<S> {
         if swept {
             self.history.look();
         }
-        for (job, node) in std::mem::take(&mut self.tries_ended) {
-            self.purge_old_tries(job, node, step)?;
         if std::mem::take(&mut self.tries_unknown) {
             self.tries_ended.extend(self.store.crowded(TRIES_KEPT)?);
         }
+        for (job, node) in std::mem::take(&mut self.tries_ended) {
+            self.purge_old_tries(job, node, step)?;
         }
         if !self.runs_open {
             return Ok(());
@@ -249,9 +251,11 @@ impl<S: Store> Core<S> {
                     .is_some_and(|(node, _)| nodes.contains(node))
             };
             if late && task.stopping.is_none() {
-                self.stop_task(&task, Stopping::TimedOut, step)?;
+                let reason = self.why_late(&task)?;
+                self.stop_task(&task, Stopping::TimedOut, reason, step)?;
             } else if is_on(&draining) && task.stopping.is_none() {
-                self.stop_task(&task, Stopping::Drained, step)?;
+                let reason = "its node is being drained".to_owned();
+                self.stop_task(&task, Stopping::Drained, reason, step)?;
             } else if swept || task.stopping.is_some() {
                 self.settle_task(&task, step)?;
             }
@@ -292,6 +296,19 @@ impl<S: Store> Core<S> {
         Ok(left.is_zero())
     }
 
+    /// What a task was doing when its time ran out.
+    fn why_late(&mut self, task: &TaskRecord) -> Result<String, StoreError> {
+        let pipeline = self.pipeline_of_task(task)?;
+        let batch = pipeline.as_ref().and_then(|it| it.batch.as_ref());
+        let timeout = batch.and_then(|batch| batch.timeout);
+        let (Some(id), Some((node, name))) = (task.execution, &task.node) else {
+            return Ok(ran_late(timeout, "its node", true, None));
+        };
+        let live = self.store.observed(*node, id)?.as_ref().map(said);
+        let connected = self.live.contains_key(node);
+        Ok(ran_late(timeout, name.as_str(), connected, live.as_ref()))
+    }
+
     /// Judges an active task, and writes down what became of it.
     pub(super) fn settle_task(
         &mut self,
@@ -324,6 +341,7 @@ impl<S: Store> Core<S> {
             on_lost: pipeline.as_ref().map_or(OnLost::Fail, |it| it.on_lost),
             exposed: task.exposed,
             stopping: task.stopping,
+            stop_reason: task.reason.clone(),
             outcome: outcome.as_ref().map(said),
             live: live.as_ref().map(said),
             gone: revoked || record.is_none() || matches!(state, None | Some(NodeState::Lost)),

@@ -388,13 +388,14 @@ pub trait RunStore {
     ) -> Result<bool, StoreError>;
     /// Ends a waiting task; `false` when it is not waiting.
     fn end_waiting(&mut self, seq: u64, end: &TaskEnd) -> Result<bool, StoreError>;
-    /// A claimed task is being stopped; `false` when the claim is not the newest any more.
+    /// A claimed task is being stopped, for this reason; `false` when the claim is not the newest any more.
     fn set_stopping(
         &mut self,
         seq: u64,
         worker: &str,
         fence: Fence,
         why: sluice_scheduler::Stopping,
+        reason: &str,
     ) -> Result<bool, StoreError>;
     /// The rows of a node's active tasks go out with the session that begins; `wiped` when its edge has another store.
     fn expose_tasks(&mut self, node: NodeId, wiped: bool) -> Result<(), StoreError>;
@@ -405,9 +406,9 @@ pub trait RunStore {
         node: NodeId,
         kept: usize,
     ) -> Result<Vec<ExecutionId>, StoreError>;
-    /// A slot that no execution of the job has on the node; from 1.
     /// Jobs with the nodes that have more than `kept` of their tries, ended or not, which were not ordered to purge them.
     fn crowded(&mut self, kept: usize) -> Result<Vec<(JobId, NodeId)>, StoreError>;
+    /// A slot that no execution of the job has on the node; from 1.
     fn free_slot(&mut self, job: JobId, node: NodeId) -> Result<sluice_model::Slot, StoreError>;
     /// Looks at the runs behind `after` that are older than the newest that are `kept`, until that was `rows` rows, and forgets
     /// those that have ended, of which their keys stay; a run is looked at whole. Up to which one it looked, and whether there are more.

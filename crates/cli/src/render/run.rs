@@ -125,7 +125,9 @@ pub(crate) fn run_task_line(task: &RunTask) -> String {
 
 fn why(task: &RunTask) -> String {
     let mut text = String::new();
-    if let Some(code) = task.reason_code {
+    // `timed-out timed-out` tells nobody anything.
+    let said = task.state.as_str();
+    if let Some(code) = task.reason_code.filter(|code| code.as_str() != said) {
         text.push_str(&format!("{code}: "));
     }
     text.push_str(task.reason.as_deref().unwrap_or_default());

@@ -95,6 +95,7 @@ fn active() -> ActiveTask {
         on_lost: OnLost::Fail,
         exposed: true,
         stopping: None,
+        stop_reason: String::new(),
         outcome: None,
         live: None,
         gone: false,
@@ -338,4 +339,74 @@ fn case_34_one_failed_task_makes_a_failed_run() {
         RunState::TimedOut
     );
     assert_eq!(of(&[Completed, Cancelled], true), RunState::Cancelled);
+}
+
+#[test]
+fn what_ran_late_says_what_it_was_doing() {
+    let timeout = Some(Duration::from_secs(30));
+    let late = |connected, phase: Option<ObservedPhase>, reason: &str| {
+        let live = phase.and_then(|phase| said(phase, None));
+        let live = live.map(|it| Said {
+            reason: reason.to_owned(),
+            ..it
+        });
+        ran_late(timeout, "e1", connected, live.as_ref())
+    };
+    for (connected, phase, reason, expected) in [
+        (
+            true,
+            None,
+            "",
+            "ran past its timeout of 30s before e1 said anything of it",
+        ),
+        (
+            true,
+            Some(ObservedPhase::Running),
+            "",
+            "ran past its timeout of 30s while running",
+        ),
+        (
+            true,
+            Some(ObservedPhase::Backoff),
+            "cannot open x",
+            "ran past its timeout of 30s while in backoff: cannot open x",
+        ),
+        (
+            false,
+            Some(ObservedPhase::Running),
+            "",
+            "ran past its timeout of 30s while running (last known: e1 is not connected)",
+        ),
+    ] {
+        assert_eq!(late(connected, phase, reason), expected);
+    }
+    let mut task = active();
+    (task.stopping, task.live) = (Some(Stopping::TimedOut), said(ObservedPhase::Stopped, None));
+    task.stop_reason = late(true, Some(ObservedPhase::Backoff), "cannot open x");
+    let Verdict::Ended { reason, .. } = judge(&task) else {
+        panic!("it has stopped");
+    };
+    assert_eq!(reason, task.stop_reason);
+}
+
+#[test]
+fn a_batch_job_has_the_words_of_other_jobs() {
+    use TaskStanding::{Away, Completed, Failed, Moving, Queued, Retrying, Running, Stuck};
+    for (tasks, expected) in [
+        (&[][..], JobState::Queued),
+        (&[Queued, Queued], JobState::Queued),
+        (&[Completed, Queued], JobState::Queued),
+        (&[Moving, Stuck], JobState::Deploying),
+        (&[Stuck], JobState::Degraded),
+        (&[Retrying, Running], JobState::Degraded),
+        (&[Failed, Running], JobState::Degraded),
+        (&[Away], JobState::Degraded),
+        (&[Away, Running], JobState::Running),
+        (&[Queued, Running], JobState::Running),
+        (&[Completed, Completed], JobState::Completed),
+        (&[Completed, Failed], JobState::Failed),
+    ] {
+        assert_eq!(batch_state(false, tasks), expected, "{tasks:?}");
+        assert_eq!(batch_state(true, tasks), JobState::Stopped);
+    }
 }

@@ -2,9 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use sluice_api::{Run, RunTask};
-use sluice_model::{JobId, JobState, RunState, TaskState, UnixMs};
-use sluice_scheduler::{JobCounts, Unfit, run_state};
+use sluice_api::{Execution, ReasonCode, Run, RunTask};
+use sluice_model::{JobId, JobState, PendingReason, RunState, TaskState, UnixMs};
+use sluice_scheduler::{JobCounts, MOVING, TaskStanding, Unfit, batch_state, run_state};
 
 use super::super::Core;
 use super::super::operator::{Called, Reply};
@@ -52,6 +52,15 @@ impl<S: Store> Core<S> {
         run: &RunRecord,
         now: UnixMs,
     ) -> Result<Run, StoreError> {
+        Ok(self.show_run_standing(run, now)?.0)
+    }
+
+    /// A run, and how each of its tasks stands with its job.
+    fn show_run_standing(
+        &mut self,
+        run: &RunRecord,
+        now: UnixMs,
+    ) -> Result<(Run, Vec<(JobId, TaskStanding)>), StoreError> {
         let tasks = self.store.tasks_of_run(run.id)?;
         let started_at = tasks.iter().filter_map(|task| task.started_at).min();
         let claim = tasks
@@ -65,8 +74,11 @@ impl<S: Store> Core<S> {
             None => self.look()?,
         };
         let mut shown = Vec::with_capacity(tasks.len());
+        let mut standings = Vec::with_capacity(tasks.len());
         for task in &tasks {
-            shown.push(self.show_task(task, &mut look, now)?);
+            let (told, standing) = self.show_task(task, &mut look, now)?;
+            shown.push(told);
+            standings.push((task.job, standing));
         }
         // For the next question of this round.
         self.placing.look = Some(look);
@@ -75,7 +87,7 @@ impl<S: Store> Core<S> {
         let ended_at = tasks.iter().filter_map(|task| task.ended_at).max();
         let mut jobs: Vec<_> = tasks.iter().map(|task| task.job_name.clone()).collect();
         jobs.dedup();
-        Ok(Run {
+        let run = Run {
             id: run.id,
             jobs,
             state,
@@ -89,7 +101,8 @@ impl<S: Store> Core<S> {
             ended_at: ended_at.filter(|_| is_over),
             claimed_by,
             claimed_until,
-        })
+        };
+        Ok((run, standings))
     }
 
     fn show_task(
@@ -97,7 +110,13 @@ impl<S: Store> Core<S> {
         task: &TaskRecord,
         look: &mut Look,
         now: UnixMs,
-    ) -> Result<RunTask, StoreError> {
+    ) -> Result<(RunTask, TaskStanding), StoreError> {
+        let mut standing = match task.end {
+            Some(TaskState::Completed) => TaskStanding::Completed,
+            Some(_) => TaskStanding::Failed,
+            None if task.not_before > now => TaskStanding::Retrying,
+            None => TaskStanding::Queued,
+        };
         let mut shown = RunTask {
             job: task.job_name.clone(),
             version: task.version,
@@ -132,6 +151,10 @@ impl<S: Store> Core<S> {
                     Some(id) => self.show_one_execution(id)?,
                     None => None,
                 };
+                standing = match &execution {
+                    Some(execution) => standing_of(execution, now),
+                    None => TaskStanding::Moving,
+                };
                 if let Some(execution) = execution {
                     use sluice_model::ExecutionState as State;
                     shown.records_in = execution.records_in;
@@ -145,7 +168,11 @@ impl<S: Store> Core<S> {
                     }
                 }
                 if let (Some(_), Some((_, node))) = (task.stopping, &task.node) {
-                    shown.reason = Some(format!("it is being stopped on {node}"));
+                    let why = match task.reason.as_str() {
+                        "" => String::new(),
+                        why => format!(": {why}"),
+                    };
+                    shown.reason = Some(format!("it is being stopped on {node}{why}"));
                     let next = format!("when {node} says that it has stopped, or counts as lost");
                     (shown.next_action, shown.next_at) = (Some(next), None);
                 }
@@ -157,7 +184,7 @@ impl<S: Store> Core<S> {
                 }
             }
         }
-        Ok(shown)
+        Ok((shown, standing))
     }
 
     /// What a waiting task waits for.
@@ -246,15 +273,14 @@ impl<S: Store> Core<S> {
             };
             return Ok((state, JobCounts::default(), None));
         };
-        let mine = self.store.tasks_of_run(record.id)?;
-        let run = self.show_run(&record, now)?;
+        let (run, standings) = self.show_run_standing(&record, now)?;
         let mut counts = JobCounts::default();
-        let mut states = Vec::new();
-        for (task, shown) in mine.iter().zip(&run.tasks) {
-            if task.job != job {
+        let mut mine = Vec::new();
+        for ((of, standing), shown) in standings.into_iter().zip(&run.tasks) {
+            if of != job {
                 continue;
             }
-            states.push(shown.state);
+            mine.push(standing);
             counts.desired += 1;
             match shown.state {
                 TaskState::Pending => counts.waiting += 1,
@@ -265,13 +291,7 @@ impl<S: Store> Core<S> {
                 }
             }
         }
-        let state = match run_state(states, run.started_at.is_some()) {
-            _ if stopped => JobState::Stopped,
-            RunState::Pending => JobState::Queued,
-            RunState::Running => JobState::Running,
-            RunState::Completed => JobState::Completed,
-            RunState::Failed | RunState::TimedOut | RunState::Cancelled => JobState::Failed,
-        };
+        let state = batch_state(stopped, &mine);
         Ok((state, counts, Some(run)))
     }
 
@@ -316,18 +336,50 @@ impl<S: Store> Core<S> {
         );
         let mut told = BTreeSet::new();
         for task in run.tasks.iter().filter(|task| task.job == job.name) {
-            if task.state != TaskState::Pending {
-                continue;
-            }
             let reason = task.reason.clone().unwrap_or_default();
-            let next = task.next_action.clone().unwrap_or_default();
+            let line = match task.state {
+                TaskState::Pending => {
+                    let next = task.next_action.clone().unwrap_or_default();
+                    format!("; waits since {reason} ({next})")
+                }
+                TaskState::Failed | TaskState::Cancelled | TaskState::TimedOut => {
+                    format!("; one is {}: {reason}", task.state)
+                }
+                TaskState::Running | TaskState::Completed => continue,
+            };
             // A thousand tasks wait for the same few things.
-            if told.len() < REASONS_MAX && told.insert((reason.clone(), next.clone())) {
-                why.push_str(&format!("; waits since {reason} ({next})"));
+            if told.len() < REASONS_MAX && told.insert(line.clone()) {
+                why.push_str(&line);
             }
         }
         why.push_str(&self.why_others(job, &run, now)?);
         Ok(why)
+    }
+}
+
+/// How an active task stands, by its execution.
+fn standing_of(execution: &Execution, now: UnixMs) -> TaskStanding {
+    use sluice_model::ExecutionState as State;
+    match execution.state {
+        State::Pending => {}
+        State::Lost => return TaskStanding::Away,
+        State::Quarantined | State::Failed => return TaskStanding::Stuck,
+        State::Running | State::Completed | State::Stopped => return TaskStanding::Running,
+    }
+    let away = ReasonCode::Pending(PendingReason::WaitingForNode);
+    if execution.last_known || execution.reason_code == Some(away) {
+        return TaskStanding::Away;
+    }
+    let stuck = [
+        PendingReason::Backoff,
+        PendingReason::Refused,
+        PendingReason::Held,
+    ];
+    let is_stuck = |code| stuck.map(ReasonCode::Pending).contains(&code);
+    if execution.reason_code.is_some_and(is_stuck) || now > execution.changed_at.plus(MOVING) {
+        TaskStanding::Stuck
+    } else {
+        TaskStanding::Moving
     }
 }
 

@@ -635,8 +635,9 @@ impl RunStore for SqliteStore {
         };
         let done = self.execute(
             "order a task to stop",
-            "UPDATE task SET stopping = ?4 WHERE seq = ?1 AND phase = 'active' AND claimed_by = ?2 AND fence = ?3",
-            params![int(seq), worker, int(fence.0), word],
+            "UPDATE task SET stopping = ?4, reason = ?5
+             WHERE seq = ?1 AND phase = 'active' AND claimed_by = ?2 AND fence = ?3",
+            params![int(seq), worker, int(fence.0), word, reason],
         )?;
         self.note_run_of_task(seq)?;
         Ok(done == 1)
@@ -652,6 +653,7 @@ impl RunStore for SqliteStore {
         )?;
         Ok(())
     }
+        reason: &str,
 
     fn old_executions(
         &mut self,

@@ -523,7 +523,7 @@ fn case_29_a_claim_that_was_taken_over_lets_its_old_owner_write_nothing() {
     let stopping = sluice_scheduler::Stopping::Cancelled;
     assert!(
         !store
-            .set_stopping(task.seq, "old", old.fence, stopping)
+            .set_stopping(task.seq, "old", old.fence, stopping, "")
             .unwrap()
     );
     assert!(
