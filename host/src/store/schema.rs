@@ -270,6 +270,7 @@ CREATE INDEX task_execution ON task (execution) WHERE execution IS NOT NULL;
 CREATE INDEX task_waiting ON task (job, version, priority, pinned, seq) WHERE phase = 'waiting';
 CREATE INDEX task_open_spec ON task (spec) WHERE phase <> 'ended';
 CREATE INDEX task_later ON task (not_before) WHERE phase = 'later';
+CREATE INDEX task_later_group ON task (job, version, priority, pinned, seq) WHERE phase = 'later';
 CREATE INDEX task_active ON task (node, job, pool) WHERE phase = 'active';
 CREATE INDEX task_active_job ON task (job) WHERE phase = 'active';
 CREATE INDEX task_active_pool ON task (pool) WHERE phase = 'active';
@@ -282,42 +283,54 @@ CREATE TRIGGER task_closes AFTER UPDATE OF phase ON task WHEN OLD.phase <> 'ende
     BEGIN UPDATE open_tasks SET count = count - 1; END;
 CREATE TRIGGER task_goes AFTER DELETE ON task WHEN OLD.phase <> 'ended'
     BEGIN UPDATE open_tasks SET count = count - 1; END;
--- Which groups have tasks that wait, and the oldest of each: always, so that no queue is read to know it.
+-- Which groups have tasks that wait for a place (waiting) or their next try (later), how many, and the oldest of each:
+-- always, so that no queue is read to know it.
 CREATE TABLE waiting_group (
     job BLOB NOT NULL,
     version INTEGER NOT NULL,
     -- Minus the priority: the highest comes first.
     rank INTEGER NOT NULL,
     pinned BLOB NOT NULL,
+    phase TEXT NOT NULL,
     oldest INTEGER NOT NULL,
-    PRIMARY KEY (job, version, rank, pinned)
+    count INTEGER NOT NULL,
+    PRIMARY KEY (job, version, rank, pinned, phase)
 ) STRICT, WITHOUT ROWID;
-CREATE INDEX waiting_group_turn ON waiting_group (rank, oldest);
-CREATE TRIGGER task_waits AFTER INSERT ON task WHEN NEW.phase = 'waiting' BEGIN
-    INSERT INTO waiting_group (job, version, rank, pinned, oldest)
-        VALUES (NEW.job, NEW.version, -NEW.priority, NEW.pinned, NEW.seq)
-        ON CONFLICT DO UPDATE SET oldest = NEW.seq WHERE oldest > NEW.seq;
+CREATE INDEX waiting_group_turn ON waiting_group (phase, rank, oldest);
+CREATE INDEX waiting_group_oldest ON waiting_group (oldest);
+CREATE TRIGGER task_waits AFTER INSERT ON task WHEN NEW.phase IN ('waiting', 'later') BEGIN
+    INSERT INTO waiting_group (job, version, rank, pinned, phase, oldest, count)
+        VALUES (NEW.job, NEW.version, -NEW.priority, NEW.pinned, NEW.phase, NEW.seq, 1)
+        ON CONFLICT DO UPDATE SET oldest = min(oldest, NEW.seq), count = count + 1;
 END;
-CREATE TRIGGER task_waits_again AFTER UPDATE OF phase ON task WHEN OLD.phase <> 'waiting' AND NEW.phase = 'waiting' BEGIN
-    INSERT INTO waiting_group (job, version, rank, pinned, oldest)
-        VALUES (NEW.job, NEW.version, -NEW.priority, NEW.pinned, NEW.seq)
-        ON CONFLICT DO UPDATE SET oldest = NEW.seq WHERE oldest > NEW.seq;
+CREATE TRIGGER task_waits_again AFTER UPDATE OF phase ON task
+    WHEN OLD.phase <> NEW.phase AND NEW.phase IN ('waiting', 'later') BEGIN
+    INSERT INTO waiting_group (job, version, rank, pinned, phase, oldest, count)
+        VALUES (NEW.job, NEW.version, -NEW.priority, NEW.pinned, NEW.phase, NEW.seq, 1)
+        ON CONFLICT DO UPDATE SET oldest = min(oldest, NEW.seq), count = count + 1;
 END;
-CREATE TRIGGER task_waits_no_more AFTER UPDATE OF phase ON task WHEN OLD.phase = 'waiting' AND NEW.phase <> 'waiting' BEGIN
-    DELETE FROM waiting_group WHERE job = OLD.job AND version = OLD.version AND rank = -OLD.priority AND pinned = OLD.pinned
-        AND NOT EXISTS (SELECT 1 FROM task WHERE phase = 'waiting' AND job = OLD.job AND version = OLD.version
-            AND priority = OLD.priority AND pinned = OLD.pinned);
-    UPDATE waiting_group SET oldest = (SELECT seq FROM task WHERE phase = 'waiting' AND job = OLD.job
-            AND version = OLD.version AND priority = OLD.priority AND pinned = OLD.pinned ORDER BY seq LIMIT 1)
-        WHERE job = OLD.job AND version = OLD.version AND rank = -OLD.priority AND pinned = OLD.pinned AND oldest = OLD.seq;
+CREATE TRIGGER task_waits_no_more AFTER UPDATE OF phase ON task
+    WHEN OLD.phase <> NEW.phase AND OLD.phase IN ('waiting', 'later') BEGIN
+    DELETE FROM waiting_group WHERE job = OLD.job AND version = OLD.version AND rank = -OLD.priority AND pinned = OLD.pinned AND phase = OLD.phase AND count = 1;
+    UPDATE waiting_group SET count = count - 1 WHERE job = OLD.job AND version = OLD.version AND rank = -OLD.priority AND pinned = OLD.pinned AND phase = OLD.phase;
+    UPDATE waiting_group SET oldest = CASE OLD.phase
+            WHEN 'waiting' THEN (SELECT seq FROM task WHERE phase = 'waiting' AND job = OLD.job
+                AND version = OLD.version AND priority = OLD.priority AND pinned = OLD.pinned ORDER BY seq LIMIT 1)
+            ELSE (SELECT seq FROM task WHERE phase = 'later' AND job = OLD.job
+                AND version = OLD.version AND priority = OLD.priority AND pinned = OLD.pinned ORDER BY seq LIMIT 1)
+        END
+        WHERE job = OLD.job AND version = OLD.version AND rank = -OLD.priority AND pinned = OLD.pinned AND phase = OLD.phase AND oldest = OLD.seq;
 END;
-CREATE TRIGGER task_waited AFTER DELETE ON task WHEN OLD.phase = 'waiting' BEGIN
-    DELETE FROM waiting_group WHERE job = OLD.job AND version = OLD.version AND rank = -OLD.priority AND pinned = OLD.pinned
-        AND NOT EXISTS (SELECT 1 FROM task WHERE phase = 'waiting' AND job = OLD.job AND version = OLD.version
-            AND priority = OLD.priority AND pinned = OLD.pinned);
-    UPDATE waiting_group SET oldest = (SELECT seq FROM task WHERE phase = 'waiting' AND job = OLD.job
-            AND version = OLD.version AND priority = OLD.priority AND pinned = OLD.pinned ORDER BY seq LIMIT 1)
-        WHERE job = OLD.job AND version = OLD.version AND rank = -OLD.priority AND pinned = OLD.pinned AND oldest = OLD.seq;
+CREATE TRIGGER task_waited AFTER DELETE ON task WHEN OLD.phase IN ('waiting', 'later') BEGIN
+    DELETE FROM waiting_group WHERE job = OLD.job AND version = OLD.version AND rank = -OLD.priority AND pinned = OLD.pinned AND phase = OLD.phase AND count = 1;
+    UPDATE waiting_group SET count = count - 1 WHERE job = OLD.job AND version = OLD.version AND rank = -OLD.priority AND pinned = OLD.pinned AND phase = OLD.phase;
+    UPDATE waiting_group SET oldest = CASE OLD.phase
+            WHEN 'waiting' THEN (SELECT seq FROM task WHERE phase = 'waiting' AND job = OLD.job
+                AND version = OLD.version AND priority = OLD.priority AND pinned = OLD.pinned ORDER BY seq LIMIT 1)
+            ELSE (SELECT seq FROM task WHERE phase = 'later' AND job = OLD.job
+                AND version = OLD.version AND priority = OLD.priority AND pinned = OLD.pinned ORDER BY seq LIMIT 1)
+        END
+        WHERE job = OLD.job AND version = OLD.version AND rank = -OLD.priority AND pinned = OLD.pinned AND phase = OLD.phase AND oldest = OLD.seq;
 END;
 -- What the newest try of a run's task wrote, as its edge said; the bytes are in files of their own, by digest.
 CREATE TABLE output (

@@ -12,6 +12,8 @@ pub(super) struct Machine {
     rev: u64,
     digest: SetDigest,
     told: BTreeMap<ExecutionId, RowHash>,
+    /// What the next reports say in words.
+    reason: String,
 }
 
 /// What is said of an execution.
@@ -33,6 +35,7 @@ impl Machine {
             rev: 0,
             digest: SetDigest::EMPTY,
             told: BTreeMap::new(),
+            reason: String::new(),
         }
     }
 
@@ -65,6 +68,13 @@ impl Machine {
             output: None,
         };
         self.say(world, execution, said);
+    }
+
+    /// Reports that it waits to try again, and why.
+    pub(super) fn waits(&mut self, world: &mut World, execution: ExecutionId, reason: &str) {
+        self.reason = reason.to_owned();
+        self.report(world, execution, ObservedPhase::Backoff);
+        self.reason.clear();
     }
 
     pub(super) fn completes(&mut self, world: &mut World, execution: ExecutionId) {
@@ -111,7 +121,7 @@ impl Machine {
             attempt: record.attempt,
             phase,
             fail,
-            reason: fail.map(|fail| format!("said {fail}")).unwrap_or_default(),
+            reason: fail.map_or_else(|| self.reason.clone(), |fail| format!("said {fail}")),
             next_action: String::new(),
             next_at: None,
             restarts: 0,

@@ -163,18 +163,39 @@ fn pin(node: Option<NodeId>) -> Vec<u8> {
 }
 
 /// A condition on tasks, with its two parameters.
-fn whose(of: WaitingOf) -> (&'static str, Option<Vec<u8>>, Option<Vec<u8>>) {
-    match of {
-        WaitingOf::All => ("?1 IS NULL AND ?2 IS NULL", None, None),
-        WaitingOf::Others { job, than } => (
-            "job = ?1 AND run <> ?2",
-            Some(blob(job.to_bytes())),
-            Some(blob(than.to_bytes())),
-        ),
-    }
-}
-
 impl SqliteStore {
+    /// Of a job's groups with tasks of other runs than this one: the oldest of these and how many.
+    fn fronts_but(
+        &mut self,
+        job: JobId,
+        than: RunId,
+        count: usize,
+    ) -> Result<Vec<(u64, u64)>, StoreError> {
+        let action = "look for what waits of a job";
+        let (job, than) = (blob(job.to_bytes()), blob(than.to_bytes()));
+        let same =
+            "phase = it.phase AND job = it.job AND version = it.version AND priority = -it.rank
+            AND pinned = it.pinned";
+        let own =
+            format!("(SELECT count(*) FROM task INDEXED BY task_run WHERE run = ?2 AND {same})");
+        // The planner takes a partial index only where the phase is said.
+        let oldest = ["waiting", "later"].map(|phase| {
+            format!(
+                "WHEN '{phase}' THEN (SELECT seq FROM task WHERE phase = '{phase}' AND job = it.job AND version = it.version
+                    AND priority = -it.rank AND pinned = it.pinned AND run <> ?2 ORDER BY seq LIMIT 1)"
+            )
+        });
+        let sql = format!(
+            "SELECT CASE phase {} END AS first, count - {own} FROM waiting_group it WHERE job = ?1 AND count > {own}
+             ORDER BY first LIMIT ?3",
+            oldest.join(" ")
+        );
+        let limit = i64::try_from(count).unwrap_or(i64::MAX);
+        self.all(action, &sql, params![job, than, limit], |row| {
+            Ok((counter(row, 0)?, counter(row, 1)?))
+        })
+    }
+
     fn tasks(
         &mut self,
         action: &'static str,
@@ -369,8 +390,8 @@ impl RunStore for SqliteStore {
         let (rank, oldest) = after.map_or((i64::MIN, 0), |turn| (rank(turn), int(turn.oldest)));
         self.all(
             "look for waiting groups",
-            "SELECT job, version, rank, pinned, oldest FROM waiting_group WHERE (rank, oldest) > (?1, ?2)
-             ORDER BY rank, oldest LIMIT ?3",
+            "SELECT job, version, rank, pinned, oldest FROM waiting_group
+             WHERE phase = 'waiting' AND (rank, oldest) > (?1, ?2) ORDER BY rank, oldest LIMIT ?3",
             params![rank, oldest, i64::try_from(count).unwrap_or(i64::MAX)],
             read_group,
         )
@@ -401,14 +422,25 @@ impl RunStore for SqliteStore {
     }
 
     fn waiting_count(&mut self, of: WaitingOf) -> Result<u64, StoreError> {
-        let (whose, job, run) = whose(of);
-        let sql = format!(
-            "SELECT (SELECT count(*) FROM task INDEXED BY task_waiting WHERE phase = 'waiting' AND {whose})
-                + (SELECT count(*) FROM task INDEXED BY task_later WHERE phase = 'later' AND {whose})"
-        );
-        let count = self.one("count waiting tasks", &sql, params![job, run], |row| {
-            counter(row, 0)
-        })?;
+        let action = "count waiting tasks";
+        let count = match of {
+            // What is open and has no claim waits; active ones are as many as the limits allow.
+            WaitingOf::All => self.one(
+                action,
+                "SELECT count - (SELECT count(*) FROM task INDEXED BY task_active WHERE phase = 'active')
+                 FROM open_tasks",
+                [],
+                |row| counter(row, 0),
+            )?,
+            WaitingOf::Others { job, than } => self.one(
+                action,
+                "SELECT (SELECT coalesce(sum(count), 0) FROM waiting_group WHERE job = ?1)
+                    - (SELECT count(*) FROM task INDEXED BY task_run
+                        WHERE run = ?2 AND job = ?1 AND phase IN ('waiting', 'later'))",
+                params![blob(job.to_bytes()), blob(than.to_bytes())],
+                |row| counter(row, 0),
+            )?,
+        };
         Ok(count.unwrap_or(0))
     }
 
@@ -417,25 +449,18 @@ impl RunStore for SqliteStore {
         of: WaitingOf,
         count: usize,
     ) -> Result<Vec<(TaskRecord, u64)>, StoreError> {
-        let action = "look for what waits";
-        let (whose, job, run) = whose(of);
-        let limit = i64::try_from(count).unwrap_or(i64::MAX);
-        let mut found = Vec::new();
-        for (phase, index) in [("waiting", "task_waiting"), ("later", "task_later")] {
-            let sql = format!(
-                "SELECT min(seq), count(*) FROM task INDEXED BY {index} WHERE phase = '{phase}' AND {whose}
-                 GROUP BY job, version, priority, pinned ORDER BY min(seq) LIMIT ?3"
-            );
-            let more = self.all(action, &sql, params![job, run, limit], |row| {
-                Ok((counter(row, 0)?, counter(row, 1)?))
-            })?;
-            found.extend(more);
-        }
-        found.sort_unstable();
-        found.truncate(count);
+        let found = match of {
+            WaitingOf::All => self.all(
+                "look for what waits",
+                "SELECT oldest, count FROM waiting_group ORDER BY oldest LIMIT ?1",
+                [i64::try_from(count).unwrap_or(i64::MAX)],
+                |row| Ok((counter(row, 0)?, counter(row, 1)?)),
+            )?,
+            WaitingOf::Others { job, than } => self.fronts_but(job, than, count)?,
+        };
         let mut fronts = Vec::with_capacity(found.len());
         for (seq, count) in found {
-            let task = self.tasks(action, "task WHERE seq = ?1", [int(seq)])?;
+            let task = self.tasks("look for what waits", "task WHERE seq = ?1", [int(seq)])?;
             fronts.extend(task.into_iter().map(|task| (task, count)));
         }
         Ok(fronts)
@@ -627,6 +652,7 @@ impl RunStore for SqliteStore {
         worker: &str,
         fence: Fence,
         why: Stopping,
+        reason: &str,
     ) -> Result<bool, StoreError> {
         let word = match why {
             Stopping::Cancelled => "cancelled",
@@ -653,7 +679,6 @@ impl RunStore for SqliteStore {
         )?;
         Ok(())
     }
-        reason: &str,
 
     fn old_executions(
         &mut self,

@@ -396,3 +396,114 @@ fn status_and_explain_tell_of_every_run_that_waits_and_not_of_the_last_alone() {
     );
     assert!(why.contains(&first.id.to_string()), "{why}");
 }
+
+#[test]
+fn a_task_that_timed_out_while_it_waited_says_what_for_and_its_job_does_not_run() {
+    let mut world = calm(TaskLimits::default());
+    let mut e1 = Machine::connect(&mut world, "e1", 1);
+    world.deploy(&batch("a", "timeout = \"10m\""));
+    let run = world.launch(&["a"]);
+    let execution = world.the_active().execution.unwrap();
+    assert_eq!(world.job_state("a"), JobState::Deploying);
+    e1.waits(&mut world, execution, "cannot open \"orders.csv\"");
+    let Reply::Status(status) = world.call(ApiCall::Status).unwrap() else {
+        panic!("no status");
+    };
+    let job = &status.jobs[0];
+    assert_eq!(
+        (job.state, job.running, job.waiting),
+        (JobState::Degraded, 0, 1)
+    );
+    world.pass(LONG);
+    let late = "ran past its timeout of 600s while in backoff: cannot open \"orders.csv\"";
+    let shown = world.run(run.id);
+    let reason = shown.tasks[0].reason.as_deref().unwrap();
+    assert_eq!(reason, format!("it is being stopped on e1: {late}"));
+    e1.report(&mut world, execution, ObservedPhase::Stopped);
+    assert_eq!(
+        world.end_of(run.id),
+        (RunState::TimedOut, Some(FailReason::TimedOut))
+    );
+    let shown = world.run(run.id);
+    assert_eq!(shown.tasks[0].reason.as_deref(), Some(late));
+    let Reply::Explain(explain) = world.call(ApiCall::Explain("a".parse().unwrap())).unwrap()
+    else {
+        panic!("not explained");
+    };
+    assert!(explain.why.contains(late), "{}", explain.why);
+    assert_eq!(world.job_state("a"), JobState::Failed);
+}
+
+#[test]
+fn who_called_a_task_off_is_told_also_where_it_ran() {
+    let mut world = calm(TaskLimits::default());
+    let mut e1 = Machine::connect(&mut world, "e1", 1);
+    world.deploy(&batch("a", ""));
+    let run = world.launch(&["a"]);
+    let execution = world.the_active().execution.unwrap();
+    e1.report(&mut world, execution, ObservedPhase::Running);
+    assert_eq!(world.job_state("a"), JobState::Running);
+    world.call(ApiCall::StopJob("a".parse().unwrap())).unwrap();
+    world.pass(Duration::from_secs(1));
+    e1.report(&mut world, execution, ObservedPhase::Stopped);
+    let shown = world.run(run.id);
+    assert_eq!(
+        shown.tasks[0].reason.as_deref(),
+        Some("its job was stopped")
+    );
+}
+
+#[test]
+fn old_tries_of_an_earlier_process_go_with_the_first_tick() {
+    let mut world = calm(TaskLimits::default());
+    let mut e1 = Machine::connect(&mut world, "e1", 1);
+    world.deploy(&batch("a", ""));
+    for _ in 0..8 {
+        world.launch(&["a"]);
+    }
+    for _ in 0..8 {
+        let execution = world.active()[0].execution.unwrap();
+        e1.completes(&mut world, execution);
+    }
+    let kept = |world: &mut World| {
+        let job = world.core.store_mut().jobs(false).unwrap().remove(0);
+        let tries = world.core.store_mut().executions_of_job(job.id).unwrap();
+        let wanted = |it: &&crate::store::ExecutionRecord| it.desired != Desired::Purge;
+        tries.iter().filter(wanted).count()
+    };
+    assert_eq!(kept(&mut world), 8, "they go with the next tick");
+    let store = world.core.store_mut().fork().unwrap();
+    let mut world = world.restart(store);
+    world.pass(Duration::from_secs(1));
+    assert_eq!(kept(&mut world), crate::core::runs::TRIES_KEPT);
+}
+
+/// Looking costs what is shown, however much waits.
+#[test]
+fn a_long_queue_is_not_read_to_show_it() {
+    let [few, many] = [20, 1_000].map(|launches| {
+        let mut world = calm(TaskLimits::default());
+        let _e1 = Machine::connect(&mut world, "e1", 1);
+        world.deploy(&batch("a", "concurrency = 1"));
+        for _ in 0..launches {
+            world.launch(&["a"]);
+        }
+        let before = world.core.store_mut().work();
+        let Reply::Status(status) = world.call(ApiCall::Status).unwrap() else {
+            panic!("no status");
+        };
+        assert_eq!(status.tasks_waiting, launches - 1);
+        assert_eq!(status.waiting_tasks[0].count, launches - 1);
+        let explain = ApiCall::Explain("a".parse().unwrap());
+        let Reply::Explain(explain) = world.call(explain).unwrap() else {
+            panic!("not explained");
+        };
+        let others = format!("of its other runs {} tasks wait", launches - 2);
+        assert!(explain.why.contains(&others), "{}", explain.why);
+        world.core.store_mut().work() - before
+    });
+    assert!(
+        many <= few + few / 10,
+        "{many} instructions for a long queue, {few} for a short one"
+    );
+}
