@@ -1,11 +1,15 @@
 //! Runs: launched whole or not at all, each task claimed by one, executed once, ended once.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use sluice_api::{Run, RunLaunch};
 use sluice_model::{Desired, FailReason, Fence, JobState, RunId, RunState, TaskState};
 
 use super::*;
 use crate::store::{Kept, RunStore as _, TaskClaim, TaskEnd, TaskPhase, TaskRecord};
 
+mod claims;
 mod placing;
 mod stdin;
 
@@ -120,29 +124,66 @@ fn case_24_27_a_launch_is_kept_until_it_can_run_and_each_task_is_executed_once()
     );
 }
 
+/// The store fails at these of its calls from now on; whether it has.
+fn fail_at(world: &mut World, calls: std::ops::Range<u64>) -> Arc<AtomicBool> {
+    let was_hit = Arc::new(AtomicBool::new(false));
+    let (mut count, noted) = (0, Arc::clone(&was_hit));
+    let hook = move |point: &'static str| {
+        count += 1;
+        if calls.contains(&(count - 1)) {
+            noted.store(true, Ordering::Relaxed);
+            return Err(StoreError::Injected { point });
+        }
+        Ok(())
+    };
+    world.core.store_mut().set_fault_hook(Some(Box::new(hook)));
+    was_hit
+}
+
 #[test]
-fn case_25_a_launch_that_cannot_be_written_leaves_nothing() {
+fn case_25_a_launch_that_fails_at_any_call_of_its_store_leaves_nothing() {
+    let mut faults = 0;
+    for call in 0.. {
+        let mut world = World::new();
+        world.deploy(&batch("a", "count = 3"));
+        world.deploy(&batch("b", ""));
+        let was_hit = fail_at(&mut world, call..call + 1);
+        let launched = world.call(ApiCall::Launch(launch_of(&["a", "b"]), None, None));
+        world.core.store_mut().set_fault_hook(None);
+        // What memory says, and what a crash would leave.
+        let disk = world.core.store_mut().fork().unwrap();
+        let after = World::new().restart(disk);
+        for mut world in [world, after] {
+            let tasks = if launched.is_ok() { 4 } else { 0 };
+            let runs = world.runs();
+            assert_eq!(runs.len(), usize::from(tasks > 0), "at call {call}");
+            assert!(
+                runs.iter().all(|run| run.tasks.len() == 4),
+                "at call {call}"
+            );
+            let store = world.core.store_mut();
+            assert_eq!(store.open_tasks().unwrap(), tasks, "at call {call}");
+            let groups = store.waiting_groups(None, 10).unwrap();
+            assert_eq!(
+                groups.len(),
+                if tasks > 0 { 2 } else { 0 },
+                "at call {call}"
+            );
+        }
+        if !was_hit.load(Ordering::Relaxed) {
+            assert!(launched.is_ok());
+            break;
+        }
+        faults += 1;
+    }
+    assert!(faults > 10, "{faults} calls");
+}
+
+#[test]
+fn case_25_a_launch_that_is_repeated_is_one_run() {
     let mut world = World::new();
     world.deploy(&batch("a", "count = 3"));
-    // The run itself is written, and its second task is not.
-    let mut left = 2;
-    world
-        .core
-        .store_mut()
-        .set_fault_hook(Some(Box::new(move |point| {
-            if point == "keep a task" {
-                left -= 1;
-                if left == 0 {
-                    return Err(StoreError::Injected { point });
-                }
-            }
-            Ok(())
-        })));
     let key = Some("once".to_owned());
-    let failed = world.call(ApiCall::Launch(launch_of(&["a"]), key.clone(), None));
-    assert!(failed.is_err());
-    world.core.store_mut().set_fault_hook(None);
-    assert_eq!(world.runs(), []);
     // The same launch, asked again, is one run, however often.
     let first = the_run(
         world
@@ -365,21 +406,12 @@ fn case_28_29_a_claim_that_ran_out_is_taken_over_and_its_late_owner_is_refused()
 
 #[test]
 fn case_31_at_every_write_a_crash_leaves_a_task_that_is_executed_once() {
+    let mut faults = 0;
     for write in 0.. {
         let mut world = World::new();
         world.deploy(&batch("a", ""));
         let (edge, _) = connected(&mut world, "e1", 1);
-        let mut count = 0;
-        world
-            .core
-            .store_mut()
-            .set_fault_hook(Some(Box::new(move |point| {
-                count += 1;
-                if count > write {
-                    return Err(StoreError::Injected { point });
-                }
-                Ok(())
-            })));
+        let was_hit = fail_at(&mut world, write..u64::MAX);
         let launched = world.call(ApiCall::Launch(launch_of(&["a"]), None, None));
         world.pass(Duration::from_secs(1));
         // A crash: what was committed is what there is.
@@ -397,10 +429,13 @@ fn case_31_at_every_write_a_crash_leaves_a_task_that_is_executed_once() {
         for run in &runs {
             assert_eq!(run.tasks[0].attempt, Attempt(1));
         }
-        if launched.is_ok() && write > 60 {
+        if !was_hit.load(Ordering::Relaxed) {
+            assert_eq!((launched.is_ok(), runs.len()), (true, 1));
             break;
         }
+        faults += 1;
     }
+    assert!(faults > 20, "{faults} writes");
 }
 
 #[test]

@@ -10,7 +10,7 @@ mod ends;
 const LONG: Duration = Duration::from_secs(600);
 
 /// A world whose sessions need no heartbeats.
-fn calm(limits: TaskLimits) -> World {
+pub(super) fn calm(limits: TaskLimits) -> World {
     let mut world = World::new();
     let config = CoreConfig {
         heartbeat: LONG,
@@ -28,7 +28,7 @@ impl World {
     }
 
     /// The one active task.
-    fn the_active(&mut self) -> TaskRecord {
+    pub(super) fn the_active(&mut self) -> TaskRecord {
         let active = self.active();
         assert_eq!(active.len(), 1, "{active:?}");
         active.into_iter().next().unwrap()
