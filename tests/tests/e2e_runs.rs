@@ -88,6 +88,15 @@ fn case_24_what_was_answered_is_executed_once_though_the_orchestrator_dies_right
     cluster
         .sluice(&["run", "launch", "triple", "--param", "tga=x"])
         .fails(2, &["no parameter `tga`"]);
+    let keyed = ["triple", "--key", "k", "--node", "e1"];
+    let first = launch(&cluster, &keyed);
+    assert_eq!(launch(&cluster, &keyed), first, "the same launch");
+    let other = [&["run", "launch"], &keyed[..], &["--param", "tag=third"]].concat();
+    cluster
+        .sluice(&other)
+        .fails(1, &["this Idempotency-Key was used for another launch"]);
+    let runs: Vec<Run> = cluster.sluice(&["run", "list", "--output", "json"]).json();
+    assert_eq!(runs.len(), 3);
     cluster
         .sluice(&["run", "describe", "0c5e3c0e-8d25-4a4c-b3a7-0f1f5a0a6b11"])
         .fails(3, &["no run"]);

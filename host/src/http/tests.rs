@@ -709,6 +709,37 @@ async fn every_route_reaches_its_operation() {
 }
 
 #[tokio::test]
+async fn a_launch_s_key_reaches_the_operation_or_is_refused() {
+    let served = Served::start().await;
+    let body = br#"{"jobs":["j"]}"#;
+    let launch = async |key: &[u8]| {
+        let mut stream = TcpStream::connect(served.address).await.unwrap();
+        let head = format!(
+            "POST {} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nAuthorization: Bearer {}\r\nContent-Length: {}\r\nIdempotency-Key: ",
+            routes::RUNS,
+            served.token.as_str(),
+            body.len()
+        );
+        let request = [head.as_bytes(), key, b"\r\n\r\n", body].concat();
+        stream.write_all(&request).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        let status = answer.split(' ').nth(1).unwrap().parse::<u16>().unwrap();
+        (status, served.control.asked())
+    };
+    let longest = "k".repeat(200);
+    for key in ["k", longest.as_str()] {
+        // The operation says that there is no such job.
+        let asked = vec![format!("launch j Some({key:?})")];
+        assert_eq!(launch(key.as_bytes()).await, (404, asked));
+    }
+    let longer = "k".repeat(201);
+    for key in [&b""[..], longer.as_bytes(), "k\u{e9}".as_bytes(), b"\xff"] {
+        assert_eq!(launch(key).await, (422, Vec::new()), "{key:?}");
+    }
+}
+
+#[tokio::test]
 async fn queries_reach_the_operation() {
     let served = Served::start().await;
     let path = "/v1/executions?job=a&node=b&all=true";
