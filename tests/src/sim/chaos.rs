@@ -186,6 +186,7 @@ impl World {
                 Content::Crashes(_) => 60,
                 _ => *self.random.pick(&[20, 60, 3600]),
             },
+            pooled: self.random.one_in(3),
         };
         Order::Deploy {
             content,

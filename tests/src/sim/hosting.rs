@@ -330,6 +330,7 @@ impl World {
             }
             Order::Node { edge, order } => ApiCall::OrderNode(self.edges[edge].name.clone(), order),
             order @ (Order::Launch { .. } | Order::CallOff { .. }) => self.run_call(name, &order),
+            Order::Schedule { name, order } => Self::schedule_call(&name, &order),
         };
         let request = self.orchestrator.ask(Asker::Order(name.to_owned()));
         self.feed_host(Input::Api {
@@ -342,8 +343,14 @@ impl World {
         let Some(order) = self.operators.open.get(name).cloned() else {
             panic!("an order about {name} was answered that nobody gave");
         };
-        if matches!(order, Order::Launch { .. } | Order::CallOff { .. }) {
-            if self.handle_run_reply(name, reply) {
+        let is_schedule = matches!(order, Order::Schedule { .. });
+        if is_schedule || matches!(order, Order::Launch { .. } | Order::CallOff { .. }) {
+            let answered = if is_schedule {
+                self.handle_schedule_reply(name, reply)
+            } else {
+                self.handle_run_reply(name, reply)
+            };
+            if answered {
                 self.operators.answered += 1;
                 self.operators.open.remove(name);
             } else {

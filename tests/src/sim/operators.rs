@@ -9,6 +9,8 @@ use sluice_api::{NodeOrder, RolloutOrder};
 use sluice_host::core::{ComponentFacts, RequestId};
 use sluice_model::{Digest, JobId, NodeId, OnLost, RunId, Version, World};
 
+use super::schedules::ScheduleOrder;
+
 /// How a pipeline behaves when it runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Content {
@@ -127,6 +129,8 @@ pub struct Batch {
     pub on_lost: OnLost,
     /// Seconds that a try may take.
     pub timeout_s: u64,
+    /// Each task takes a place of the pool that all such jobs share.
+    pub pooled: bool,
 }
 
 impl Batch {
@@ -139,6 +143,7 @@ impl Batch {
             retries: 0,
             on_lost: OnLost::Fail,
             timeout_s: 3600,
+            pooled: false,
         }
     }
 }
@@ -159,8 +164,14 @@ pub fn pipeline(name: &str, content: Content, select: &str, placing: Placing) ->
         }
         Placing::Batch(it) => format!(
             "kind = \"batch\"\ncount = {}\nconcurrency = {}\nidempotent = {}\nretries = {}\non_lost = \"{}\"\n\
-             timeout = \"{}s\"\n",
-            it.count, it.concurrency, it.idempotent, it.retries, it.on_lost, it.timeout_s
+             timeout = \"{}s\"\n{}",
+            it.count,
+            it.concurrency,
+            it.idempotent,
+            it.retries,
+            it.on_lost,
+            it.timeout_s,
+            if it.pooled { "pool = \"gpu\"\n" } else { "" }
         ),
     };
     let ends = match placing {
@@ -222,6 +233,13 @@ pub enum Order {
     CallOff {
         /// Which.
         run: RunId,
+    },
+    /// Not about a job: order this of a schedule.
+    Schedule {
+        /// Its name.
+        name: String,
+        /// What.
+        order: ScheduleOrder,
     },
     /// Not about a job: order this of a node. Its key in [`Operators::open`] is [`node_key`].
     Node {
@@ -348,6 +366,10 @@ mod tests {
                     Placing::Daemon,
                     Placing::Replicas(2, OnLost::Wait),
                     Placing::Batch(Batch::once(2)),
+                    Placing::Batch(Batch {
+                        pooled: true,
+                        ..Batch::once(1)
+                    }),
                 ] {
                     let text = pipeline("j1", content, select, placing);
                     sluice_model::pipeline::parse(&text).unwrap();

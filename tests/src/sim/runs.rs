@@ -27,6 +27,17 @@ const COMPARED_EVERY: u64 = 16;
 /// What a few tasks may take in a calm world, with a fault among them.
 const RUNS_END_WITHIN_MS: u64 = 300_000;
 
+/// Places of the pool that some jobs share.
+const POOL: u32 = 2;
+
+/// How many tasks may be active at once.
+pub(super) fn limits() -> TaskLimits {
+    TaskLimits {
+        pools: BTreeMap::from([("gpu".to_owned(), POOL)]),
+        ..TaskLimits::default()
+    }
+}
+
 /// What was seen of runs.
 #[derive(Debug, Default)]
 pub struct RunsSeen {
@@ -46,6 +57,11 @@ impl RunsSeen {
     /// The runs that were answered.
     pub(super) fn known(&self) -> Vec<RunId> {
         self.runs.values().copied().collect()
+    }
+
+    /// There will be some, though nobody launches any.
+    pub(super) fn expect_some(&mut self) {
+        self.asked += 1;
     }
 }
 
@@ -79,6 +95,10 @@ impl World {
 
     /// Something about runs, at random.
     pub(super) fn order_run_at_random(&mut self, job: &str) {
+        if self.random.one_in(8) {
+            self.order_schedule_at_random(job);
+            return;
+        }
         let known: Vec<RunId> = self.runs.runs.values().copied().collect();
         if !known.is_empty() && self.random.one_in(5) {
             let run = *self.random.pick(&known);
@@ -161,6 +181,11 @@ impl World {
             .expect("readable");
         let mut of_job = BTreeMap::new();
         let mut of_node = BTreeMap::new();
+        let pooled = active.iter().filter(|task| task.pool.is_some()).count();
+        assert!(
+            pooled <= usize::try_from(POOL).expect("small"),
+            "R3: {pooled} tasks have places of a pool that has {POOL}"
+        );
         for task in &active {
             let execution = task.execution.expect("an active task has one");
             self.runs.tasks.insert(execution, task.seq);

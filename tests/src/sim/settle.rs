@@ -25,10 +25,12 @@ const QUIET_MS: u64 = 65_000;
 impl World {
     /// Runs until the world has settled; panics when it does not.
     pub fn settle(&mut self) {
+        self.rest_schedules();
         let end = self.now_ms + SETTLES_WITHIN_MS;
         loop {
             self.run_for(self.config.heartbeat_ms);
             self.promote_what_is_paused();
+            self.pause_schedules();
             let Err(why) = self.settled() else {
                 return;
             };
@@ -74,6 +76,7 @@ impl World {
         if let Err(why) = self.settled() {
             panic!("it had settled, and then: {why}");
         }
+        self.check_ticks();
         self.check_runs_quiet();
         self.check_outputs_quiet();
         self.check_rollouts_told();
@@ -139,6 +142,7 @@ impl World {
             }
             self.settled_session(edge)?;
         }
+        self.settled_schedules()?;
         self.settled_runs()?;
         self.settled_outputs()?;
         let mut wanted = BTreeSet::new();

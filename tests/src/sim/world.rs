@@ -22,7 +22,8 @@ use super::orchestrator::Orchestrator;
 use super::outputs::OutputsSeen;
 use super::planted::Planted;
 use super::random::Random;
-use super::runs::RunsSeen;
+use super::runs::{RunsSeen, limits};
+use super::schedules::SchedulesSeen;
 use super::timeline::Timeline;
 
 /// More steps than that in one virtual millisecond mean that somebody does the same thing for ever.
@@ -174,6 +175,8 @@ pub struct World {
     pub planted: Option<Planted>,
     /// What was launched, and what was seen of it.
     pub runs: RunsSeen,
+    /// What launches by itself.
+    pub schedules: SchedulesSeen,
     /// What runs wrote, and what was pulled of it.
     pub outputs: OutputsSeen,
     /// The answer to a scenario's question.
@@ -193,7 +196,7 @@ impl World {
             heartbeat: Duration::from_millis(config.heartbeat_ms),
             lost_after: Duration::from_millis(config.lost_after_ms),
             worker: "simulated".to_owned(),
-            limits: Default::default(),
+            limits: limits(),
         };
         let orchestrator = Orchestrator::new(core_config, random.split())
             .expect("SQLite opens a database in memory");
@@ -209,6 +212,7 @@ impl World {
             checks: Checks::default(),
             planted: None,
             runs: RunsSeen::default(),
+            schedules: SchedulesSeen::default(),
             outputs: OutputsSeen::default(),
             answer: None,
             now_ms: 0,

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use sluice_host::store::{RunStore as _, RunsOf, Store as _};
-use sluice_model::{RolloutPhase, TaskState};
+use sluice_model::{CatchUp, Overlap, RolloutPhase, TaskState};
 use sluice_tests::sim::{Batch, Content, Fault, Order, Placing, World, play};
 
 /// Calls tried of each side in a normal run; `SLUICE_SIM_EVERY_CALL=1` tries them all.
@@ -125,6 +125,34 @@ fn launch_and_complete(world: &mut World) {
     assert!((completed..=5).contains(&starts), "{starts} starts");
 }
 
+/// A job of two tasks that a schedule launches, and each tick's run is executed, once.
+fn tick_and_complete(world: &mut World) {
+    let order = Order::Deploy {
+        content: Content::Ends(0),
+        select: String::new(),
+        placing: Placing::Batch(Batch::once(2)),
+    };
+    world.order("once", order);
+    world.settle();
+    world.create_schedule("once", 10, Overlap::Queue, CatchUp::All);
+    world.run_for(30_000);
+    world.settle();
+    let runs = world.ticked_runs();
+    assert!(runs.len() >= 4, "{} runs", runs.len());
+    let mut starts = 0;
+    for run in runs {
+        let tasks = world.orchestrator.look(|store| store.tasks_of_run(run.id));
+        let tasks = tasks.unwrap();
+        assert_eq!(tasks.len(), 2);
+        starts += 2;
+        for task in tasks {
+            let is_well = task.end == Some(TaskState::Completed) && task.attempt.0 == 1;
+            assert!(is_well, "{task:?}");
+        }
+    }
+    assert_eq!(world.starts(0, "once") + world.starts(1, "once"), starts);
+}
+
 /// Lives with a fault at this call; the calls that there were, the calls' names, and where it was.
 fn live_with(
     edges: &[(&str, &str)],
@@ -207,6 +235,12 @@ fn case_98_a_fault_at_every_store_call_of_a_rollout_changes_nothing_about_its_en
 fn case_25_31_98_a_fault_at_every_store_call_of_a_launch_leaves_each_task_executed_once() {
     let edges = [("e1", "a"), ("e2", "a")];
     every_call(&edges, launch_and_complete, Side::Orchestrator);
+}
+
+#[test]
+fn case_33_98_a_fault_at_every_store_call_of_a_schedule_leaves_each_tick_its_one_run() {
+    let edges = [("e1", "a"), ("e2", "a")];
+    every_call(&edges, tick_and_complete, Side::Orchestrator);
 }
 
 #[test]
