@@ -56,6 +56,22 @@ fn report(component: &str, config: &str, logs: &Path, file: &str) -> Value {
 
 /// The same over any input of 2,000 records.
 fn report_of(component: &str, config: &str, input: &str, dir: &Path, options: &[&str]) -> Value {
+    let (talk, written) = run_over(component, config, input, dir, options);
+    assert!(
+        talk.contains("2000 records in, 1 out, 0 dead letters"),
+        "{talk}"
+    );
+    serde_json::from_str(&written).unwrap()
+}
+
+/// Runs the plugin over an input; what the program said, and what the plugin wrote.
+fn run_over(
+    component: &str,
+    config: &str,
+    input: &str,
+    dir: &Path,
+    options: &[&str],
+) -> (String, String) {
     let text = format!(
         "name = \"report\"\n{input}[[stage]]\nname = \"report\"\nplugin = \"{}\"\nconfig = {config}\n\
          [output.file]\npath = \"out.json\"\n",
@@ -72,12 +88,7 @@ fn report_of(component: &str, config: &str, input: &str, dir: &Path, options: &[
         .unwrap();
     let talk = String::from_utf8_lossy(&ran.stderr).into_owned();
     assert!(ran.status.success(), "{talk}");
-    assert!(
-        talk.contains("2000 records in, 1 out, 0 dead letters"),
-        "{talk}"
-    );
-    let written = std::fs::read_to_string(dir.join("out.json")).unwrap();
-    serde_json::from_str(&written).unwrap()
+    (talk, std::fs::read_to_string(dir.join("out.json")).unwrap())
 }
 
 /// The count of the template with this text.
@@ -229,8 +240,11 @@ fn a_triage_of_real_logs_says_what_grep_and_awk_count() {
         "grep -c '|onStandStepChanged [0-9]*' HealthApp_2k.log",
         &logs,
     );
-    assert_eq!(health["first_seen"], "2017-12-23T22:15:29.606");
-    assert_eq!(health["last_seen"], "2017-12-24T01:02:35.789");
+    // `20171224-1:2:35:789|`, where an hour has one digit or two.
+    let times = "awk -F'[-:|]' '{printf \"%s-%s-%sT%02d:%02d:%02d.%03d\\n\", substr($1,1,4), substr($1,5,2), substr($1,7,2), $2, $3, $4, $5}' HealthApp_2k.log | sort";
+    for (what, end) in [("first_seen", "head -1"), ("last_seen", "tail -1")] {
+        same(what, &health[what], &format!("{times} | {end}"), &logs);
+    }
 
     for report in [&apache, &openstack, &ssh, &health] {
         let templates = report["templates"].as_array().unwrap();
@@ -292,12 +306,10 @@ fn a_map_of_real_requests_says_what_awk_counts() {
         &format!("{theirs} | wc -l"),
         &logs,
     );
-    same(
-        "median",
-        &detail["latency_us"]["p50"],
-        &quantile(&theirs, 50),
-        &logs,
-    );
+    for (name, percent) in [("p50", 50), ("p90", 90), ("p99", 99)] {
+        let told = &detail["latency_us"][name];
+        same(name, told, &quantile(&theirs, percent), &logs);
+    }
     assert_eq!(detail["latency_us"]["exact"], true);
     let events = call("10.11.10.1", "POST", "/v2/{id}/os-server-external-events");
     for status in ["200", "404"] {
@@ -306,9 +318,37 @@ fn a_map_of_real_requests_says_what_awk_counts() {
         );
         same(status, &events["status"][status], &script, &logs);
     }
-    let edges = "tr -d '\\r' < OpenStack_2k.log | grep 'HTTP/1.1\" status: ' | \
-                 sed -E 's/^[^ ]* [^ ]* [^ ]* [^ ]* INFO ([^ ]*) .*\\] ([0-9.]*)[, ].*/\\2 \\1/' | sort -u | wc -l";
-    same("edges", &map["edges_found"], edges, &logs);
+    let edges = format!(
+        "{requests} | sed -E 's/^[^ ]* [^ ]* [^ ]* [^ ]* INFO ([^ ]*) .*\\] ([0-9.]*)[, ].*/\\2 \\1/' | sort"
+    );
+    same(
+        "edges",
+        &map["edges_found"],
+        &format!("{edges} -u | wc -l"),
+        &logs,
+    );
+    // The same as a graph: a line for each of them, with its requests.
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::copy(logs.join("OpenStack_2k.log"), dir.path().join("in.log")).unwrap();
+    let config = "{ top = 1000, format = \"dot\" }";
+    let input = "[input.file]\npath = \"in.log\"\n";
+    let (_, graph) = run_over("service_map", config, input, dir.path(), &[]);
+    let drawn: Vec<&str> = graph.lines().filter(|line| line.contains(" -> ")).collect();
+    assert_eq!(Value::from(drawn.len()), map["edges_found"], "{graph}");
+    let mut labels: Vec<&str> = drawn
+        .iter()
+        .map(|line| line.split_once(" requests").unwrap().0.trim())
+        .collect();
+    labels.sort_unstable();
+    let counted = format!(
+        "{edges} | uniq -c | awk '{{print \"\\\"\" $2 \"\\\" -> \\\"\" $3 \"\\\" [label=\\\"\" $1}}' | sort"
+    );
+    same(
+        "the graph",
+        &Value::from(labels.join("\n")),
+        &counted,
+        &logs,
+    );
 }
 
 /// A table of four GPUs as `nvidia-smi --loop` prints it: a header, and 1,999 samples.
