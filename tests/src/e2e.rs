@@ -16,6 +16,7 @@ mod disk;
 mod doom;
 pub mod link;
 mod logs;
+pub mod overlap;
 pub mod pipelines;
 mod process;
 pub mod wait;

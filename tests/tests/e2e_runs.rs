@@ -2,9 +2,10 @@
 
 #![allow(clippy::unwrap_used)]
 
-use sluice_api::Run;
+use serde_json::Value;
+use sluice_api::{Run, routes};
 use sluice_model::{FailReason, NodeState, RunState, TaskState};
-use sluice_tests::e2e::{Cluster, wait};
+use sluice_tests::e2e::{Cluster, overlap, wait};
 
 /// Records of one task: at 20 a second there is time to kill something in the middle.
 const RECORDS: usize = 60;
@@ -58,8 +59,43 @@ fn case_24_what_was_answered_is_executed_once_though_the_orchestrator_dies_right
     let run = ended(&cluster, &id);
     assert_eq!(run.state, RunState::Completed, "{run:?}");
     assert_eq!(run.tasks.len(), 3);
-    let runs: Vec<Run> = cluster.sluice(&["run", "list", "--output", "json"]).json();
-    assert_eq!(runs.len(), 1);
+    let listed: Vec<Value> = cluster.sluice(&["run", "list", "--output", "json"]).json();
+    assert_eq!(listed.len(), 1);
+    // The names that scripts rely on, null or not.
+    let described: Value = cluster
+        .sluice(&["run", "describe", &id, "--output", "json"])
+        .json();
+    for told in [&listed[0], &described] {
+        for key in [
+            "id",
+            "jobs",
+            "state",
+            "tasks",
+            "launched_at",
+            "started_at",
+            "ended_at",
+            "claimed_by",
+            "claimed_until",
+        ] {
+            assert!(told.as_object().unwrap().contains_key(key), "{key}: {told}");
+        }
+        assert_eq!(
+            (&told["id"], &told["state"]),
+            (&Value::from(id.as_str()), &Value::from("completed"))
+        );
+        assert_eq!(told["jobs"], serde_json::json!(["triple"]));
+        assert!(told["tasks"].as_array().unwrap().len() == 3);
+        for task in told["tasks"].as_array().unwrap() {
+            for key in ["job", "node", "state", "attempt", "execution"] {
+                assert!(!task[key].is_null(), "{key}: {task}");
+            }
+            assert_eq!(task["attempt"], 1);
+        }
+        for key in ["launched_at", "started_at", "ended_at"] {
+            let time = told[key].as_str().unwrap();
+            assert!(time.ends_with('Z') && time.contains('T'), "{key}: {time}");
+        }
+    }
     for node in ["e1", "e2", "e3"] {
         let on = |name: &str| {
             run.tasks
@@ -136,6 +172,32 @@ fn case_41_an_edge_that_is_killed_midway_runs_again_only_what_is_idempotent() {
     lines.sort_by_key(|line| line.trim_start_matches("none ").parse::<usize>().unwrap());
     lines.dedup();
     assert_eq!(lines, numbered("none"), "nothing is missing");
+}
+
+#[test]
+fn case_30_a_limit_holds_as_the_edges_see_it() {
+    const LAUNCHES: usize = 24;
+    const LIMIT: usize = 3;
+    let edges = ["e1", "e2"];
+    let mut cluster = Cluster::start(&edges);
+    cluster
+        .try_deploy(&overlap::pipeline(LIMIT, "100ms"))
+        .json::<Value>();
+    let bodies = (0..LAUNCHES)
+        .map(|n| serde_json::json!({ "jobs": ["tick"], "params": { "n": n.to_string() } }));
+    let answers = cluster
+        .api()
+        .post_all::<Run>(routes::RUNS, bodies.collect(), 8);
+    for (_, answer) in answers {
+        let run = answer.unwrap_or_else(|refusal| panic!("{refusal}"));
+        assert_eq!(
+            ended(&cluster, &run.id.to_string()).state,
+            RunState::Completed
+        );
+    }
+    let executed = overlap::executed(&cluster, &edges, LAUNCHES).unwrap();
+    assert_eq!(executed.tasks, LAUNCHES);
+    assert!(executed.most_at_once <= LIMIT, "{executed:?}");
 }
 
 #[test]

@@ -4,6 +4,7 @@
 
 use std::collections::BTreeSet;
 
+use serde_json::Value;
 use sluice_api::{Run, Schedule, ScheduleDetail, ScheduleTick, TICKS_SHOWN};
 use sluice_model::{RunState, TickOutcome};
 use sluice_tests::e2e::{Cluster, wait};
@@ -61,6 +62,17 @@ fn case_33_each_tick_launches_at_most_one_run_though_the_orchestrator_is_killed_
     let made = cluster.sluice(&[&create[..], &more].concat());
     assert_eq!(made.code, 0, "{made:?}");
     wait_completed(&cluster, 2);
+    let listed: Vec<Value> = cluster
+        .sluice(&["schedule", "list", "--output", "json"])
+        .json();
+    // The names that scripts rely on.
+    let told = &listed[0];
+    for (key, expected) in [("name", "often"), ("job", "blink")] {
+        assert_eq!(told[key], expected);
+    }
+    assert_eq!(told["enabled"], true);
+    assert!(told["next_run_at"].as_str().unwrap().ends_with('Z'));
+    assert!(told["last_run"]["id"].is_string(), "{told}");
     cluster.kill_orchestrator();
     cluster.start_orchestrator();
     let before = completed(&cluster);

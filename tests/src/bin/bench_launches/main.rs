@@ -10,14 +10,12 @@
 
 #![allow(clippy::print_stdout, reason = "its result is what it prints")]
 
-use std::collections::BTreeMap;
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use sluice_api::{Run, routes};
 use sluice_model::RunState;
-use sluice_tests::e2e::{Cluster, ClusterOptions};
+use sluice_tests::e2e::{Cluster, ClusterOptions, overlap};
 
 const LAUNCHES_DEFAULT: usize = 10_000;
 const LIMIT_DEFAULT: usize = 4;
@@ -37,12 +35,6 @@ struct Options {
     json: bool,
 }
 
-/// What the edges' files say.
-struct Executed {
-    tasks: usize,
-    most_at_once: usize,
-}
-
 fn main() -> Result<()> {
     let options = options(std::env::args().skip(1))?;
     let cluster_options = ClusterOptions {
@@ -50,7 +42,7 @@ fn main() -> Result<()> {
         ..ClusterOptions::default()
     };
     let mut cluster = Cluster::start_with(cluster_options, &EDGES);
-    let deployed = cluster.try_deploy(&pipeline(options.limit));
+    let deployed = cluster.try_deploy(&overlap::pipeline(options.limit, APART));
     ensure!(deployed.code == 0, "{deployed:?}");
 
     let bodies = (0..options.launches)
@@ -90,7 +82,7 @@ fn main() -> Result<()> {
             "{run:?}"
         );
     }
-    let executed = executed(&cluster, options.launches)?;
+    let executed = overlap::executed(&cluster, &EDGES, options.launches)?;
     ensure!(executed.tasks == options.launches);
     ensure!(
         executed.most_at_once == options.limit.min(options.launches),
@@ -145,15 +137,6 @@ fn main() -> Result<()> {
     Ok(())
 }
 
-/// A task that lasts long enough to overlap with another one.
-fn pipeline(limit: usize) -> String {
-    format!(
-        "name = \"tick\"\nkind = \"batch\"\nconcurrency = {limit}\n[params]\nn = {{ type = \"integer\" }}\n\
-         [input.generate]\ncount = 2\ninterval = \"{APART}\"\ntemplate = '${{param.n}} ${{seq}} ${{now}}'\n\
-         [output.file]\npath = \"${{execution.id}}.out\"\n"
-    )
-}
-
 /// Waits until there are as many files as launches.
 fn wait_for_all(cluster: &Cluster, launches: usize) -> Result<()> {
     let (mut seen, mut moved) = (0, Instant::now());
@@ -174,68 +157,6 @@ fn wait_for_all(cluster: &Cluster, launches: usize) -> Result<()> {
         );
         std::thread::sleep(LOOK_EVERY);
     }
-}
-
-fn executed(cluster: &Cluster, launches: usize) -> Result<Executed> {
-    let mut spans = Vec::with_capacity(launches);
-    let mut times = BTreeMap::new();
-    for edge in EDGES {
-        for file in std::fs::read_dir(cluster.edge_file(edge, ""))? {
-            let (number, span) = read(&file?.path())?;
-            *times.entry(number).or_insert(0) += 1;
-            spans.push(span);
-        }
-    }
-    for (number, times) in &times {
-        ensure!(*times == 1, "launch {number} was executed {times} times");
-    }
-    ensure!(
-        times.keys().copied().eq(0..launches),
-        "{} of {launches} launches were executed",
-        times.len()
-    );
-    Ok(Executed {
-        tasks: spans.len(),
-        most_at_once: most_at_once(spans),
-    })
-}
-
-/// A task's file: the launch's number, when its first record was made and when its last.
-fn read(path: &Path) -> Result<(usize, (String, String))> {
-    let text = std::fs::read_to_string(path)?;
-    let mut records = text.lines().map(|line| line.split(' ').collect::<Vec<_>>());
-    match (
-        records.next().as_deref(),
-        records.next().as_deref(),
-        records.next(),
-    ) {
-        (Some([number, "0", first]), Some([same, "1", last]), None) if number == same => {
-            Ok((number.parse()?, ((*first).to_owned(), (*last).to_owned())))
-        }
-        _ => bail!("{} does not have its two records: {text:?}", path.display()),
-    }
-}
-
-/// How many spans share a moment, at most. Times of one clock in one format are in the order of their texts.
-fn most_at_once(spans: Vec<(String, String)>) -> usize {
-    let mut moments: Vec<(String, bool)> = Vec::with_capacity(spans.len() * 2);
-    // What began and ended within one millisecond shares it with nobody that can be told.
-    for (first, last) in spans.into_iter().filter(|(first, last)| first < last) {
-        moments.push((first, true));
-        moments.push((last, false));
-    }
-    // In one and the same millisecond an end comes first.
-    moments.sort();
-    let (mut now, mut most) = (0_usize, 0);
-    for (_, begins) in moments {
-        if begins {
-            now += 1;
-            most = most.max(now);
-        } else {
-            now = now.saturating_sub(1);
-        }
-    }
-    most
 }
 
 fn options(mut args: impl Iterator<Item = String>) -> Result<Options> {
