@@ -6,7 +6,7 @@ use sluice_host::store::{RunStore as _, RunsOf, Store as _};
 use sluice_model::{CatchUp, Overlap, RolloutPhase, TaskState};
 use sluice_tests::sim::{Batch, Content, Fault, Order, Placing, World, play};
 
-/// Calls tried of each side in a normal run; `SLUICE_SIM_EVERY_CALL=1` tries them all.
+/// Calls tried of each side in a normal run; `SLUICE_SIM_EVERY_CALL=1` tries them all, `SLUICE_SIM_FIRST` others.
 const CALLS: u64 = 60;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -193,7 +193,10 @@ fn every_call(edges: &[(&str, &str)], live: fn(&mut World), side: Side) {
         Fault::Broken,
     ];
     let mut tried = 0;
-    let mut at = 0;
+    // Another first seed tries other calls.
+    let first = std::env::var("SLUICE_SIM_FIRST").ok();
+    let first = first.and_then(|first| first.parse().ok()).unwrap_or(0_u64);
+    let mut at = first % stride;
     while at < calls {
         if all {
             for fault in faults {

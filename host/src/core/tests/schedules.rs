@@ -916,3 +916,38 @@ fn schedules_and_their_ticks_come_in_pages_each_once() {
     let refused = world.call(ApiCall::Ticks(named("s0"), query)).unwrap_err();
     assert_eq!(refused.code, ErrorCode::Invalid);
 }
+
+#[test]
+fn case_43_a_tick_that_is_due_while_the_disk_is_full_is_decided_when_there_is_room() {
+    let minutes = Duration::from_secs(300);
+    for (catch_up, full_for, expected) in [
+        (CatchUp::One, Duration::from_secs(2), TickOutcome::Launched),
+        (CatchUp::One, minutes, TickOutcome::Launched),
+        (CatchUp::Skip, Duration::from_secs(2), TickOutcome::Launched),
+        (CatchUp::Skip, minutes, TickOutcome::Skipped),
+    ] {
+        let mut world = world_at("2026-05-04T10:59:59Z");
+        world.schedule(ScheduleCreate {
+            catch_up,
+            ..create("s")
+        });
+        let full = |point: &'static str| match point {
+            "commit" => Err(StoreError::Full),
+            _ => Ok(()),
+        };
+        world.core.store_mut().set_fault_hook(Some(Box::new(full)));
+        for _ in 0..5 {
+            world.pass(Duration::from_secs(1));
+        }
+        world.pass(full_for);
+        assert_eq!(world.launches(), [], "nothing is written");
+        assert_eq!(world.outcomes("s"), []);
+        world.core.store_mut().set_fault_hook(None);
+        for _ in 0..3 {
+            world.pass(Duration::from_secs(1));
+        }
+        assert_eq!(world.outcomes("s"), [expected], "{catch_up} {full_for:?}");
+        let launched = usize::from(expected == TickOutcome::Launched);
+        assert_eq!(world.launches().len(), launched);
+    }
+}
