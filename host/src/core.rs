@@ -24,6 +24,7 @@ use tracing::{info, warn};
 
 use crate::store::{Changes, NodeRecord, Store, StoreError, TaskLimits};
 
+mod aging;
 mod audit;
 mod evaluate;
 mod explain;
@@ -74,9 +75,6 @@ const SWEEP_EVERY: Duration = Duration::from_secs(30);
 
 /// How long a claim on an evaluation lasts.
 const LEASE: Duration = Duration::from_secs(30);
-
-/// How long a token is kept that has expired: it is worth nothing, unless the clock was wrong.
-const TOKEN_KEPT: Duration = Duration::from_secs(24 * 3_600);
 
 /// What an operator sets.
 #[derive(Clone, Debug)]
@@ -669,11 +667,7 @@ impl<S: Store> Core<S> {
         if swept {
             self.last_sweep = Some(now);
             self.evaluate_all_jobs(step.now.unix)?;
-            let tokens_before = self.long_ago(TOKEN_KEPT, step.now);
-            self.store.sweep_tokens(tokens_before)?;
-            self.store.sweep_audit()?;
-            let nodes_before = self.long_ago(Duration::ZERO, step.now);
-            self.store.sweep_deleted_nodes(nodes_before)?;
+            self.sweep_old(step.now)?;
         }
         self.evaluate_due_rollouts(step)?;
         self.tend_runs(swept, step)?;
@@ -776,15 +770,6 @@ impl<S: Store> Core<S> {
             at: now.unix,
         });
         out
-    }
-
-    /// So long ago by the wall clock, unless that has run ahead of the time that passed since this life began: what is
-    /// deleted for its age is not deleted for a clock that is wrong for one look.
-    fn long_ago(&self, age: Duration, now: Now) -> UnixMs {
-        let passed = now.mono.since(self.born.mono);
-        let steady = now.unix.min(self.born.unix.plus(passed));
-        let age_ms = i64::try_from(age.as_millis()).unwrap_or(i64::MAX);
-        UnixMs(steady.0.saturating_sub(age_ms))
     }
 
     fn node_state(&self, node: &NodeRecord) -> NodeState {
