@@ -225,7 +225,7 @@ fn stages_ages_and_nodes_choose_lines_and_one_too_many_is_refused() {
     wait::until("the trap to be told", || {
         let events = trap.events();
         let told = events.iter().any(|event| match event {
-            // A stripped component has no names of functions; its panic says where it was.
+            // The panic's own message, before the trap's, which names functions.
             LogEvent::Line(line) => {
                 line.message.contains("lib.rs:") && line.message.contains("as asked")
             }

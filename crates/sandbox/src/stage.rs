@@ -324,7 +324,7 @@ fn error_of(error: wasmtime::Error, state: &mut StageState) -> CallError {
 
 /// What happened and in which functions, innermost first, in one line.
 fn trap_reason(error: &wasmtime::Error, root: &str) -> String {
-    /// A panic's own machinery takes the first few.
+    /// From where it happened to where the stage was called, in most plugins.
     const FRAMES_MAX: usize = 8;
     let mut reason = root.strip_prefix("wasm trap: ").unwrap_or(root).to_owned();
     if let Some(backtrace) = error.downcast_ref::<WasmBacktrace>() {
@@ -335,13 +335,50 @@ fn trap_reason(error: &wasmtime::Error, root: &str) -> String {
             .filter_map(|line| Some(line.split_once('!')?.1));
         // Stripped components have numbers only, which tell nobody anything.
         let names = names.filter(|name| !name.starts_with("<wasm function"));
-        let names: Vec<&str> = names.take(FRAMES_MAX).collect();
+        let names = names.map(without_hashes);
+        let names = names.skip_while(|name| is_of_panic(name));
+        let names: Vec<String> = names.take(FRAMES_MAX).collect();
         if !names.is_empty() {
             reason.push_str(" in ");
             reason.push_str(&names.join(" < "));
         }
     }
     short(reason)
+}
+
+/// A function's name without the hashes of the crates in it, which Rust writes as `std[a543996e6e7dbf1e]`.
+fn without_hashes(name: &str) -> String {
+    let mut plain = String::with_capacity(name.len());
+    let mut rest = name;
+    while let Some((before, after)) = rest.split_once('[') {
+        plain.push_str(before);
+        match after.split_once(']') {
+            Some((hash, after)) if is_hash(hash) => rest = after,
+            _ => {
+                plain.push('[');
+                rest = after;
+            }
+        }
+    }
+    plain + rest
+}
+
+fn is_hash(text: &str) -> bool {
+    /// Shorter ones are numbers, such as an array's length.
+    const DIGITS_MIN: usize = 8;
+    text.len() >= DIGITS_MIN && text.bytes().all(|byte| byte.is_ascii_hexdigit())
+}
+
+/// Whether a function is of the machinery that ends a Rust program, and says nothing of where it happened.
+fn is_of_panic(name: &str) -> bool {
+    let starts = [
+        "__rustc::",
+        "core::panicking::",
+        "std::panicking::",
+        "std::sys::backtrace::",
+        "std::process::abort",
+    ];
+    starts.iter().any(|start| name.starts_with(start))
 }
 
 fn short(mut reason: String) -> String {
