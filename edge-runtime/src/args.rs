@@ -39,6 +39,7 @@ pub struct EdgeArgs {
     #[arg(long = "label", value_name = "K=V", value_parser = parse_label)]
     pub labels: Vec<(String, String)>,
     /// A directory that inputs and outputs may use; may be repeated, and relative paths resolve against the first
+    /// [default: STATE_DIR/files]
     #[arg(long = "allow-path", value_name = "DIR")]
     pub allow_paths: Vec<PathBuf>,
     /// Serve metrics for Prometheus there, in plain HTTP at /metrics; kept for later starts

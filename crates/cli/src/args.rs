@@ -58,7 +58,7 @@ pub(crate) struct Global {
     /// Say nothing but results and errors
     #[arg(long, short, global = true, help_heading = "Everywhere")]
     pub(crate) quiet: bool,
-    /// Ask no question
+    /// Ask no question: on a terminal, and only there, what deletes or revokes asks first
     #[arg(long, short = 'y', global = true, help_heading = "Everywhere")]
     pub(crate) yes: bool,
 }
@@ -106,6 +106,9 @@ pub(crate) enum Command {
         state_dir: PathBuf,
     },
     /// Run an edge
+    ///
+    /// Joins at its first start, with a token; later starts need only the directory. It dials its orchestrator for ever, and
+    /// runs what it was given also while that is away.
     #[command(
         after_help = "Examples:\n  sluice edge --state-dir d --name e1 --join @token.txt --label site=plant-7\n  \
         sluice edge --state-dir d      # every later start\n\n\
@@ -705,7 +708,7 @@ pub(crate) enum NodeCommand {
         #[arg(value_name = "K=V|K-", required = true)]
         labels: Vec<LabelChange>,
     },
-    /// Let a node take no new executions; what runs there runs on
+    /// Let a node take no new executions; what runs there runs on. Needs a token with the role admin
     #[command(after_help = "Examples:\n  sluice node cordon e1")]
     Cordon {
         /// The node
@@ -719,7 +722,7 @@ pub(crate) enum NodeCommand {
     },
     /// Let a node take no new executions, and stop all that it has
     ///
-    /// Their state stays on the node. An edge that is away stops them when it returns. With --deadline: waits until
+    /// Needs a token with the role admin. Their state stays on the node. An edge that is away stops them when it returns. With --deadline: waits until
     /// all have stopped, and ends with 5 naming those that have not; the order stands.
     #[command(
         after_help = "Examples:\n  sluice node drain e1\n  sluice node drain e1 --deadline 2m\n  sluice node uncordon e1      # ends it"

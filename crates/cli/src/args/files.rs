@@ -63,7 +63,10 @@ pub(crate) enum PipelineCommand {
         file: PathBuf,
     },
     /// The JSON Schema of pipeline files, for editors
-    #[command(after_help = "Examples:\n  sluice pipeline schema > pipeline.schema.json")]
+    #[command(
+        after_help = "Examples:\n  sluice pipeline schema > pipeline.schema.json\n\n\
+        Editors with Taplo (Even Better TOML) take it by a first line in the pipeline: #:schema ./pipeline.schema.json"
+    )]
     Schema,
     /// Run a pipeline here, without orchestrator and edge
     ///
