@@ -1,4 +1,9 @@
-//! Accepts connections, a bounded number of them, and closes those that fall silent.
+//! Accepts connections, a bounded number of them, and closes those that fall silent, or never come to a request's end.
+//!
+//! ```text
+//!   nothing asked:  reads do not count as life, so the head of a request comes within SILENCE_MAX, however it drips
+//!   being answered: what is read and what is written counts; the routes bound what they wait for
+//! ```
 
 use std::fmt;
 use std::future::{Future, IntoFuture as _};
@@ -6,11 +11,16 @@ use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use axum::serve::Listener;
-use axum::{Router, middleware};
+use axum::Router;
+use axum::extract::connect_info::{ConnectInfo, Connected};
+use axum::extract::{Extension, Request};
+use axum::middleware::{self, Next};
+use axum::response::Response;
+use axum::serve::{IncomingStream, Listener};
 use sluice_transport::{ApiStream, TlsListener};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -38,10 +48,13 @@ where
         connections: Arc::new(Semaphore::new(CONNECTIONS_MAX)),
     };
     let unread = Unread::new(stop.clone());
-    let router = router.layer(middleware::from_fn_with_state(
-        unread.clone(),
-        read_what_is_left,
-    ));
+    let router = router
+        .layer(middleware::from_fn(count_requests))
+        .layer(middleware::from_fn_with_state(
+            unread.clone(),
+            read_what_is_left,
+        ))
+        .into_make_service_with_connect_info::<Asked>();
     let serving = axum::serve(bounded, router)
         .with_graceful_shutdown(stop.clone().cancelled_owned())
         .into_future();
@@ -90,6 +103,7 @@ impl<L: Listener> Listener for Bounded<L> {
         let (io, address) = self.listener.accept().await;
         let timed = Timed {
             io,
+            asked: Asked::default(),
             silence: Box::pin(tokio::time::sleep(SILENCE_MAX)),
             _permit: permit,
         };
@@ -101,9 +115,46 @@ impl<L: Listener> Listener for Bounded<L> {
     }
 }
 
-/// A connection that fails once nothing was read or written for [`SILENCE_MAX`].
+/// How many requests of a connection are being answered.
+#[derive(Clone, Default)]
+struct Asked(Arc<AtomicUsize>);
+
+impl<L: Listener> Connected<IncomingStream<'_, Bounded<L>>> for Asked {
+    fn connect_info(stream: IncomingStream<'_, Bounded<L>>) -> Self {
+        stream.io().asked.clone()
+    }
+}
+
+/// One of them, while it lasts.
+struct Answering(Asked);
+
+impl Answering {
+    fn begin(asked: Asked) -> Self {
+        asked.0.fetch_add(1, Ordering::Relaxed);
+        Self(asked)
+    }
+}
+
+impl Drop for Answering {
+    fn drop(&mut self) {
+        self.0.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+async fn count_requests(
+    Extension(ConnectInfo(asked)): Extension<ConnectInfo<Asked>>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let _answering = Answering::begin(asked);
+    next.run(request).await
+}
+
+/// A connection that fails once nothing was written, or read for a request that is being answered, for [`SILENCE_MAX`].
+/// Whoever has no token gets no further than to a refusal, so they hold a connection for so long at most.
 struct Timed<I> {
     io: I,
+    asked: Asked,
     silence: Pin<Box<Sleep>>,
     _permit: OwnedSemaphorePermit,
 }
@@ -113,10 +164,16 @@ impl<I> Timed<I> {
         &mut self,
         context: &mut Context<'_>,
         moved: Poll<io::Result<T>>,
+        lives: bool,
     ) -> Poll<io::Result<T>> {
         if moved.is_ready() {
-            self.silence.as_mut().reset(Instant::now() + SILENCE_MAX);
-            return moved;
+            if lives {
+                self.silence.as_mut().reset(Instant::now() + SILENCE_MAX);
+                return moved;
+            }
+            if !self.silence.is_elapsed() {
+                return moved;
+            }
         }
         match self.silence.as_mut().poll(context) {
             Poll::Ready(()) => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
@@ -132,7 +189,8 @@ impl<I: AsyncRead + Unpin> AsyncRead for Timed<I> {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let moved = Pin::new(&mut self.io).poll_read(context, buffer);
-        self.watch(context, moved)
+        let lives = self.asked.0.load(Ordering::Relaxed) > 0;
+        self.watch(context, moved, lives)
     }
 }
 
@@ -143,7 +201,7 @@ impl<I: AsyncWrite + Unpin> AsyncWrite for Timed<I> {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         let moved = Pin::new(&mut self.io).poll_write(context, bytes);
-        self.watch(context, moved)
+        self.watch(context, moved, true)
     }
 
     fn poll_write_vectored(
@@ -152,7 +210,7 @@ impl<I: AsyncWrite + Unpin> AsyncWrite for Timed<I> {
         buffers: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let moved = Pin::new(&mut self.io).poll_write_vectored(context, buffers);
-        self.watch(context, moved)
+        self.watch(context, moved, true)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -165,5 +223,48 @@ impl<I: AsyncWrite + Unpin> AsyncWrite for Timed<I> {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.io).poll_shutdown(context)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn bytes_that_drip_keep_a_connection_only_while_something_is_answered() {
+        // How long a connection lives whose other end sends a byte every 20 s.
+        async fn life(asked: usize) -> Duration {
+            let (ours, mut theirs) = tokio::io::duplex(64);
+            let mut timed = Timed {
+                io: ours,
+                asked: Asked(Arc::new(AtomicUsize::new(asked))),
+                silence: Box::pin(tokio::time::sleep(SILENCE_MAX)),
+                _permit: Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap(),
+            };
+            let begun = Instant::now();
+            let dripping = async {
+                let mut clock = tokio::time::interval(Duration::from_secs(20));
+                while begun.elapsed() < Duration::from_secs(600) {
+                    clock.tick().await;
+                    theirs.write_all(b"x").await.unwrap();
+                }
+                std::future::pending::<()>().await;
+            };
+            let reading = async {
+                let mut byte = [0];
+                while timed.read_exact(&mut byte).await.is_ok() {}
+                begun.elapsed()
+            };
+            tokio::select! {
+                () = dripping => unreachable!("it goes on"),
+                life = reading => life,
+            }
+        }
+        assert_eq!(life(0).await, SILENCE_MAX);
+        assert!(life(1).await >= Duration::from_secs(600));
     }
 }
