@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! DIR/<64 hex>.wasm         the component; its name is the sha256 of its bytes
-//! DIR/<64 hex>.json         what the inspection found in it; written first, made again when missing
+//! DIR/<64 hex>.json         what the inspection found in it, who brought it; written first, made again when missing
 //! DIR/<64 hex>.stdin        what launches brought, as it came
 //! DIR/partial-<n>           an upload that has not ended; swept at start
 //! ```
@@ -17,10 +17,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
+use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use sluice_api::{ARTIFACT_BYTES_MAX, ArtifactInfo, ErrorBody, ErrorCode};
 use sluice_component::{GrantSet, check_imports, check_stage, inspect};
-use sluice_model::{Digest, STDIN_BYTES_MAX};
+use sluice_model::{Digest, STDIN_BYTES_MAX, UnixMs};
 use sluice_state_dir::failpoint;
 use tokio::io::{AsyncSeekExt as _, AsyncWriteExt as _};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -37,6 +38,9 @@ const PARTIAL_PREFIX: &str = "partial-";
 /// How the name of a component's file ends.
 const COMPONENT: &str = ".wasm";
 
+/// How the name of the file ends that says what was found in it.
+const SIDECAR: &str = ".json";
+
 /// The store. Cheap to clone; all methods may run at once.
 #[derive(Clone, Debug)]
 pub struct Artifacts {
@@ -52,6 +56,20 @@ struct Shared {
     /// Held while a file gets its name, is made young, or is found old and removed: none is removed that somebody has just
     /// asked for. Held for a few system calls, on threads that may block.
     names: Mutex<()>,
+}
+
+/// What is known of one component.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Noted {
+    /// What an upload answers.
+    #[serde(flatten)]
+    pub info: ArtifactInfo,
+    /// What it exports; ordered.
+    pub exports: Vec<String>,
+    /// When it was uploaded first; `None` when that was lost.
+    pub uploaded_at: Option<UnixMs>,
+    /// Who uploaded it first; `None` when that was lost, or nobody was named.
+    pub uploaded_by: Option<String>,
 }
 
 /// What can go wrong with a component, or with what a launch brings.
@@ -202,23 +220,21 @@ impl Artifacts {
         Ok(missing)
     }
 
-    /// What is known of one component.
+    /// What is to be said of one component.
     pub async fn info(&self, digest: Digest) -> Result<ArtifactInfo, ArtifactError> {
-        let shared = Arc::clone(&self.shared);
-        blocking(move || shared.info(digest)).await
+        Ok(self.noted(digest).await?.info)
     }
 
-    /// Everything that is here, by digest.
-    pub async fn list(&self) -> Result<Vec<ArtifactInfo>, ArtifactError> {
+    /// All that is known of one component.
+    pub async fn noted(&self, digest: Digest) -> Result<Noted, ArtifactError> {
         let shared = Arc::clone(&self.shared);
-        blocking(move || {
-            let digests = shared.digests(COMPONENT)?;
-            digests
-                .into_iter()
-                .map(|digest| shared.info(digest))
-                .collect()
-        })
-        .await
+        blocking(move || shared.noted(digest)).await
+    }
+
+    /// The components that are here, in order.
+    pub async fn digests(&self) -> Result<Vec<Digest>, ArtifactError> {
+        let shared = Arc::clone(&self.shared);
+        blocking(move || shared.digests(COMPONENT)).await
     }
 
     /// The file of a component or a stdin, positioned at `offset`, and its whole size. Stays readable when swept meanwhile.
@@ -257,9 +273,15 @@ impl Artifacts {
         Ok((file, size))
     }
 
-    /// Starts an upload of what is said to be `digest`; waits while [`UPLOADS_MAX`] others run.
-    pub async fn begin_upload(&self, digest: Digest) -> Result<Upload, ArtifactError> {
-        self.begin(digest, &self.shared.uploads).await
+    /// Starts an upload of what is said to be `digest`, noting by whom; waits while [`UPLOADS_MAX`] others run.
+    pub async fn begin_upload(
+        &self,
+        digest: Digest,
+        by: Option<&str>,
+    ) -> Result<Upload, ArtifactError> {
+        let mut upload = self.begin(digest, &self.shared.uploads).await?;
+        upload.by = by.map(str::to_owned);
+        Ok(upload)
     }
 
     async fn begin(&self, digest: Digest, turns: &Arc<Semaphore>) -> Result<Upload, ArtifactError> {
@@ -277,6 +299,7 @@ impl Artifacts {
             digest,
             partial: Partial(path),
             file,
+            by: None,
             hasher: Sha256::new(),
             bytes: 0,
             _permit: permit,
@@ -292,28 +315,31 @@ impl Artifacts {
     ) -> Result<usize, ArtifactError> {
         let shared = Arc::clone(&self.shared);
         blocking(move || {
-            let mut swept = 0;
-            for digest in shared.digests(COMPONENT)? {
-                if keep.contains(&digest)
-                    || !shared.remove_old(&shared.component(digest), age_min)?
-                {
-                    continue;
-                }
+            shared.sweep(COMPONENT, &keep, age_min, |digest| {
                 // Without its component the sidecar means nothing; one that stays is written over.
                 let _ = std::fs::remove_file(shared.sidecar(digest));
-                swept += 1;
-            }
-            Ok(swept)
+            })
         })
         .await
     }
 }
 
-/// An upload under way. Dropping it takes back what was written.
+/// An upload under way, of either sort. Dropping it takes back what was written.
+pub trait Receive: Sized + Send {
+    /// What is said of it once it is kept.
+    type Kept;
+    /// Adds bytes.
+    fn write(&mut self, chunk: &[u8]) -> impl Future<Output = Result<(), ArtifactError>> + Send;
+    /// Checks the whole and keeps it: durable on return.
+    fn finish(self) -> impl Future<Output = Result<Self::Kept, ArtifactError>> + Send;
+}
+
+/// The upload of a component.
 #[derive(Debug)]
 pub struct Upload {
     shared: Arc<Shared>,
     digest: Digest,
+    by: Option<String>,
     partial: Partial,
     file: tokio::fs::File,
     hasher: Sha256,
@@ -321,15 +347,30 @@ pub struct Upload {
     _permit: OwnedSemaphorePermit,
 }
 
-impl Upload {
-    /// Adds bytes.
-    pub async fn write(&mut self, chunk: &[u8]) -> Result<(), ArtifactError> {
+impl Receive for Upload {
+    type Kept = ArtifactInfo;
+
+    async fn write(&mut self, chunk: &[u8]) -> Result<(), ArtifactError> {
         if self.bytes + chunk.len() as u64 > ARTIFACT_BYTES_MAX {
             return Err(ArtifactError::TooLarge);
         }
         self.append(chunk).await
     }
 
+    /// Keeps it when it is a component that edges can run.
+    async fn finish(mut self) -> Result<ArtifactInfo, ArtifactError> {
+        let by = self.by.take();
+        let Whole {
+            shared,
+            digest,
+            partial,
+            ..
+        } = self.whole().await?;
+        blocking(move || shared.accept(digest, &partial.0, by)).await
+    }
+}
+
+impl Upload {
     async fn append(&mut self, chunk: &[u8]) -> Result<(), ArtifactError> {
         self.bytes += chunk.len() as u64;
         self.hasher.update(chunk);
@@ -337,17 +378,6 @@ impl Upload {
             .write_all(chunk)
             .await
             .map_err(|error| self.shared.io("write", &self.partial.0, error))
-    }
-
-    /// Checks the whole and, when it is a component that edges can run, keeps it: durable on return.
-    pub async fn finish(self) -> Result<ArtifactInfo, ArtifactError> {
-        let Whole {
-            shared,
-            digest,
-            partial,
-            ..
-        } = self.whole().await?;
-        blocking(move || shared.accept(digest, &partial.0)).await
     }
 
     /// Checks that what came is what was named, and fsyncs it.
@@ -410,12 +440,16 @@ impl Shared {
         }
     }
 
+    fn file(&self, digest: Digest, ending: &str) -> PathBuf {
+        self.dir.join(format!("{}{ending}", digest.to_hex()))
+    }
+
     fn component(&self, digest: Digest) -> PathBuf {
-        self.dir.join(format!("{}{COMPONENT}", digest.to_hex()))
+        self.file(digest, COMPONENT)
     }
 
     fn sidecar(&self, digest: Digest) -> PathBuf {
-        self.dir.join(format!("{}.json", digest.to_hex()))
+        self.file(digest, SIDECAR)
     }
 
     /// Removes a file that has not been touched for `age_min`; whether it did.
@@ -433,6 +467,25 @@ impl Shared {
         Ok(is_old)
     }
 
+    /// Deletes the files that end so, whose digests are not in `keep`, and that have not been touched for `age_min`; tells
+    /// which went, and returns how many.
+    fn sweep(
+        &self,
+        ending: &str,
+        keep: &BTreeSet<Digest>,
+        age_min: Duration,
+        went: impl Fn(Digest),
+    ) -> Result<usize, ArtifactError> {
+        let mut swept = 0;
+        for digest in self.digests(ending)? {
+            if !keep.contains(&digest) && self.remove_old(&self.file(digest, ending), age_min)? {
+                went(digest);
+                swept += 1;
+            }
+        }
+        Ok(swept)
+    }
+
     /// The digests of which there is a file that ends so.
     fn digests(&self, ending: &str) -> Result<Vec<Digest>, ArtifactError> {
         let failed = |error| self.io("list", &self.dir, error);
@@ -446,11 +499,21 @@ impl Shared {
         Ok(digests.into_iter().collect())
     }
 
-    fn accept(&self, digest: Digest, partial: &Path) -> Result<ArtifactInfo, ArtifactError> {
-        let info = self.inspect(digest, partial)?;
-        self.write_sidecar(&info)?;
+    fn accept(
+        &self,
+        digest: Digest,
+        partial: &Path,
+        by: Option<String>,
+    ) -> Result<ArtifactInfo, ArtifactError> {
+        let mut noted = self.inspect(digest, partial)?;
+        // What is here already was brought by whoever was first.
+        (noted.uploaded_at, noted.uploaded_by) = match self.noted(digest) {
+            Ok(first) => (first.uploaded_at, first.uploaded_by),
+            Err(_) => (Some(now()), by),
+        };
+        self.write_sidecar(&noted)?;
         self.name(partial, &self.component(digest))?;
-        Ok(info)
+        Ok(noted.info)
     }
 
     /// Gives what was fsynced its name, durably.
@@ -466,27 +529,30 @@ impl Shared {
     }
 
     /// What the file at `path` holds, or why it is no stage.
-    fn inspect(&self, digest: Digest, path: &Path) -> Result<ArtifactInfo, ArtifactError> {
+    fn inspect(&self, digest: Digest, path: &Path) -> Result<Noted, ArtifactError> {
         let bytes = std::fs::read(path).map_err(|error| self.io("read", path, error))?;
         let refused = |problems| ArtifactError::Refused { digest, problems };
         let found = inspect(&bytes).map_err(|error| refused(vec![error.to_string()]))?;
         let world = check_stage(&found).map_err(|problem| refused(vec![problem.to_string()]))?;
         check_imports(&found, &GrantSet::none())
             .map_err(|problems| refused(problems.iter().map(ToString::to_string).collect()))?;
-        let imports: BTreeSet<_> = found
-            .imports
-            .into_iter()
-            .map(|import| import.name)
-            .collect();
-        Ok(ArtifactInfo {
-            digest,
-            size: bytes.len() as u64,
-            imports: imports.into_iter().collect(),
-            world: world.to_string(),
+        let ordered = |names: BTreeSet<String>| names.into_iter().collect();
+        let imports = found.imports.into_iter().map(|import| import.name);
+        let exports = found.exports.into_iter().map(|export| export.name);
+        Ok(Noted {
+            info: ArtifactInfo {
+                digest,
+                size: bytes.len() as u64,
+                imports: ordered(imports.collect()),
+                world: world.to_string(),
+            },
+            exports: ordered(exports.collect()),
+            uploaded_at: None,
+            uploaded_by: None,
         })
     }
 
-    fn info(&self, digest: Digest) -> Result<ArtifactInfo, ArtifactError> {
+    fn noted(&self, digest: Digest) -> Result<Noted, ArtifactError> {
         let path = self.component(digest);
         let size = match std::fs::metadata(&path) {
             Ok(facts) => facts.len(),
@@ -497,22 +563,22 @@ impl Shared {
         };
         let noted = std::fs::read(self.sidecar(digest))
             .ok()
-            .and_then(|bytes| serde_json::from_slice::<ArtifactInfo>(&bytes).ok())
-            .filter(|info| info.digest == digest && info.size == size);
+            .and_then(|bytes| serde_json::from_slice::<Noted>(&bytes).ok())
+            .filter(|noted| noted.info.digest == digest && noted.info.size == size);
         match noted {
-            Some(info) => Ok(info),
+            Some(noted) => Ok(noted),
             None => {
-                let info = self.inspect(digest, &path)?;
-                self.write_sidecar(&info)?;
-                Ok(info)
+                let noted = self.inspect(digest, &path)?;
+                self.write_sidecar(&noted)?;
+                Ok(noted)
             }
         }
     }
 
     /// Not synced: one that is cut off does not parse and is made again.
-    fn write_sidecar(&self, info: &ArtifactInfo) -> Result<(), ArtifactError> {
-        let path = self.sidecar(info.digest);
-        let json = serde_json::to_vec(info).expect("strings and numbers always encode");
+    fn write_sidecar(&self, noted: &Noted) -> Result<(), ArtifactError> {
+        let path = self.sidecar(noted.info.digest);
+        let json = serde_json::to_vec(noted).expect("strings and numbers always encode");
         std::fs::File::create(&path)
             .and_then(|mut file| file.write_all(&json))
             .map_err(|error| self.io("write", &path, error))
@@ -532,6 +598,13 @@ impl Shared {
             source,
         }
     }
+}
+
+fn now() -> UnixMs {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    UnixMs(since.map_or(0, |since| {
+        i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+    }))
 }
 
 async fn blocking<T: Send + 'static>(

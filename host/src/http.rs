@@ -15,9 +15,10 @@ use futures_util::stream::BoxStream;
 use sluice_api::{
     AuditEntry, AuditQuery, DeployReply, DeployRequest, ErrorBody, EventFilter, Execution,
     ExecutionFilter, Explain, Job, JobDetail, JobFilter, JobVersion, LogEvent, Logs, LogsQuery,
-    Node, NodeDetail, NodeFilter, NodeOrder, Page, PageQuery, Plugin, RollbackRequest, Rollout,
-    RolloutOrder, Run, RunFilter, RunLaunch, Schedule, ScheduleCreate, ScheduleDetail,
-    ScheduleFilter, ScheduleTick, Status, TaskOutput, TickQuery, Token, TokenCreate, TokenCreated,
+    Node, NodeDetail, NodeFilter, NodeOrder, Page, Plugin, PluginDetail, PluginFilter,
+    RollbackRequest, Rollout, RolloutOrder, Run, RunFilter, RunLaunch, Schedule, ScheduleCreate,
+    ScheduleDetail, ScheduleFilter, ScheduleTick, Status, TaskOutput, TickQuery, Token,
+    TokenCreate, TokenCreated, TokenFilter,
 };
 use sluice_model::{Digest, ExecutionId, JobName, NodeName, RunId, ScheduleName, TokenId};
 use tokio::sync::mpsc;
@@ -202,12 +203,16 @@ pub trait ControlApi: Clone + Send + Sync + 'static {
         &self,
         request: TokenCreate,
     ) -> impl Future<Output = Answer<TokenCreated>> + Send;
-    /// Every token that has not expired, without its secret.
-    fn tokens(&self, query: PageQuery) -> impl Future<Output = Answer<Page<Token>>> + Send;
-    /// Makes a token worthless; `not-found` without it; answers the token as it was.
+    /// Tokens, without their secrets; those that ended only when they are asked for.
+    fn tokens(&self, filter: TokenFilter) -> impl Future<Output = Answer<Page<Token>>> + Send;
+    /// One token, one that ended too; `not-found` without it.
+    fn token(&self, id: TokenId) -> impl Future<Output = Answer<Token>> + Send;
+    /// Makes a token worthless; `not-found` without it, and when it ended already; answers the token as it was.
     fn revoke_token(&self, id: TokenId) -> impl Future<Output = Answer<Token>> + Send;
-    /// Components that are stored, by digest.
-    fn plugins(&self, query: PageQuery) -> impl Future<Output = Answer<Page<Plugin>>> + Send;
+    /// Components that are stored, by digest; an unknown job in the filter is `not-found`.
+    fn plugins(&self, filter: PluginFilter) -> impl Future<Output = Answer<Page<Plugin>>> + Send;
+    /// One component; `not-found` without it.
+    fn plugin(&self, digest: Digest) -> impl Future<Output = Answer<PluginDetail>> + Send;
 }
 
 #[cfg(test)]

@@ -7,13 +7,13 @@ use std::time::Duration;
 
 use futures_util::stream::BoxStream;
 use sluice_api::{
-    API_TOKEN_TTL_MS_MAX, AbsentNode, AuditEntry, AuditQuery, DeployReply, DeployRequest,
-    ErrorBody, ErrorCode, EventFilter, Execution, ExecutionFilter, Explain, Job, JobDetail,
-    JobFilter, JobVersion, LOG_TAIL_DEFAULT, LogEvent, Logs, LogsQuery, Node, NodeDetail,
-    NodeFilter, NodeOrder, OutputState, Page, PageQuery, Plugin, RollbackRequest, Rollout,
-    RolloutOrder, Run, RunFilter, RunLaunch, Schedule, ScheduleCreate, ScheduleDetail,
-    ScheduleFilter, ScheduleTick, Status, TOKEN_NAME_BYTES_MAX, TOKEN_TTL_MS_MAX, TaskOutput,
-    TickQuery, Token, TokenCreate, TokenCreated,
+    API_TOKEN_TTL_MS_MAX, AbsentNode, ArtifactInfo, AuditEntry, AuditQuery, DeployReply,
+    DeployRequest, ErrorBody, ErrorCode, EventFilter, Execution, ExecutionFilter, Explain, Job,
+    JobDetail, JobFilter, JobVersion, LOG_TAIL_DEFAULT, LogEvent, Logs, LogsQuery, Node,
+    NodeDetail, NodeFilter, NodeOrder, OutputState, Page, PageQuery, Plugin, PluginDetail,
+    PluginFilter, RollbackRequest, Rollout, RolloutOrder, Run, RunFilter, RunLaunch, Schedule,
+    ScheduleCreate, ScheduleDetail, ScheduleFilter, ScheduleTick, Status, TOKEN_NAME_BYTES_MAX,
+    TOKEN_TTL_MS_MAX, TaskOutput, TickQuery, Token, TokenCreate, TokenCreated, TokenFilter,
 };
 use sluice_model::pipeline::{self, PluginRef};
 use sluice_model::{
@@ -27,7 +27,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::artifacts::Artifacts;
+use crate::artifacts::{ArtifactError, Artifacts};
 use crate::control::{Ask, Clock, Control};
 use crate::core::{ApiCall, Asker, Caller, ComponentFacts, LogTarget, LogsOf, OutputCall, Reply};
 use crate::events::{Events, Told};
@@ -353,11 +353,8 @@ impl ControlApi for Operators {
         let mut id = [0; 16];
         getrandom::fill(&mut id).map_err(internal)?;
         let id = TokenId::from_random(id);
-        let expires_at: UnixMs = self
-            .clock
-            .now()
-            .unix
-            .plus(Duration::from_millis(request.ttl_ms));
+        let created_at: UnixMs = self.clock.now().unix;
+        let expires_at = created_at.plus(Duration::from_millis(request.ttl_ms));
         let record = TokenRecord {
             id,
             secret_hash: secret.hash(),
@@ -365,6 +362,8 @@ impl ControlApi for Operators {
             expires_at,
             node: request.node,
             rejoin: request.rejoin,
+            created_at,
+            created_by: self.maker(),
         };
         let token = JoinToken {
             authority_sha256: self.authority_sha256,
@@ -376,28 +375,68 @@ impl ControlApi for Operators {
         ask!(self, ApiCall::CreateToken(record), Reply::Done => TokenCreated { token, id, expires_at })
     }
 
-    async fn tokens(&self, query: PageQuery) -> Answer<Page<Token>> {
-        ask!(self, ApiCall::Tokens(query), Reply::Tokens(tokens) => tokens)
+    async fn tokens(&self, filter: TokenFilter) -> Answer<Page<Token>> {
+        ask!(self, ApiCall::Tokens(filter), Reply::Tokens(tokens) => tokens)
+    }
+
+    async fn token(&self, id: TokenId) -> Answer<Token> {
+        ask!(self, ApiCall::Token(id), Reply::Token(token) => token)
     }
 
     async fn revoke_token(&self, id: TokenId) -> Answer<Token> {
         ask!(self, ApiCall::RevokeToken(id), Reply::Token(token) => token)
     }
 
-    async fn plugins(&self, query: PageQuery) -> Answer<Page<Plugin>> {
-        let mut uses = ask!(self, ApiCall::ComponentUse, Reply::ComponentUse(uses) => uses)?;
-        let stored = self.artifacts.list().await?;
-        let plugins = stored
-            .into_iter()
-            .map(|artifact| Plugin {
-                digest: artifact.digest,
-                size: artifact.size,
-                imports: artifact.imports,
-                world: artifact.world,
-                used_by: uses.remove(&artifact.digest).unwrap_or_default(),
-            })
-            .collect();
-        Page::of_list(plugins, &query, |plugin: &Plugin| plugin.digest.to_string())
+    async fn plugins(&self, filter: PluginFilter) -> Answer<Page<Plugin>> {
+        let mut uses = self.component_use(filter.job.clone()).await?;
+        let of_job = filter.job.map(|job| format!("{job}@"));
+        let mut digests = self.artifacts.digests().await?;
+        digests.retain(|digest| {
+            let used_by = uses.get(digest);
+            let by_job = of_job.as_ref().is_none_or(|job| {
+                used_by.is_some_and(|by| by.iter().any(|version| version.starts_with(job)))
+            });
+            by_job && (used_by.is_none() || !filter.unused)
+        });
+        let query = PageQuery {
+            limit: filter.limit,
+            cursor: filter.cursor,
+        };
+        let page = Page::of_list(digests, &query, Digest::to_string)?;
+        let mut items = Vec::with_capacity(page.items.len());
+        for digest in page.items {
+            match self.artifacts.info(digest).await {
+                Ok(info) => items.push(plugin_of(info, uses.remove(&digest))),
+                // Swept meanwhile.
+                Err(ArtifactError::NotFound { .. }) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        let next = page.next;
+        Ok(Page { items, next })
+    }
+
+    async fn plugin(&self, digest: Digest) -> Answer<PluginDetail> {
+        let noted = self.artifacts.noted(digest).await?;
+        let mut uses = self.component_use(None).await?;
+        Ok(PluginDetail {
+            plugin: plugin_of(noted.info, uses.remove(&digest)),
+            exports: noted.exports,
+            uploaded_at: noted.uploaded_at,
+            uploaded_by: noted.uploaded_by,
+        })
+    }
+}
+
+/// A component with what names it: `None` when nothing does, not even an assignment.
+fn plugin_of(info: ArtifactInfo, used_by: Option<Vec<String>>) -> Plugin {
+    Plugin {
+        digest: info.digest,
+        size: info.size,
+        imports: info.imports,
+        world: info.world,
+        in_use: used_by.is_some(),
+        used_by: used_by.unwrap_or_default(),
     }
 }
 
@@ -408,6 +447,16 @@ impl Operators {
             Some(asker) => ApiCall::By(Arc::clone(asker), Box::new(call)),
             None => call,
         }
+    }
+
+    async fn component_use(&self, job: Option<JobName>) -> Answer<BTreeMap<Digest, Vec<String>>> {
+        ask!(self, ApiCall::ComponentUse(job), Reply::ComponentUse(uses) => uses)
+    }
+
+    /// Who asks, for what it makes to say so.
+    fn maker(&self) -> Option<String> {
+        let asker = self.asker.as_ref();
+        asker.map(|asker| asker.caller.shown().to_owned())
     }
 
     async fn create_api_token(&self, role: Role, request: TokenCreate) -> Answer<TokenCreated> {
@@ -437,13 +486,16 @@ impl Operators {
         getrandom::fill(&mut id).map_err(internal)?;
         let id = TokenId::from_random(id);
         let life = Duration::from_millis(request.ttl_ms);
-        let expires_at = self.clock.now().unix.plus(life);
+        let created_at = self.clock.now().unix;
+        let expires_at = created_at.plus(life);
         let record = ApiTokenRecord {
             id,
             hash,
             role,
             name: request.name,
             expires_at,
+            created_at,
+            created_by: self.maker(),
         };
         ask!(self, ApiCall::CreateApiToken(record), Reply::Done => TokenCreated { token, id, expires_at })
     }
@@ -481,7 +533,7 @@ impl Operators {
 
     /// Forgets components that no job version and no assignment names, and stdins that no open run names.
     pub(crate) async fn sweep_artifacts(&self, age_min: Duration) -> Answer<usize> {
-        let uses = ask!(self, ApiCall::ComponentUse, Reply::ComponentUse(uses) => uses)?;
+        let uses = self.component_use(None).await?;
         let stdins = ask!(self, ApiCall::StdinUse, Reply::StdinUse(stdins) => stdins)?;
         let keep = uses.into_keys().collect();
         let components = self.artifacts.sweep(keep, age_min).await?;

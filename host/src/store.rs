@@ -5,12 +5,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use sluice_api::AuditEntry;
 use sluice_ledger::{Position, SetDigest};
 use sluice_model::{
     Attempt, BootCounter, BootNonce, Desired, Digest, Epoch, EvaluationId, ExecutionId, Fence,
-    Incarnation, JobId, JobName, Labels, LifeNonce, NodeId, NodeName, Revision, Role, Slot,
-    TokenId, UnixMs, Version,
+    Incarnation, JobId, JobName, Labels, LifeNonce, NodeId, NodeName, Revision, Slot, TokenId,
+    UnixMs, Version,
 };
 use sluice_protocol::{ObservedRow, OutcomeKey, Row};
 use sluice_scheduler::RolloutRecord;
@@ -22,6 +21,7 @@ pub(crate) mod runs;
 pub(crate) mod schedules;
 mod schema;
 mod sqlite;
+pub(crate) mod tokens;
 
 pub use changes::{CHANGES_MAX, Changed, Changes};
 pub use lists::{ListStore, Place};
@@ -34,6 +34,7 @@ pub use schedules::{ScheduleRecord, ScheduleStore, TickOf, TickRecord};
 pub(crate) use schema::FORMAT;
 pub(crate) use sqlite::whole::damages;
 pub use sqlite::{FaultHook, SqliteStore};
+pub use tokens::{ApiTokenRecord, AuditOf, EndedTokenRecord, TokenRecord, TokenStore};
 
 /// What a store cannot do.
 #[derive(Debug, thiserror::Error)]
@@ -275,38 +276,6 @@ pub struct Evaluation {
     pub fence: Fence,
 }
 
-/// A join token. The secret itself is never stored.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TokenRecord {
-    /// Its public name.
-    pub id: TokenId,
-    /// SHA-256 of its secret.
-    pub secret_hash: [u8; 32],
-    /// Joins left; `None` = any number.
-    pub uses_left: Option<u64>,
-    /// When it ends.
-    pub expires_at: UnixMs,
-    /// Only for this node.
-    pub node: Option<NodeName>,
-    /// For any registered node that lost its disk.
-    pub rejoin: bool,
-}
-
-/// A token of the API. The text itself is never stored.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ApiTokenRecord {
-    /// Its public name.
-    pub id: TokenId,
-    /// SHA-256 of its text.
-    pub hash: [u8; 32],
-    /// What it may do.
-    pub role: Role,
-    /// Who or what it is for.
-    pub name: Option<String>,
-    /// When it ends.
-    pub expires_at: UnixMs,
-}
-
 /// What the store knows of an orchestrator life that an edge names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LifeRecord {
@@ -320,7 +289,7 @@ pub enum LifeRecord {
 }
 
 /// The durable state. Not one call here reads a clock or draws a random number. Every call may block for the disk.
-pub trait Store: RunStore + OutputStore + ScheduleStore + ListStore {
+pub trait Store: RunStore + OutputStore + ScheduleStore + ListStore + TokenStore {
     /// Starts collecting changes.
     fn begin(&mut self) -> Result<(), StoreError>;
     /// Makes all collected changes true together, on disk.
@@ -513,33 +482,6 @@ pub trait Store: RunStore + OutputStore + ScheduleStore + ListStore {
     ) -> Result<Option<ObservedRow>, StoreError>;
     /// The outcome of an attempt.
     fn outcome(&mut self, key: OutcomeKey) -> Result<Option<ObservedRow>, StoreError>;
-
-    /// Keeps a token.
-    fn insert_token(&mut self, token: &TokenRecord) -> Result<(), StoreError>;
-    /// A token.
-    fn token(&mut self, id: TokenId) -> Result<Option<TokenRecord>, StoreError>;
-    /// Every token, the ones that end first at the front.
-    fn tokens(&mut self) -> Result<Vec<TokenRecord>, StoreError>;
-    /// Forgets a token; who joined with it stays.
-    fn delete_token(&mut self, id: TokenId) -> Result<(), StoreError>;
-    /// Takes one use of a token.
-    fn use_token(&mut self, id: TokenId) -> Result<(), StoreError>;
-    /// Forgets tokens of both sorts that ended before then.
-    fn sweep_tokens(&mut self, before: UnixMs) -> Result<(), StoreError>;
-    /// Keeps a token of the API.
-    fn insert_api_token(&mut self, token: &ApiTokenRecord) -> Result<(), StoreError>;
-    /// The token of the API whose text has this hash, one that has ended too.
-    fn api_token(&mut self, hash: [u8; 32]) -> Result<Option<ApiTokenRecord>, StoreError>;
-    /// Every token of the API, the ones that end first at the front.
-    fn api_tokens(&mut self) -> Result<Vec<ApiTokenRecord>, StoreError>;
-    /// Forgets a token of the API.
-    fn delete_api_token(&mut self, id: TokenId) -> Result<(), StoreError>;
-    /// Keeps an entry of the audit log; its `id` is ignored.
-    fn insert_audit(&mut self, entry: &AuditEntry) -> Result<(), StoreError>;
-    /// Forgets the oldest entries of the audit log where there are too many of their sort.
-    fn sweep_audit(&mut self) -> Result<(), StoreError>;
-    /// Entries of the audit log before one, newest first.
-    fn audit(&mut self, before: Option<u64>, count: u32) -> Result<Vec<AuditEntry>, StoreError>;
 
     /// Whether this key joined with this token before: an answer that got lost may be asked for again.
     fn joined_with(&mut self, token: TokenId, key: [u8; 32]) -> Result<Option<NodeId>, StoreError>;

@@ -1,8 +1,10 @@
 //! Components on the orchestrator: what it lacks, what it took, what it keeps.
 
 use serde::{Deserialize, Serialize};
-use sluice_model::Digest;
+use sluice_model::{Digest, JobName, UnixMs};
 use utoipa::ToSchema;
+
+use crate::Cursor;
 
 /// Largest component, in bytes: three times the largest interpreter that is known to be useful as a stage.
 pub const ARTIFACT_BYTES_MAX: u64 = 64 << 20;
@@ -61,4 +63,40 @@ pub struct Plugin {
     pub world: String,
     /// The job versions that name it, as `job@version`; ordered.
     pub used_by: Vec<String>,
+    /// Whether one of these names it, or an assignment of a node that is behind: what nothing names is forgotten within two
+    /// hours.
+    pub in_use: bool,
+}
+
+/// Answers `GET` [`crate::routes::PLUGIN`]: a [`Plugin`] and what else is known of it, in one object.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct PluginDetail {
+    /// The component.
+    #[serde(flatten)]
+    pub plugin: Plugin,
+    /// What it exports; ordered.
+    pub exports: Vec<String>,
+    /// When it was uploaded first; null when that is not known any more.
+    pub uploaded_at: Option<UnixMs>,
+    /// By whom: `operator.toml`, or the name or id of a token; null when that is not known any more.
+    pub uploaded_by: Option<String>,
+}
+
+/// Query of `GET` [`crate::routes::PLUGINS`]; every part given must match.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PluginFilter {
+    /// Those that a version of this job names.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub job: Option<JobName>,
+    /// Those that nothing names any more.
+    #[serde(default)]
+    pub unused: bool,
+    /// Most items in a page; 1 to [`crate::PAGE_ITEMS_MAX`], which it is when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 1, maximum = 1000)]
+    pub limit: Option<u32>,
+    /// Where the page before ended; absent: from the start.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cursor: Option<Cursor>,
 }

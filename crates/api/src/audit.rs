@@ -9,7 +9,10 @@ use crate::Cursor;
 /// Entries in one answer when the question names no number.
 pub const AUDIT_LIMIT_DEFAULT: u32 = 100;
 
-/// Query of `GET` [`crate::routes::AUDIT`].
+/// Longest name of an operation or a token in a question: longer than each of them is.
+pub const AUDIT_NAME_CHARS_MAX: usize = 64;
+
+/// Query of `GET` [`crate::routes::AUDIT`]; every part given must match.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct AuditQuery {
@@ -20,6 +23,24 @@ pub struct AuditQuery {
         deserialize_with = "crate::number::maybe_whole"
     )]
     pub before: Option<u64>,
+    /// What was asked for with this token: its id, or `operator.toml`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(max_length = 64)]
+    pub token: Option<String>,
+    /// What was asked for as this operation, such as `job.deploy`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(max_length = 64)]
+    pub operation: Option<String>,
+    /// What ended so: `done`, `refused` whyever, or the code of an error, such as `forbidden`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(pattern = "^[a-z-]{1,32}$")]
+    pub outcome: Option<String>,
+    /// What was asked for then or later.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since: Option<UnixMs>,
+    /// What was asked for before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until: Option<UnixMs>,
     /// How many; 1 to [`crate::PAGE_ITEMS_MAX`], [`AUDIT_LIMIT_DEFAULT`] when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(minimum = 1, maximum = 1000)]
@@ -29,7 +50,8 @@ pub struct AuditQuery {
     pub cursor: Option<Cursor>,
 }
 
-/// One write that was asked for. What was done is written in the transaction that did it; what was refused, after it.
+/// One write that was asked for, or anything that a token's role refused. What was done is written in the transaction that
+/// did it; what was refused, after it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct AuditEntry {
     /// Grows by the order of the entries.

@@ -27,9 +27,9 @@ mod token;
 
 pub use artifact::{
     ARTIFACT_BYTES_MAX, ArtifactInfo, MISSING_DIGESTS_MAX, MissingArtifacts, MissingReply, Plugin,
-    StdinInfo,
+    PluginDetail, PluginFilter, StdinInfo,
 };
-pub use audit::{AUDIT_LIMIT_DEFAULT, AuditEntry, AuditQuery};
+pub use audit::{AUDIT_LIMIT_DEFAULT, AUDIT_NAME_CHARS_MAX, AuditEntry, AuditQuery};
 pub use context::OperatorContext;
 pub use deploy::{DeployOutcome, DeployReply, DeployRequest};
 pub use error::{ErrorBody, ErrorCode};
@@ -59,5 +59,5 @@ pub use schedule::{
 pub use status::{Status, WaitingTasks};
 pub use token::{
     API_TOKEN_TTL_MS_DEFAULT, API_TOKEN_TTL_MS_MAX, API_TOKENS_MAX, TOKEN_NAME_BYTES_MAX,
-    TOKEN_TTL_MS_DEFAULT, TOKEN_TTL_MS_MAX, Token, TokenCreate, TokenCreated,
+    TOKEN_TTL_MS_DEFAULT, TOKEN_TTL_MS_MAX, Token, TokenCreate, TokenCreated, TokenFilter,
 };

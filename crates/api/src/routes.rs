@@ -82,14 +82,16 @@ pub const SCHEDULE_HISTORY: &str = "/v1/schedules/{name}/history";
 pub const EVENTS: &str = "/v1/events";
 /// `POST` [`crate::DeployRequest`] -> [`crate::DeployReply`].
 pub const DEPLOY: &str = "/v1/deploy";
-/// `GET`, query [`crate::PageQuery`] -> `[`[`crate::Token`]`]`; `POST` [`crate::TokenCreate`] -> [`crate::TokenCreated`].
+/// `GET`, query [`crate::TokenFilter`] -> `[`[`crate::Token`]`]`; `POST` [`crate::TokenCreate`] -> [`crate::TokenCreated`].
 pub const TOKENS: &str = "/v1/tokens";
-/// `DELETE` -> [`crate::Token`] as it was.
+/// `GET` -> [`crate::Token`], one that ended too; `DELETE` -> [`crate::Token`] as it was.
 pub const TOKEN: &str = "/v1/tokens/{id}";
 /// `GET`, query [`crate::AuditQuery`] -> `[`[`crate::AuditEntry`]`]`, newest first.
 pub const AUDIT: &str = "/v1/audit";
-/// `GET`, query [`crate::PageQuery`] -> `[`[`crate::Plugin`]`]`.
+/// `GET`, query [`crate::PluginFilter`] -> `[`[`crate::Plugin`]`]`.
 pub const PLUGINS: &str = "/v1/plugins";
+/// `GET` -> [`crate::PluginDetail`]; the digest as `sha256:...`.
+pub const PLUGIN: &str = "/v1/plugins/{digest}";
 /// `POST` [`crate::MissingArtifacts`] -> [`crate::MissingReply`].
 pub const ARTIFACTS_MISSING: &str = "/v1/artifacts/missing";
 /// `PUT` raw bytes -> [`crate::ArtifactInfo`]; the digest as `sha256:...`.

@@ -1,8 +1,10 @@
 //! Tokens: those with which edges join, and those with which people and programs use this API.
 
 use serde::{Deserialize, Serialize};
-use sluice_model::{NodeName, Role, TokenId, UnixMs};
+use sluice_model::{NodeName, Role, TokenId, TokenKind, TokenState, UnixMs};
 use utoipa::ToSchema;
+
+use crate::Cursor;
 
 /// Life of a token when nothing else is said: an hour is enough to set a machine up.
 pub const TOKEN_TTL_MS_DEFAULT: u64 = 60 * 60 * 1000;
@@ -57,20 +59,57 @@ fn once() -> u64 {
 pub struct Token {
     /// Its public name.
     pub id: TokenId,
+    /// What it is for.
+    pub kind: TokenKind,
+    /// Whether it opens anything.
+    pub state: TokenState,
     /// Only for this node.
     pub node: Option<NodeName>,
     /// For any registered node that lost its disk.
     pub rejoin: bool,
     /// Edges that may still join with it; null = any number until it expires.
     pub uses_left: Option<u64>,
-    /// When it ends.
+    /// When it ends, or was to end.
     pub expires_at: UnixMs,
+    /// When it was revoked, or expired; null while it opens something.
+    #[serde(default)]
+    pub ended_at: Option<UnixMs>,
+    /// When it was made.
+    pub created_at: UnixMs,
+    /// By whom: `operator.toml`, or the name or id of a token.
+    #[serde(default)]
+    pub created_by: Option<String>,
     /// What it may do with this API; null for one with which edges join.
     #[serde(default)]
     pub role: Option<Role>,
     /// Who or what it is for.
     #[serde(default)]
     pub name: Option<String>,
+}
+
+/// Query of `GET` [`crate::routes::TOKENS`]; every part given must match.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TokenFilter {
+    /// For this.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kind: Option<TokenKind>,
+    /// Tokens of this API with this role.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub role: Option<Role>,
+    /// In this state; absent: those that have not ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub state: Option<TokenState>,
+    /// Those that have ended too, as far as they are remembered: the last 10,000.
+    #[serde(default)]
+    pub all: bool,
+    /// Most items in a page; 1 to [`crate::PAGE_ITEMS_MAX`], which it is when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 1, maximum = 1000)]
+    pub limit: Option<u32>,
+    /// Where the page before ended; absent: from the start.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cursor: Option<Cursor>,
 }
 
 /// The only time that the token itself is told.

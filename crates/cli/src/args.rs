@@ -8,17 +8,19 @@ use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum, ValueHint};
 use clap_complete::Shell;
 use sluice_edge_runtime::args::EdgeArgs;
 use sluice_model::{
-    CatchUp, ExecutionState, JobName, JobState, NodeName, NodeState, Overlap, Role, RunId,
-    RunState, ScheduleName, StageName, TokenId,
+    CatchUp, ExecutionState, JobName, JobState, NodeName, NodeState, Overlap, RunId, RunState,
+    ScheduleName, StageName,
 };
 
 mod files;
+mod tokens;
 mod values;
 
 pub(crate) use files::{DevArgs, LogFormat, ParamArgs, PipelineCommand, PluginCommand};
-pub(crate) use values::LabelChange;
+pub(crate) use tokens::{AuditArgs, TokenCommand, TokenCreateArgs};
+pub(crate) use values::{LabelChange, Moment};
 use values::{
-    catch_up, duration_text, job_and_node, overlap, param, pool, positive_duration, role, size,
+    catch_up, duration_text, job_and_node, overlap, param, pool, positive_duration, size,
 };
 
 /// Runs WebAssembly stages in data pipelines on fleets of edge machines
@@ -118,7 +120,7 @@ pub(crate) enum Command {
     /// Join tokens for new edges, and tokens for the API
     #[command(
         subcommand,
-        after_help = "Examples:\n  sluice token create > token.txt\n  sluice token list"
+        after_help = "Examples:\n  sluice token create > token.txt\n  sluice token list\n  sluice token describe 0c5e3c0e-8d25-4a4c-b3a7-0f1f5a0a6b11"
     )]
     Token(TokenCommand),
     /// Deploy a pipeline: make a job, or a new version of it
@@ -131,13 +133,12 @@ pub(crate) enum Command {
     )]
     Deploy(DeployArgs),
     /// Who changed what through the API, and what was refused; newest first
-    #[command(after_help = "Examples:\n  sluice audit\n  sluice audit --limit 1000 --output json")]
-    Audit {
-        /// The newest so many
-        #[arg(long, value_name = "N", default_value_t = sluice_api::AUDIT_LIMIT_DEFAULT,
-              value_parser = clap::value_parser!(u32).range(1..=100_000))]
-        limit: u32,
-    },
+    #[command(
+        after_help = "Examples:\n  sluice audit\n  sluice audit --limit 1000 --output json\n  \
+        sluice audit --outcome refused --since 24h\n  \
+        sluice audit --operation job.deploy --since 2026-11-01T00:00:00Z --until 2026-12-01T00:00:00Z"
+    )]
+    Audit(AuditArgs),
     /// Nodes, jobs, and what waits and why, on one screen
     #[command(
         after_help = "Examples:\n  sluice status\n  sluice status --output json | jq '.waiting[].reason'"
@@ -461,50 +462,6 @@ pub(crate) struct EdgeCommand {
     /// How the log is written
     #[arg(long, value_enum, default_value_t = LogFormat::Human)]
     pub(crate) log: LogFormat,
-}
-
-#[derive(Debug, Subcommand)]
-pub(crate) enum TokenCommand {
-    /// Make a token, and print it: one with which edges join, or with --role one for the API
-    ///
-    /// A token for the API stands in a copy of operator.toml in the place of the token there: whoever has that file may
-    /// do what the role may, until the token ends or is revoked.
-    #[command(
-        after_help = "Examples:\n  sluice token create > token.txt\n  sluice token create --role deployer --name ci --ttl 90d\n  sluice token create --uses 0 --ttl 24h\n  \
-        sluice token create --node e1      # e1 lost its disk and comes back to its work"
-    )]
-    Create(TokenCreateArgs),
-    /// Every token that has not expired; never its secret
-    #[command(after_help = "Examples:\n  sluice token list\n  sluice token list --output json")]
-    List,
-    /// Make a token worthless; edges that joined with it stay
-    #[command(after_help = "Examples:\n  sluice token revoke 0c5e3c0e-8d25-4a4c-b3a7-0f1f5a0a6b11")]
-    Revoke {
-        /// Its id, as `sluice token list` shows it
-        id: TokenId,
-    },
-}
-
-#[derive(Debug, ClapArgs)]
-pub(crate) struct TokenCreateArgs {
-    /// How long it can be used [default: 1h; with --role 30d]
-    #[arg(long, value_name = "DURATION", value_parser = positive_duration)]
-    pub(crate) ttl: Option<Duration>,
-    /// For the API, to do what this role may: reader looks, deployer deploys and orders jobs, admin does everything
-    #[arg(long, value_parser = role, value_name = "reader|deployer|admin", conflicts_with_all = ["uses", "node", "rejoin"])]
-    pub(crate) role: Option<Role>,
-    /// Who or what a token for the API is for; the audit log shows it
-    #[arg(long, value_name = "NAME", requires = "role")]
-    pub(crate) name: Option<String>,
-    /// How many edges may join with it; 0 = any number until it expires
-    #[arg(long, value_name = "N", default_value_t = 1)]
-    pub(crate) uses: u64,
-    /// Only for this node; one that lost its disk gets its id and its work back
-    #[arg(long, value_name = "NODE")]
-    pub(crate) node: Option<NodeName>,
-    /// For any registered node that lost its disk
-    #[arg(long)]
-    pub(crate) rejoin: bool,
 }
 
 #[derive(Debug, ClapArgs)]

@@ -1,6 +1,6 @@
 //! What each command does.
 
-use sluice_api::RolloutOrder;
+use sluice_api::{PluginFilter, RolloutOrder, TokenFilter};
 
 use crate::args::{
     Args, Command, ExecutionCommand, JobCommand, NodeCommand, PipelineCommand, PluginCommand,
@@ -42,13 +42,28 @@ pub(crate) async fn execute(args: Args, out: &Out) -> Result<(), Failure> {
             let client = connect().await?;
             match command {
                 TokenCommand::Create(args) => cluster::create_token(&client, out, args).await,
-                TokenCommand::List => cluster::tokens(&client, out).await,
+                TokenCommand::List {
+                    kind,
+                    role,
+                    state,
+                    all,
+                } => {
+                    let filter = TokenFilter {
+                        kind,
+                        role,
+                        state,
+                        all,
+                        ..TokenFilter::default()
+                    };
+                    cluster::tokens(&client, out, &filter).await
+                }
+                TokenCommand::Describe { id } => cluster::token(&client, out, id).await,
                 TokenCommand::Revoke { id } => cluster::revoke_token(&client, out, id).await,
             }
         }
         // Checks the file first: what is wrong with it shows without an orchestrator too.
         Command::Deploy(args) => deploy::deploy(args, out, connect).await,
-        Command::Audit { limit } => cluster::audit(&connect().await?, out, limit).await,
+        Command::Audit(args) => cluster::audit(&connect().await?, out, args).await,
         Command::Status => cluster::status(&connect().await?, out).await,
         Command::Job(command) => {
             let client = connect().await?;
@@ -169,7 +184,17 @@ pub(crate) async fn execute(args: Args, out: &Out) -> Result<(), Failure> {
         }
         Command::Explain { job } => cluster::explain(&connect().await?, out, &job).await,
         Command::Logs(args) => logs::logs(&connect().await?, out, args).await,
-        Command::Plugin(PluginCommand::List) => cluster::plugins(&connect().await?, out).await,
+        Command::Plugin(PluginCommand::List { job, unused }) => {
+            let filter = PluginFilter {
+                job,
+                unused,
+                ..PluginFilter::default()
+            };
+            cluster::plugins(&connect().await?, out, &filter).await
+        }
+        Command::Plugin(PluginCommand::Describe { digest }) => {
+            cluster::plugin(&connect().await?, out, digest).await
+        }
         Command::Plugin(PluginCommand::Inspect { file }) => local::inspect(&file, out),
         Command::Pipeline(PipelineCommand::Validate { file }) => local::validate(&file, out),
         Command::Pipeline(PipelineCommand::Schema) => local::schema(out),

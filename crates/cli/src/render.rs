@@ -33,12 +33,12 @@ pub(crate) use execution::{execution_detail, executions, state_text};
 pub(crate) use explain::explain;
 pub(crate) use job::{job_detail, jobs, unplaced, versions};
 pub(crate) use node::{node_detail, nodes};
-pub(crate) use plugin::{Inspected, inspected, plugins};
+pub(crate) use plugin::{Inspected, inspected, plugin_detail, plugins};
 pub(crate) use rollout::rollout;
 pub(crate) use run::{run_detail, run_end, run_task_line, runs};
 pub(crate) use schedule::{schedule_detail, schedules, ticks};
 pub(crate) use status::status;
-pub(crate) use token::{audit, tokens};
+pub(crate) use token::{audit, token_detail, tokens};
 
 /// Columns that hold sentences and may be wrapped.
 const SENTENCES: &[&str] = &[

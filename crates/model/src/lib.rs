@@ -27,6 +27,7 @@ pub use output::{OUTPUT_BYTES_MAX, OutputFacts};
 pub use state::{
     CatchUp, Desired, ExecutionState, FailReason, JobState, NextAction, NodeState, ObservedPhase,
     OnLost, Overlap, PendingReason, Role, RolloutPhase, RunState, TaskState, TickOutcome,
+    TokenKind, TokenState,
 };
 pub use stdin::STDIN_BYTES_MAX;
 pub use time::{MonotonicMs, UnixMs};

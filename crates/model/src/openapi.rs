@@ -8,7 +8,8 @@ use crate::{
     Attempt, BootCounter, CatchUp, Desired, Digest, ExecutionId, ExecutionState, FailReason,
     Incarnation, JobId, JobName, JobState, NodeId, NodeName, NodeState, ObservedPhase, OnLost,
     Overlap, PendingReason, Revision, Role, RolloutPhase, RunId, RunState, ScheduleId,
-    ScheduleName, Slot, StageName, TaskState, TickOutcome, TokenId, UnixMs, Version,
+    ScheduleName, Slot, StageName, TaskState, TickOutcome, TokenId, TokenKind, TokenState, UnixMs,
+    Version,
 };
 
 /// Names are DNS labels.
@@ -89,6 +90,8 @@ spellings! {
     TickOutcome: "What became of a tick.";
     CatchUp: "What becomes of the ticks that nobody was there for.";
     Role: "What a token may do; each role may do what those before it may.";
+    TokenKind: "What a token is for: joining, or this API.";
+    TokenState: "Whether a token opens anything.";
     Desired: "What an assignment orders.";
     ObservedPhase: "What an edge's runtime reports of an execution.";
     ExecutionState: "An execution's state, speaking of its desired version and attempt.";

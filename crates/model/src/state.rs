@@ -53,6 +53,26 @@ spelled! {
         Admin = "admin",
     }
 
+    /// What a token is for.
+    TokenKind {
+        /// Edges join with it.
+        Join = "join",
+        /// People and programs use the API with it.
+        Api = "api",
+    }
+
+    /// Whether a token opens anything.
+    TokenState {
+        /// It does.
+        Valid = "valid",
+        /// So many edges have joined with it as may.
+        UsedUp = "used-up",
+        /// Its time is over.
+        Expired = "expired",
+        /// Somebody made it worthless.
+        Revoked = "revoked",
+    }
+
     /// What a row orders.
     Desired {
         /// Keep it running.

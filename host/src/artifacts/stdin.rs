@@ -12,7 +12,7 @@ use sluice_api::StdinInfo;
 use sluice_model::{Digest, STDIN_BYTES_MAX};
 use sluice_state_dir::free_bytes;
 
-use super::{ArtifactError, Artifacts, Shared, Upload, Whole, blocking};
+use super::{ArtifactError, Artifacts, Receive, Shared, Upload, Whole, blocking};
 
 /// Uploads that run at once; more wait. They may be slow, and must not hold up deploys, which have turns of their own.
 pub(super) const UPLOADS_MAX: usize = 4;
@@ -50,16 +50,7 @@ impl Artifacts {
         age_min: Duration,
     ) -> Result<usize, ArtifactError> {
         let shared = Arc::clone(&self.shared);
-        blocking(move || {
-            let mut swept = 0;
-            for digest in shared.digests(ENDING)? {
-                if !keep.contains(&digest) && shared.remove_old(&shared.stdin(digest), age_min)? {
-                    swept += 1;
-                }
-            }
-            Ok(swept)
-        })
-        .await
+        blocking(move || shared.sweep(ENDING, &keep, age_min, |_| {})).await
     }
 }
 
@@ -74,16 +65,17 @@ struct Room {
     max: u64,
 }
 
-/// The upload of a stdin under way. Dropping it takes back what was written.
+/// The upload of a stdin.
 #[derive(Debug)]
 pub struct StdinUpload {
     upload: Upload,
     room: Room,
 }
 
-impl StdinUpload {
-    /// Adds bytes.
-    pub async fn write(&mut self, chunk: &[u8]) -> Result<(), ArtifactError> {
+impl Receive for StdinUpload {
+    type Kept = StdinInfo;
+
+    async fn write(&mut self, chunk: &[u8]) -> Result<(), ArtifactError> {
         let bytes = self.upload.bytes + chunk.len() as u64;
         if bytes > STDIN_BYTES_MAX {
             return Err(ArtifactError::StdinTooLarge);
@@ -95,8 +87,7 @@ impl StdinUpload {
         self.upload.append(chunk).await
     }
 
-    /// Keeps the whole, when it is what it was said to be: durable on return.
-    pub async fn finish(self) -> Result<StdinInfo, ArtifactError> {
+    async fn finish(self) -> Result<StdinInfo, ArtifactError> {
         let Whole {
             shared,
             digest,
@@ -116,7 +107,7 @@ impl StdinUpload {
 
 impl Shared {
     pub(super) fn stdin(&self, digest: Digest) -> PathBuf {
-        self.dir.join(format!("{}{ENDING}", digest.to_hex()))
+        self.file(digest, ENDING)
     }
 
     /// How much room `digest` has beside the others.
@@ -171,7 +162,7 @@ mod tests {
         assert_eq!(store.stdin_bytes(digest).await.unwrap(), Some(19));
         assert_eq!(store.stdin_bytes(empty).await.unwrap(), Some(0));
         assert_eq!(store.stdin_bytes(Digest::of(b"x")).await.unwrap(), None);
-        assert_eq!(store.list().await.unwrap(), []);
+        assert_eq!(store.digests().await.unwrap(), []);
         assert!(!store.has(digest).await.unwrap());
         let (mut file, size) = store.open_at(digest, 3).await.unwrap();
         let mut rest = Vec::new();

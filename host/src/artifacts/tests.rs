@@ -20,7 +20,7 @@ async fn upload(
     named: Digest,
     bytes: &[u8],
 ) -> Result<ArtifactInfo, ArtifactError> {
-    let mut upload = store.begin_upload(named).await?;
+    let mut upload = store.begin_upload(named, Some("ci")).await?;
     for chunk in bytes.chunks(7) {
         upload.write(chunk).await?;
     }
@@ -48,6 +48,15 @@ async fn an_upload_is_kept_and_read_from_any_offset() {
         [digest, other]
     );
     let info = upload(&store, digest, &bytes).await.unwrap();
+    let noted = store.noted(digest).await.unwrap();
+    assert_eq!(noted.exports, ["sluice:pipeline/stage@0.1.0"]);
+    assert_eq!(noted.uploaded_by.as_deref(), Some("ci"));
+    assert!(noted.uploaded_at.is_some());
+    // Once more, by somebody else: who was first stays.
+    let mut again = store.begin_upload(digest, Some("other")).await.unwrap();
+    again.write(&bytes).await.unwrap();
+    again.finish().await.unwrap();
+    assert_eq!(store.noted(digest).await.unwrap(), noted);
     assert_eq!(info.imports, ["sluice:pipeline/log@0.1.0"]);
     assert_eq!(info.size, bytes.len() as u64);
     assert_eq!(store.missing(&[digest, other]).await.unwrap(), [other]);
@@ -63,7 +72,8 @@ async fn an_upload_is_kept_and_read_from_any_offset() {
     assert!(matches!(missing, Err(ArtifactError::Gone { .. })));
 
     std::fs::write(store.shared.sidecar(digest), b"{").unwrap();
-    assert_eq!(store.list().await.unwrap(), [info]);
+    assert_eq!(store.digests().await.unwrap(), [digest]);
+    assert_eq!(store.info(digest).await.unwrap(), info);
 }
 
 #[tokio::test]
@@ -98,7 +108,7 @@ async fn uploads_have_a_size_and_a_number_and_interrupted_ones_are_swept() {
     let dir = tempfile::tempdir().unwrap();
     let store = Artifacts::open(dir.path()).unwrap();
     let digest = Digest::of(b"x");
-    let mut upload = store.begin_upload(digest).await.unwrap();
+    let mut upload = store.begin_upload(digest, None).await.unwrap();
     let mib = vec![0; 1 << 20];
     for _ in 0..64 {
         upload.write(&mib).await.unwrap();
@@ -110,7 +120,7 @@ async fn uploads_have_a_size_and_a_number_and_interrupted_ones_are_swept() {
 
     let mut running = Vec::new();
     for _ in 0..UPLOADS_MAX {
-        running.push(store.begin_upload(digest).await.unwrap());
+        running.push(store.begin_upload(digest, None).await.unwrap());
     }
     assert_eq!(store.shared.uploads.available_permits(), 0);
     assert_eq!(files(dir.path()).len(), UPLOADS_MAX);
@@ -118,7 +128,7 @@ async fn uploads_have_a_size_and_a_number_and_interrupted_ones_are_swept() {
     Artifacts::open(dir.path()).unwrap();
     assert_eq!(files(dir.path()), [""; 0]);
     drop(running);
-    store.begin_upload(digest).await.unwrap();
+    store.begin_upload(digest, None).await.unwrap();
 }
 
 #[tokio::test]

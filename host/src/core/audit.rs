@@ -45,6 +45,13 @@ pub enum OnlyIf {
     Absent,
 }
 
+impl Caller {
+    /// Who or what it is, in one word: the token's name, or the token.
+    pub fn shown(&self) -> &str {
+        self.name.as_deref().unwrap_or(&self.token)
+    }
+}
+
 impl Asker {
     /// `Ok` with what was done, where the path does not say it.
     pub(super) fn entry(

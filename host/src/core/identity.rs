@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use sluice_api::{API_TOKENS_MAX, ErrorBody, ErrorCode, Token};
+use sluice_api::{API_TOKENS_MAX, ErrorBody, ErrorCode};
 use sluice_model::{BootNonce, MonotonicMs, NodeId, NodeName, TokenId, UnixMs};
 use sluice_protocol::admission::{Caller, RejectCode};
 use tracing::{info, warn};
@@ -11,7 +11,11 @@ use tracing::{info, warn};
 use super::operator::no_node;
 use super::session::{RENEWAL_GRACE, Session};
 use super::{ConnId, Core, Handled, MISSED_HEARTBEATS_MAX, Reply, RequestId, Step};
-use crate::store::{ApiTokenRecord, NodeRecord, Store, StoreError, TokenRecord};
+use crate::store::{ApiTokenRecord, NodeRecord, Store, StoreError};
+
+mod tokens;
+
+use tokens::no_token;
 
 /// How long after its last call a rival is shown: one that is turned away calls every 10 to 40 s.
 const RIVAL_SHOWN_FOR: Duration = Duration::from_secs(120);
@@ -142,51 +146,40 @@ impl<S: Store> Core<S> {
         self.rivals.remove(&node.id);
     }
 
-    /// The tokens that have not expired, without their secrets; those of the API last.
-    pub(super) fn show_tokens(&mut self, step: &Step) -> Result<Vec<Token>, StoreError> {
-        let now = step.now.unix;
-        let mut shown: Vec<Token> = self.store.tokens()?.iter().map(show).collect();
-        shown.extend(self.store.api_tokens()?.iter().map(show_api_token));
-        shown.retain(|token| token.expires_at >= now);
-        Ok(shown)
-    }
-
-    /// Keeps a token of the API, unless there are too many. One that has expired makes room.
+    /// Keeps a token of the API, unless there are too many. One that has expired takes no room.
     pub(super) fn create_api_token(
         &mut self,
         token: &ApiTokenRecord,
         now: UnixMs,
     ) -> Result<Called, StoreError> {
         let known = self.store.api_tokens()?;
-        if u64::try_from(known.len()).is_ok_and(|count| count >= API_TOKENS_MAX) {
-            match known.first() {
-                Some(first) if first.expires_at < now => self.store.delete_api_token(first.id)?,
-                _ => {
-                    let message = format!("there are {API_TOKENS_MAX} tokens of the API already");
-                    return Ok(Err(ErrorBody::new(ErrorCode::Conflict, message)
-                        .with_help("revoke some with `sluice token revoke`")));
-                }
-            }
+        let open = known.iter().filter(|it| it.expires_at > now).count();
+        let reached = |count: usize, max| u64::try_from(count).is_ok_and(|count| count >= max);
+        if reached(open, API_TOKENS_MAX) {
+            let message = format!("there are {API_TOKENS_MAX} tokens of the API already");
+            return Ok(Err(ErrorBody::new(ErrorCode::Conflict, message)
+                .with_help("revoke some with `sluice token revoke`")));
+        }
+        // The expired are kept for a day, though not any number of them.
+        if reached(known.len(), 2 * API_TOKENS_MAX) {
+            self.store.sweep_tokens(now)?;
         }
         self.store.insert_api_token(token)?;
         Ok(Ok(Reply::Done))
     }
 
     /// Makes a token of either sort worthless. Who joined with it stays.
-    pub(super) fn revoke_token(&mut self, id: TokenId) -> Result<Called, StoreError> {
-        let shown = if let Some(token) = self.store.token(id)? {
-            self.store.delete_token(id)?;
-            show(&token)
-        } else if let Some(token) = self.store.api_tokens()?.iter().find(|token| token.id == id) {
-            self.store.delete_api_token(id)?;
-            show_api_token(token)
-        } else {
-            return Ok(Err(ErrorBody::new(
-                ErrorCode::NotFound,
-                format!("no token {id}"),
-            )
-            .with_help("`sluice token list` lists those that have not expired")));
+    pub(super) fn revoke_token(&mut self, id: TokenId, now: UnixMs) -> Result<Called, StoreError> {
+        let Some(shown) = self.find_token(id, now)? else {
+            return Ok(Err(no_token(id)));
         };
+        if shown.ended_at.is_some() {
+            let message = format!("token {id} is {} already", shown.state);
+            return Ok(Err(ErrorBody::new(ErrorCode::NotFound, message).with_help(
+                format!("`sluice token describe {id}` says since when"),
+            )));
+        }
+        self.store.revoke_token(id, now)?;
         info!(event = "token.revoke", token = %id);
         Ok(Ok(Reply::Token(shown)))
     }
@@ -234,29 +227,5 @@ impl<S: Store> Core<S> {
                 rival.address, node.name
             )
         })
-    }
-}
-
-fn show(token: &TokenRecord) -> Token {
-    Token {
-        id: token.id,
-        node: token.node.clone(),
-        rejoin: token.rejoin,
-        uses_left: token.uses_left,
-        expires_at: token.expires_at,
-        role: None,
-        name: None,
-    }
-}
-
-fn show_api_token(token: &ApiTokenRecord) -> Token {
-    Token {
-        id: token.id,
-        node: None,
-        rejoin: false,
-        uses_left: None,
-        expires_at: token.expires_at,
-        role: Some(token.role),
-        name: token.name.clone(),
     }
 }

@@ -6,17 +6,17 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use sluice_api::{
-    AuditQuery, Cursor, ErrorBody, ErrorCode, Execution, ExecutionFilter, JobFilter, NodeFilter,
-    Page, PageQuery, RunFilter, Token, page_items,
+    AUDIT_NAME_CHARS_MAX, AuditEntry, AuditQuery, Cursor, ErrorBody, ErrorCode, Execution,
+    ExecutionFilter, JobFilter, NodeFilter, Page, RunFilter, page_items,
 };
 use sluice_model::{Desired, ExecutionId, JobId, JobName, NodeName, Slot, UnixMs};
 
+use super::Core;
 use super::operator::{Called, Reply, no_job, no_node};
 use super::runs::state_of;
 use super::view::Nodes;
-use super::{Core, Step};
 
-use crate::store::{ExecutionRecord, Place, RunsOf, Store, StoreError};
+use crate::store::{AuditOf, ExecutionRecord, Place, RunsOf, Store, StoreError};
 
 /// Rows that are read for one page when a filter leaves few of them.
 const SCANNED_MAX: usize = 2_000;
@@ -279,17 +279,6 @@ impl<S: Store> Core<S> {
         Ok(Ok(Reply::Runs(Page { items, next })))
     }
 
-    pub(super) fn list_tokens(
-        &mut self,
-        query: &PageQuery,
-        step: &Step,
-    ) -> Result<Called, StoreError> {
-        let mut tokens = self.show_tokens(step)?;
-        let key = |token: &Token| format!("{:020}/{}", token.expires_at.0.max(0), token.id);
-        tokens.sort_by_key(key);
-        Ok(Page::of_list(tokens, query, key).map(Reply::Tokens))
-    }
-
     pub(super) fn read_audit(&mut self, query: &AuditQuery) -> Result<Called, StoreError> {
         let limit = query.limit.unwrap_or(sluice_api::AUDIT_LIMIT_DEFAULT);
         let limit = or_refuse!(page_items(Some(limit)));
@@ -297,12 +286,51 @@ impl<S: Store> Core<S> {
             Some([id]) => Some(or_refuse!(Cursor::key(&id))),
             None => query.before,
         };
-        let count = u32::try_from(limit + 1).unwrap_or(u32::MAX);
-        let mut items = self.store.audit(before, count)?;
-        let more = items.len() > limit;
-        items.truncate(limit);
-        let last = items.last().filter(|_| more);
-        let next = last.map(|last| Cursor::of(&[&last.id.to_string()]));
+        for (what, name) in [("token", &query.token), ("operation", &query.operation)] {
+            if name
+                .as_ref()
+                .is_some_and(|it| it.chars().count() > AUDIT_NAME_CHARS_MAX)
+            {
+                let message = format!("`{what}` has at most {AUDIT_NAME_CHARS_MAX} characters");
+                return Ok(Err(ErrorBody::new(ErrorCode::Invalid, message)));
+            }
+        }
+        let outcome = or_refuse!(query.outcome.as_deref().map(wanted_outcome).transpose());
+        let of = match (&query.token, &query.operation, outcome) {
+            (Some(token), ..) => AuditOf::Token(token),
+            (None, Some(operation), _) => AuditOf::Operation(operation),
+            (None, None, Some(outcome)) => AuditOf::Done(outcome == "done"),
+            (None, None, None) => AuditOf::All,
+        };
+        let ids = self.store.audit_ids(query.since, query.until)?;
+        let end = before.map_or(ids.end, |before| before.min(ids.end));
+        let fits = |entry: &AuditEntry| {
+            query.token.as_ref().is_none_or(|it| entry.token == *it)
+                && query
+                    .operation
+                    .as_ref()
+                    .is_none_or(|it| entry.operation == *it)
+                && query.since.is_none_or(|since| entry.at >= since)
+                && query.until.is_none_or(|until| entry.at < until)
+                && outcome.is_none_or(|outcome| match outcome {
+                    "refused" => entry.outcome != "done",
+                    outcome => entry.outcome == outcome,
+                })
+        };
+        let (items, next) = self.page(
+            limit,
+            Some(end),
+            |core, before, count| {
+                let end = before.copied().unwrap_or(u64::MAX);
+                let entries = core.store.audit_among(of, ids.start..end, count)?;
+                Ok(entries.into_iter().map(|entry| (entry.id, entry)).collect())
+            },
+            |_, entries| {
+                let entries = entries.into_iter();
+                Ok(entries.map(|entry| Some(entry).filter(fits)).collect())
+            },
+        )?;
+        let next = next.map(|id| Cursor::of(&[&id.to_string()]));
         Ok(Ok(Reply::Audit(Page { items, next })))
     }
 }
@@ -330,4 +358,18 @@ fn wanted_label(text: &str) -> Result<(String, Option<String>), ErrorBody> {
             Err(ErrorBody::new(ErrorCode::Invalid, message))
         }
     }
+}
+
+/// `done`, `refused`, or the code of an error.
+fn wanted_outcome(text: &str) -> Result<&str, ErrorBody> {
+    let is_code = || {
+        let code = serde_json::from_value::<ErrorCode>(text.into());
+        code.is_ok_and(|code| code.as_str() == text)
+    };
+    if ["done", "refused"].contains(&text) || is_code() {
+        return Ok(text);
+    }
+    let message = format!("`outcome` is done, refused or the code of an error, not {text:?}");
+    Err(ErrorBody::new(ErrorCode::Invalid, message)
+        .with_help("the code of what a role refused is `forbidden`"))
 }

@@ -101,9 +101,13 @@ impl<S: Store> Core<S> {
             }
             ApiCall::Audit(query) => self.read_audit(&query)?,
             ApiCall::CreateApiToken(token) => self.create_api_token(&token, step.now.unix)?,
-            ApiCall::Tokens(query) => self.list_tokens(&query, step)?,
-            ApiCall::RevokeToken(id) => self.revoke_token(id)?,
-            ApiCall::ComponentUse => Ok(Reply::ComponentUse(self.component_use()?)),
+            ApiCall::Tokens(query) => self.list_tokens(&query, now)?,
+            ApiCall::Token(id) => self.show_token(id, now)?,
+            ApiCall::RevokeToken(id) => self.revoke_token(id, now)?,
+            ApiCall::ComponentUse(Some(job)) if self.store.job_by_name(&job)?.is_none() => {
+                Err(no_job(&job))
+            }
+            ApiCall::ComponentUse(_) => Ok(Reply::ComponentUse(self.component_use()?)),
             ApiCall::StdinUse => {
                 let stdins = self.store.stdins_of_open_runs()?;
                 Ok(Reply::StdinUse(stdins.into_iter().collect()))

@@ -137,6 +137,8 @@ impl World {
             expires_at: self.now.unix.plus(Duration::from_secs(3600)),
             node: node.map(|name| name.parse().unwrap()),
             rejoin,
+            created_at: self.now.unix,
+            created_by: Some("ci".to_owned()),
         };
         self.call(ApiCall::CreateToken(record)).unwrap();
         id
@@ -878,6 +880,8 @@ fn one_step_that_fails_is_undone_alone() {
         expires_at: UnixMs(i64::MAX),
         node: None,
         rejoin: false,
+        created_at: UnixMs(0),
+        created_by: None,
     };
     let create = Input::Api {
         request: RequestId(2),

@@ -13,10 +13,10 @@ use sluice_api::{
     ARTIFACT_BYTES_MAX, ArtifactInfo, AuditEntry, AuditQuery, DeployReply, DeployRequest,
     ErrorBody, ErrorCode, EventFilter, Execution, ExecutionFilter, Explain, Job, JobDetail,
     JobFilter, JobVersion, LogEvent, Logs, LogsQuery, MISSING_DIGESTS_MAX, MissingArtifacts,
-    MissingReply, Node, NodeDetail, NodeFilter, NodeLabels, NodeOrder, PageQuery, Plugin,
-    RollbackRequest, Rollout, RolloutOrder, Run, RunFilter, RunLaunch, Schedule, ScheduleCreate,
-    ScheduleDetail, ScheduleFilter, ScheduleTick, Status, StdinInfo, TaskOutput, TickQuery, Token,
-    TokenCreate, TokenCreated, routes,
+    MissingReply, Node, NodeDetail, NodeFilter, NodeLabels, NodeOrder, Plugin, PluginDetail,
+    PluginFilter, RollbackRequest, Rollout, RolloutOrder, Run, RunFilter, RunLaunch, Schedule,
+    ScheduleCreate, ScheduleDetail, ScheduleFilter, ScheduleTick, Status, StdinInfo, TaskOutput,
+    TickQuery, Token, TokenCreate, TokenCreated, TokenFilter, routes,
 };
 use sluice_model::{
     Digest, ExecutionId, JobName, NodeName, Role, RunId, STDIN_BYTES_MAX, ScheduleName, TokenId,
@@ -27,9 +27,9 @@ use super::answer::{
     Lines, List, Listing, Reply, Segments, Tagged, no_method, no_route,
 };
 use super::auth::{AdminTokenHash, Doors, require_token};
-use super::table::{By, Operation, Shared, Table};
+use super::table::{By, Operation, Shared, Table, Whom};
 use super::{ControlApi, OutputBytes};
-use crate::artifacts::{ArtifactError, Artifacts};
+use crate::artifacts::{ArtifactError, Artifacts, Receive};
 use crate::core::LogsOf;
 
 /// Most bytes of a JSON body: a pipeline of 256 KiB in which every character is escaped as `\u0000` fits.
@@ -281,8 +281,13 @@ pub(super) fn table<C: ControlApi>(shared: Shared<C>) -> Table<C> {
         )
         .row(
             Op::get("token.list", routes::TOKENS, Admin)
-                .says("Tokens that have not expired, without their secrets."),
+                .says("Tokens, without their secrets; those that ended when they are asked for."),
             tokens::<C>,
+        )
+        .row(
+            Op::get("token.describe", routes::TOKEN, Admin)
+                .says("One token, without its secret; one that ended too."),
+            token::<C>,
         )
         .row(
             Op::post("token.create", routes::TOKENS, Admin)
@@ -303,6 +308,11 @@ pub(super) fn table<C: ControlApi>(shared: Shared<C>) -> Table<C> {
             Op::get("plugin.list", routes::PLUGINS, Reader)
                 .says("Components that are stored, by digest."),
             plugins::<C>,
+        )
+        .row(
+            Op::get("plugin.describe", routes::PLUGIN, Reader)
+                .says("One component: what it is, who brought it, what names it."),
+            plugin::<C>,
         )
         .row(
             Op::post("artifact.missing", routes::ARTIFACTS_MISSING, Deployer)
@@ -673,9 +683,13 @@ async fn create_token<C: ControlApi>(
 
 async fn tokens<C: ControlApi>(
     By(control): By<C>,
-    Filter(query): Filter<PageQuery>,
+    Filter(filter): Filter<TokenFilter>,
 ) -> Listing<Token> {
-    Ok(List(control.tokens(query).await?))
+    Ok(List(control.tokens(filter).await?))
+}
+
+async fn token<C: ControlApi>(By(control): By<C>, Segments(id): Segments<TokenId>) -> Reply<Token> {
+    Ok(axum::Json(control.token(id).await?))
 }
 
 async fn revoke_token<C: ControlApi>(
@@ -687,9 +701,16 @@ async fn revoke_token<C: ControlApi>(
 
 async fn plugins<C: ControlApi>(
     By(control): By<C>,
-    Filter(query): Filter<PageQuery>,
+    Filter(filter): Filter<PluginFilter>,
 ) -> Listing<Plugin> {
-    Ok(List(control.plugins(query).await?))
+    Ok(List(control.plugins(filter).await?))
+}
+
+async fn plugin<C: ControlApi>(
+    By(control): By<C>,
+    Segments(digest): Segments<Digest>,
+) -> Reply<PluginDetail> {
+    Ok(axum::Json(control.plugin(digest).await?))
 }
 
 async fn missing<C: ControlApi>(
@@ -706,6 +727,7 @@ async fn missing<C: ControlApi>(
 
 async fn upload<C: ControlApi>(
     State(shared): State<Shared<C>>,
+    Whom(asker): Whom,
     Segments(digest): Segments<Digest>,
     headers: HeaderMap,
     body: RawBody,
@@ -713,13 +735,8 @@ async fn upload<C: ControlApi>(
     if announced_bytes(&headers).is_some_and(|bytes| bytes > ARTIFACT_BYTES_MAX) {
         return Err(ArtifactError::TooLarge.into());
     }
-    let mut upload = in_time(shared.artifacts.begin_upload(digest)).await??;
-    let mut chunks = body.into_data_stream();
-    while let Some(chunk) = in_time(chunks.next()).await? {
-        let chunk = chunk.map_err(|_| cut_off())?;
-        upload.write(&chunk).await?;
-    }
-    Ok(axum::Json(upload.finish().await?))
+    let by = asker.caller.shown();
+    received(shared.artifacts.begin_upload(digest, Some(by)), body).await
 }
 
 async fn upload_stdin<C: ControlApi>(
@@ -731,7 +748,15 @@ async fn upload_stdin<C: ControlApi>(
     if announced_bytes(&headers).is_some_and(|bytes| bytes > STDIN_BYTES_MAX) {
         return Err(ArtifactError::StdinTooLarge.into());
     }
-    let mut upload = in_time(shared.artifacts.begin_stdin(digest)).await??;
+    received(shared.artifacts.begin_stdin(digest), body).await
+}
+
+/// Takes a body into the upload that begins for it.
+async fn received<U: Receive>(
+    begun: impl Future<Output = Result<U, ArtifactError>>,
+    body: RawBody,
+) -> Reply<U::Kept> {
+    let mut upload = in_time(begun).await??;
     let mut chunks = body.into_data_stream();
     while let Some(chunk) = in_time(chunks.next()).await? {
         let chunk = chunk.map_err(|_| cut_off())?;

@@ -38,7 +38,7 @@ use super::answer::{
     Body, Created, Document, Download, EventStream, Failure, Filter, IdempotencyKey, LastEventId,
     Lines, List, Segments, Tagged,
 };
-use super::table::{By, ETAGS_PATTERN, Effect, Operation, Shared};
+use super::table::{By, ETAGS_PATTERN, Effect, Operation, Shared, Whom};
 
 /// What an operation takes and answers.
 #[derive(Clone, Default)]
@@ -122,6 +122,10 @@ macro_rules! silent {
 }
 
 silent!(By<C>, State<Shared<C>>);
+
+impl Takes for Whom {
+    fn describe(_: &mut Contract) {}
+}
 
 /// How long the body says that it is, and nothing that a client decides.
 impl Takes for HeaderMap {

@@ -221,15 +221,27 @@ impl<C: ControlApi> FromRequestParts<Shared<C>> for By<C> {
     type Rejection = Failure;
 
     async fn from_request_parts(parts: &mut Parts, shared: &Shared<C>) -> Result<Self, Failure> {
-        let asker = parts
-            .extensions
-            .get::<Arc<Asker>>()
-            .expect("every handler stands in the table, whose guard puts it there");
-        Ok(Self(shared.control.by(Arc::clone(asker))))
+        Ok(Self(shared.control.by(asker_of(parts))))
     }
 }
 
-/// Lets pass who may, and has refused writes recorded.
+/// Who asks, for what is kept outside the control.
+pub(super) struct Whom(pub(super) Arc<Asker>);
+
+impl<S: Send + Sync> FromRequestParts<S> for Whom {
+    type Rejection = Failure;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Failure> {
+        Ok(Self(asker_of(parts)))
+    }
+}
+
+fn asker_of(parts: &Parts) -> Arc<Asker> {
+    let asker = parts.extensions.get::<Arc<Asker>>();
+    Arc::clone(asker.expect("every handler stands in the table, whose guard puts it there"))
+}
+
+/// Lets pass who may, and has recorded what a role refused, and which other writes were.
 async fn admit<C: ControlApi>(
     State((control, operation)): State<(C, Operation)>,
     mut request: Request,
@@ -256,7 +268,8 @@ async fn admit<C: ControlApi>(
         only_if,
     });
     request.extensions_mut().insert(Arc::clone(&asker));
-    let mut response = if role < operation.role {
+    let may = role >= operation.role;
+    let mut response = if !may {
         forbidden(role, &operation).into_response()
     } else if let Some(wrong) = wrong {
         Failure(wrong).into_response()
@@ -282,7 +295,8 @@ async fn admit<C: ControlApi>(
         None => Ok(()),
     };
     let recorded = match operation.effect {
-        Effect::Reads => false,
+        // Somebody tries what is not theirs, and a deploy asks first what is missing.
+        Effect::Reads => !may,
         Effect::Writes => outcome.is_err(),
         Effect::WritesOutside => true,
     };

@@ -18,6 +18,12 @@ pub(super) const AUDIT_DONE_MAX: i64 = 100_000;
 /// Writes that were refused and are remembered; bounded apart, so that whoever may do nothing cannot push out what was done.
 pub(super) const AUDIT_REFUSED_MAX: i64 = 10_000;
 
+/// Of these, those of one token: whoever has one cannot push out what was refused to others.
+pub(super) const AUDIT_REFUSED_OF_TOKEN_MAX: i64 = 1_000;
+
+/// Tokens that ended and are remembered: one for each edge of a large fleet and all of the API, in some 2 MiB.
+pub(super) const TOKENS_ENDED_MAX: i64 = 10_000;
+
 /// Versions of a job that are kept for going back, and whose outcomes are.
 pub(super) const VERSIONS_KEPT: i64 = 10;
 
@@ -413,7 +419,9 @@ CREATE TABLE token (
     uses_left INTEGER,
     expires_at INTEGER NOT NULL,
     node TEXT,
-    rejoin INTEGER NOT NULL
+    rejoin INTEGER NOT NULL,
+    created_at INTEGER NOT NULL,
+    created_by TEXT
 ) STRICT;
 -- Tokens of the API; the text itself is never stored.
 CREATE TABLE api_token (
@@ -421,9 +429,26 @@ CREATE TABLE api_token (
     hash BLOB NOT NULL UNIQUE,
     role TEXT NOT NULL,
     name TEXT,
-    expires_at INTEGER NOT NULL
+    expires_at INTEGER NOT NULL,
+    created_at INTEGER NOT NULL,
+    created_by TEXT
 ) STRICT, WITHOUT ROWID;
--- Every write that was asked for through the API.
+-- Tokens of both sorts that were revoked or have expired, for who asks later whose one was. `role` is null for a join token.
+CREATE TABLE token_ended (
+    id BLOB PRIMARY KEY,
+    ended_at INTEGER NOT NULL,
+    revoked INTEGER NOT NULL,
+    expires_at INTEGER NOT NULL,
+    created_at INTEGER NOT NULL,
+    created_by TEXT,
+    uses_left INTEGER,
+    node TEXT,
+    rejoin INTEGER NOT NULL,
+    role TEXT,
+    name TEXT
+) STRICT, WITHOUT ROWID;
+CREATE INDEX token_ended_at ON token_ended (ended_at, id);
+-- Every write that was asked for through the API, and whatever else a role refused.
 CREATE TABLE audit (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
     at INTEGER NOT NULL,
@@ -436,6 +461,9 @@ CREATE TABLE audit (
     message TEXT
 ) STRICT;
 CREATE INDEX audit_outcome ON audit (outcome = 'done', id);
+CREATE INDEX audit_token ON audit (token, id);
+CREATE INDEX audit_operation ON audit (operation, id);
+CREATE INDEX audit_at ON audit (at);
 CREATE TABLE token_join (
     token BLOB NOT NULL REFERENCES token (id) ON DELETE CASCADE,
     key BLOB NOT NULL,

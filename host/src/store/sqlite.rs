@@ -4,7 +4,6 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use rusqlite::{Connection, params};
-use sluice_api::AuditEntry;
 use sluice_ledger::{Position, RowHash, SetDigest};
 use sluice_model::{
     Desired, Digest, Epoch, EvaluationId, ExecutionId, Fence, JobId, JobName, LifeNonce, NodeId,
@@ -15,13 +14,10 @@ use sluice_scheduler::RolloutRecord;
 use sluice_state_dir::failpoint::Steps;
 
 use super::changes::{Changes, Mark};
-use super::schema::{
-    AUDIT_DONE_MAX, AUDIT_REFUSED_MAX, DELETED_NODES_MAX, FLOORS_KEPT, FORMAT, REMOVALS_MAX,
-    TABLES, VERSIONS_KEPT,
-};
+use super::schema::{DELETED_NODES_MAX, FLOORS_KEPT, FORMAT, REMOVALS_MAX, TABLES, VERSIONS_KEPT};
 use super::{
-    ApiTokenRecord, BeginFacts, DesiredChange, Evaluation, ExecutionRecord, JobRecord, LifeRecord,
-    NodeOrders, NodeRecord, Store, StoreError, TokenRecord, VersionOrigin, VersionRecord,
+    BeginFacts, DesiredChange, Evaluation, ExecutionRecord, JobRecord, LifeRecord, NodeOrders,
+    NodeRecord, Store, StoreError, VersionOrigin, VersionRecord,
 };
 
 mod changes;
@@ -31,12 +27,12 @@ mod rows;
 mod runs;
 mod schedules;
 mod steps;
+mod tokens;
 pub(super) mod whole;
 
 use rows::{
-    API_TOKEN_COLUMNS, AUDIT_COLUMNS, EXECUTION_COLUMNS, JOB_COLUMNS, NODE_COLUMNS, TOKEN_COLUMNS,
-    blob, bytes, counter, int, json, read_api_token, read_audit, read_execution, read_job,
-    read_node, read_observed, read_token, select, text, time, to_json, wrong,
+    EXECUTION_COLUMNS, JOB_COLUMNS, NODE_COLUMNS, blob, bytes, counter, int, json, read_execution,
+    read_job, read_node, read_observed, select, text, time, to_json, wrong,
 };
 
 /// Called before every step with its name; an error makes the step fail. For simulations of bad disks.
@@ -1225,148 +1221,6 @@ impl Store for SqliteStore {
                 int(key.attempt.0)
             ],
             read_observed,
-        )
-    }
-
-    fn insert_token(&mut self, token: &TokenRecord) -> Result<(), StoreError> {
-        self.execute(
-            "keep a token",
-            "INSERT INTO token (id, secret_hash, uses_left, expires_at, node, rejoin) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
-            params![
-                blob(token.id.to_bytes()),
-                blob(token.secret_hash),
-                token.uses_left.map(int),
-                token.expires_at.0,
-                token.node.as_ref().map(NodeName::as_str),
-                token.rejoin
-            ],
-        )?;
-        Ok(())
-    }
-
-    fn token(&mut self, id: TokenId) -> Result<Option<TokenRecord>, StoreError> {
-        let sql = select(TOKEN_COLUMNS, "token WHERE id = ?1");
-        self.one("read a token", &sql, [blob(id.to_bytes())], read_token)
-    }
-
-    fn tokens(&mut self) -> Result<Vec<TokenRecord>, StoreError> {
-        let sql = select(TOKEN_COLUMNS, "token ORDER BY expires_at, id");
-        self.all("list tokens", &sql, [], read_token)
-    }
-
-    fn delete_token(&mut self, id: TokenId) -> Result<(), StoreError> {
-        self.execute(
-            "forget a token",
-            "DELETE FROM token WHERE id = ?1",
-            [blob(id.to_bytes())],
-        )?;
-        Ok(())
-    }
-
-    fn use_token(&mut self, id: TokenId) -> Result<(), StoreError> {
-        self.execute(
-            "use a token",
-            "UPDATE token SET uses_left = uses_left - 1 WHERE id = ?1 AND uses_left > 0",
-            [blob(id.to_bytes())],
-        )?;
-        Ok(())
-    }
-
-    fn sweep_tokens(&mut self, before: UnixMs) -> Result<(), StoreError> {
-        self.execute(
-            "sweep tokens",
-            "DELETE FROM token WHERE expires_at < ?1",
-            [before.0],
-        )?;
-        self.execute(
-            "sweep tokens",
-            "DELETE FROM api_token WHERE expires_at < ?1",
-            [before.0],
-        )?;
-        Ok(())
-    }
-
-    fn insert_api_token(&mut self, token: &ApiTokenRecord) -> Result<(), StoreError> {
-        self.execute(
-            "keep a token of the API",
-            "INSERT INTO api_token (id, hash, role, name, expires_at) VALUES (?1, ?2, ?3, ?4, ?5)",
-            params![
-                blob(token.id.to_bytes()),
-                blob(token.hash),
-                token.role.as_str(),
-                token.name,
-                token.expires_at.0
-            ],
-        )?;
-        Ok(())
-    }
-
-    fn api_token(&mut self, hash: [u8; 32]) -> Result<Option<ApiTokenRecord>, StoreError> {
-        let sql = select(API_TOKEN_COLUMNS, "api_token WHERE hash = ?1");
-        self.one(
-            "look a token of the API up",
-            &sql,
-            [blob(hash)],
-            read_api_token,
-        )
-    }
-
-    fn api_tokens(&mut self) -> Result<Vec<ApiTokenRecord>, StoreError> {
-        let sql = select(API_TOKEN_COLUMNS, "api_token ORDER BY expires_at, id");
-        self.all("list tokens of the API", &sql, [], read_api_token)
-    }
-
-    fn delete_api_token(&mut self, id: TokenId) -> Result<(), StoreError> {
-        self.execute(
-            "forget a token of the API",
-            "DELETE FROM api_token WHERE id = ?1",
-            [blob(id.to_bytes())],
-        )?;
-        Ok(())
-    }
-
-    fn insert_audit(&mut self, entry: &AuditEntry) -> Result<(), StoreError> {
-        self.execute(
-            "keep an entry of the audit log",
-            "INSERT INTO audit (at, token, name, role, operation, target, outcome, message)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
-            params![
-                entry.at.0,
-                entry.token,
-                entry.name,
-                entry.role.as_str(),
-                entry.operation,
-                entry.target,
-                entry.outcome,
-                entry.message
-            ],
-        )?;
-        Ok(())
-    }
-
-    fn sweep_audit(&mut self) -> Result<(), StoreError> {
-        for (done, kept) in [(true, AUDIT_DONE_MAX), (false, AUDIT_REFUSED_MAX)] {
-            self.execute(
-                "forget old entries of the audit log",
-                "DELETE FROM audit WHERE (outcome = 'done') = ?1 AND id <= (
-                    SELECT id FROM audit WHERE (outcome = 'done') = ?1 ORDER BY id DESC LIMIT 1 OFFSET ?2)",
-                params![done, kept],
-            )?;
-        }
-        Ok(())
-    }
-
-    fn audit(&mut self, before: Option<u64>, count: u32) -> Result<Vec<AuditEntry>, StoreError> {
-        let sql = select(
-            AUDIT_COLUMNS,
-            "audit WHERE id < ?1 ORDER BY id DESC LIMIT ?2",
-        );
-        let before = before.map_or(i64::MAX, |id| i64::try_from(id).unwrap_or(i64::MAX));
-        self.all(
-            "read the audit log",
-            &sql,
-            params![before, count],
-            read_audit,
         )
     }
 

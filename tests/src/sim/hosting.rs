@@ -567,6 +567,8 @@ impl World {
             expires_at: UnixMs(i64::MAX / 2),
             node: Some(self.edges[edge].name.clone()),
             rejoin: false,
+            created_at: UnixMs(0),
+            created_by: None,
         };
         let request = self.orchestrator.ask(Asker::Token { edge, life, token });
         self.feed_host(Input::Api {

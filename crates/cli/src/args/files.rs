@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args as ClapArgs, Subcommand, ValueEnum, ValueHint};
 use sluice_edge_runtime::args::CommandArgs;
+use sluice_model::{Digest, JobName};
 
 use super::values::param;
 
@@ -42,8 +43,25 @@ pub(crate) struct ParamArgs {
 #[derive(Debug, Subcommand)]
 pub(crate) enum PluginCommand {
     /// Components that the orchestrator has, and who uses them
-    #[command(after_help = "Examples:\n  sluice plugin list")]
-    List,
+    #[command(
+        after_help = "Examples:\n  sluice plugin list\n  sluice plugin list --job field-temps\n  sluice plugin list --unused --output json"
+    )]
+    List {
+        /// Only those that a version of this job names
+        #[arg(long, value_name = "JOB")]
+        job: Option<JobName>,
+        /// Only those that nothing names any more: they are forgotten within two hours
+        #[arg(long)]
+        unused: bool,
+    },
+    /// One component that the orchestrator has: what it is, who brought it, which job versions name it
+    #[command(
+        after_help = "Examples:\n  sluice plugin describe sha256:ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    )]
+    Describe {
+        /// Its digest, as `sluice plugin list` shows it
+        digest: Digest,
+    },
     /// Look into a component without running it
     #[command(after_help = "Examples:\n  sluice plugin inspect plugins/dist/sshd_auth.wasm")]
     Inspect {

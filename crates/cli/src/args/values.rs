@@ -1,11 +1,49 @@
 //! Values of options: each is read from its text, or the text says what would be right.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use sluice_model::pipeline::{parse_duration, parse_size};
 use sluice_model::{
-    CatchUp, JobName, NodeName, Overlap, Role, StageName, check_label_key, check_label_value,
+    CatchUp, JobName, NodeName, Overlap, Role, StageName, TokenKind, TokenState, UnixMs,
+    check_label_key, check_label_value,
 };
+
+/// A time, or how long ago it was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Moment {
+    /// Then.
+    At(UnixMs),
+    /// So long ago.
+    Ago(Duration),
+}
+
+impl Moment {
+    /// The time, by this machine's clock.
+    pub(crate) fn time(self) -> UnixMs {
+        let ago = match self {
+            Self::At(time) => return time,
+            Self::Ago(ago) => ago,
+        };
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+        let ms = |time: Duration| i64::try_from(time.as_millis()).unwrap_or(i64::MAX);
+        UnixMs(now.map_or(0, ms).saturating_sub(ms(ago)))
+    }
+}
+
+impl std::str::FromStr for Moment {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if let Ok(ago) = positive_duration(text) {
+            return Ok(Self::Ago(ago));
+        }
+        serde_json::from_value(text.into())
+            .map(Self::At)
+            .map_err(|_| {
+                "write a time such as 2026-11-01T00:00:00Z, or how long ago, such as 24h".to_owned()
+            })
+    }
+}
 
 /// `K=V` or `K-`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,6 +75,15 @@ impl std::str::FromStr for LabelChange {
 pub(super) fn role(text: &str) -> Result<Role, String> {
     text.parse()
         .map_err(|_| "one of reader, deployer, admin".to_owned())
+}
+
+pub(super) fn token_kind(text: &str) -> Result<TokenKind, String> {
+    text.parse().map_err(|_| "one of join, api".to_owned())
+}
+
+pub(super) fn token_state(text: &str) -> Result<TokenState, String> {
+    text.parse()
+        .map_err(|_| "one of valid, used-up, expired, revoked".to_owned())
 }
 
 pub(super) fn job_and_node(text: &str) -> Result<(JobName, NodeName), String> {

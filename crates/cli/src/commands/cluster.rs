@@ -2,13 +2,13 @@
 
 use sluice_api::{
     API_TOKEN_TTL_MS_DEFAULT, AuditEntry, AuditQuery, Execution, ExecutionFilter, Explain, Job,
-    JobDetail, JobFilter, JobVersion, Node, NodeDetail, NodeFilter, PAGE_ITEMS_MAX, PageQuery,
-    Plugin, Rollout, RolloutOrder, Status, TOKEN_TTL_MS_DEFAULT, Token, TokenCreate, TokenCreated,
-    routes,
+    JobDetail, JobFilter, JobVersion, Node, NodeDetail, NodeFilter, PAGE_ITEMS_MAX, Plugin,
+    PluginDetail, PluginFilter, Rollout, RolloutOrder, Status, TOKEN_TTL_MS_DEFAULT, Token,
+    TokenCreate, TokenCreated, TokenFilter, routes,
 };
-use sluice_model::{ExecutionId, JobName, NodeName, TokenId};
+use sluice_model::{Digest, ExecutionId, JobName, NodeName, TokenId};
 
-use crate::args::{Format, TokenCreateArgs};
+use crate::args::{AuditArgs, Format, Moment, TokenCreateArgs};
 use crate::client::Client;
 use crate::failure::{Exit, Failure};
 use crate::out::Out;
@@ -195,15 +195,24 @@ pub(super) async fn explain(client: &Client, out: &Out, name: &JobName) -> Resul
     out.show(&answer, |style| render::explain(style, &answer))
 }
 
-pub(super) async fn plugins(client: &Client, out: &Out) -> Result<(), Failure> {
-    let query = PageQuery::default();
-    let plugins: Vec<Plugin> = client.list(routes::PLUGINS, &query, usize::MAX).await?;
-    list(
-        out,
-        &plugins,
-        "no component was uploaded yet",
-        render::plugins,
-    )
+pub(super) async fn plugins(
+    client: &Client,
+    out: &Out,
+    filter: &PluginFilter,
+) -> Result<(), Failure> {
+    let plugins: Vec<Plugin> = client.list(routes::PLUGINS, filter, usize::MAX).await?;
+    let none = if *filter == PluginFilter::default() {
+        "no component was uploaded yet"
+    } else {
+        "no such component"
+    };
+    list(out, &plugins, none, render::plugins)
+}
+
+pub(super) async fn plugin(client: &Client, out: &Out, digest: Digest) -> Result<(), Failure> {
+    let path = routes::fill(routes::PLUGIN, &[&digest.to_string()]);
+    let detail: PluginDetail = client.get(&path).await?;
+    out.show(&detail, |_| render::plugin_detail(&detail))
 }
 
 pub(super) async fn create_token(
@@ -229,21 +238,48 @@ pub(super) async fn create_token(
     out.show(&created, |_| format!("{}\n", created.token))
 }
 
-pub(super) async fn tokens(client: &Client, out: &Out) -> Result<(), Failure> {
-    let query = PageQuery::default();
-    let tokens: Vec<Token> = client.list(routes::TOKENS, &query, usize::MAX).await?;
-    list(out, &tokens, "no token can be used", render::tokens)
+pub(super) async fn tokens(
+    client: &Client,
+    out: &Out,
+    filter: &TokenFilter,
+) -> Result<(), Failure> {
+    let tokens: Vec<Token> = client.list(routes::TOKENS, filter, usize::MAX).await?;
+    let none = if *filter == TokenFilter::default() {
+        "no token can be used"
+    } else {
+        "no such token"
+    };
+    list(out, &tokens, none, render::tokens)
 }
 
-/// The newest `limit` entries of the audit log, page by page.
-pub(super) async fn audit(client: &Client, out: &Out, limit: u32) -> Result<(), Failure> {
-    let query = AuditQuery {
-        limit: Some(limit.min(PAGE_ITEMS_MAX)),
+pub(super) async fn token(client: &Client, out: &Out, id: TokenId) -> Result<(), Failure> {
+    let path = routes::fill(routes::TOKEN, &[&id.to_string()]);
+    let token: Token = client.get(&path).await?;
+    out.show(&token, |_| render::token_detail(&token))
+}
+
+/// The newest entries of the audit log that were asked for, page by page.
+pub(super) async fn audit(client: &Client, out: &Out, args: AuditArgs) -> Result<(), Failure> {
+    let whole = AuditQuery {
+        limit: Some(args.limit.min(PAGE_ITEMS_MAX)),
         ..AuditQuery::default()
     };
-    let items_max = usize::try_from(limit).unwrap_or(usize::MAX);
+    let query = AuditQuery {
+        token: args.token,
+        operation: args.operation,
+        outcome: args.outcome,
+        since: args.since.map(Moment::time),
+        until: args.until.map(Moment::time),
+        ..whole.clone()
+    };
+    let items_max = usize::try_from(args.limit).unwrap_or(usize::MAX);
     let entries: Vec<AuditEntry> = client.list(routes::AUDIT, &query, items_max).await?;
-    list(out, &entries, "nothing was changed yet", render::audit)
+    let none = if query == whole {
+        "nothing was changed yet"
+    } else {
+        "nothing of that sort"
+    };
+    list(out, &entries, none, render::audit)
 }
 
 pub(super) async fn revoke_token(client: &Client, out: &Out, id: TokenId) -> Result<(), Failure> {

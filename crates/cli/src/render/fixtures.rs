@@ -240,5 +240,6 @@ pub(crate) fn plugin() -> Plugin {
         imports: vec!["sluice:pipeline/log@0.1.0".to_owned()],
         world: "transform".to_owned(),
         used_by: vec!["a@1".to_owned(), "b@2".to_owned()],
+        in_use: true,
     }
 }

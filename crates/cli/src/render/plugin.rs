@@ -1,10 +1,10 @@
 //! Components.
 
 use serde::Serialize;
-use sluice_api::Plugin;
+use sluice_api::{Plugin, PluginDetail};
 use sluice_model::Digest;
 
-use super::{Style, cell, fields, maybe, size, table};
+use super::{Style, at, cell, clean, fields, maybe, size, table};
 
 /// The orchestrator's components as a table.
 pub(crate) fn plugins(style: Style, plugins: &[Plugin]) -> String {
@@ -22,6 +22,36 @@ pub(crate) fn plugins(style: Style, plugins: &[Plugin]) -> String {
         })
         .collect();
     table(style, &header, rows)
+}
+
+/// One of the orchestrator's components.
+pub(crate) fn plugin_detail(detail: &PluginDetail) -> String {
+    let plugin = &detail.plugin;
+    let in_use = match (plugin.used_by.is_empty(), plugin.in_use) {
+        (false, _) => "by job versions",
+        (true, true) => "by an assignment of a node that is behind",
+        (true, false) => "no: it is forgotten within two hours",
+    };
+    let mut text = fields(&[
+        ("digest", cell(plugin.digest)),
+        ("size", cell(size(plugin.size))),
+        ("world", cell(&plugin.world)),
+        ("uploaded", maybe(detail.uploaded_at.map(at))),
+        ("by", maybe(detail.uploaded_by.as_deref())),
+        ("in use", cell(in_use)),
+    ]);
+    text.push_str(&names("imports", &plugin.imports));
+    text.push_str(&names("exports", &detail.exports));
+    text.push_str(&names("job versions", &plugin.used_by));
+    text
+}
+
+fn names(what: &str, list: &[String]) -> String {
+    if list.is_empty() {
+        return format!("{what}: none\n");
+    }
+    let lines = list.iter().map(|name| format!("  {}\n", clean(name)));
+    format!("{what}:\n{}", lines.collect::<String>())
 }
 
 /// What `plugin inspect` found.
@@ -57,21 +87,14 @@ pub(crate) fn inspected(found: &Inspected) -> String {
         ("memory at start", cell(size(found.memory_bytes_min))),
         ("functions", cell(found.functions)),
     ]);
-    for (name, list) in [("imports", &found.imports), ("exports", &found.exports)] {
-        text.push_str(&format!(
-            "{name}:{}\n",
-            if list.is_empty() { " none" } else { "" }
-        ));
-        for entry in list {
-            text.push_str(&format!("  {}\n", super::clean(entry)));
-        }
-    }
+    text.push_str(&names("imports", &found.imports));
+    text.push_str(&names("exports", &found.exports));
     if found.problems.is_empty() {
         text.push_str("a deploy would take it\n");
     } else {
         text.push_str("a deploy would refuse it:\n");
         for problem in &found.problems {
-            text.push_str(&format!("  {}\n", super::clean(problem)));
+            text.push_str(&format!("  {}\n", clean(problem)));
         }
     }
     text

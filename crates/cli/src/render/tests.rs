@@ -50,6 +50,55 @@ fn plain_tables_are_columns_without_lines() {
 }
 
 #[test]
+fn a_component_and_a_token_are_described() {
+    let mut detail = sluice_api::PluginDetail {
+        plugin: fixtures::plugin(),
+        exports: vec!["sluice:pipeline/stage@0.1.0".to_owned()],
+        uploaded_at: Some(sluice_model::UnixMs(0)),
+        uploaded_by: Some("ci".to_owned()),
+    };
+    let text = plugin_detail(&detail);
+    assert!(
+        text.ends_with(
+            "world:    transform\nuploaded: 1970-01-01T00:00:00Z\nby:       ci\nin use:   by job versions\n\
+             imports:\n  sluice:pipeline/log@0.1.0\nexports:\n  sluice:pipeline/stage@0.1.0\n\
+             job versions:\n  a@1\n  b@2\n"
+        ),
+        "{text}"
+    );
+    detail.plugin.used_by.clear();
+    detail.plugin.in_use = false;
+    let text = plugin_detail(&detail);
+    assert!(text.contains("no: it is forgotten"), "{text}");
+    assert!(text.ends_with("job versions: none\n"), "{text}");
+
+    let token = sluice_api::Token {
+        id: sluice_model::TokenId::from_random([7; 16]),
+        kind: sluice_model::TokenKind::Api,
+        state: sluice_model::TokenState::Revoked,
+        node: None,
+        rejoin: false,
+        uses_left: None,
+        expires_at: sluice_model::UnixMs(60_000),
+        ended_at: Some(sluice_model::UnixMs(1_000)),
+        created_at: sluice_model::UnixMs(0),
+        created_by: Some("operator.toml".to_owned()),
+        role: Some(sluice_model::Role::Deployer),
+        name: Some("ci\u{1b}".to_owned()),
+    };
+    let text = token_detail(&token);
+    let rest = text.split_once('\n').unwrap().1;
+    assert_eq!(
+        rest,
+        "for:       the API as deployer: ci\\u{1b}\nstate:     revoked\nuses left: any\n\
+         created:   1970-01-01T00:00:00Z\nby:        operator.toml\nexpires:   1970-01-01T00:01:00Z\n\
+         ended:     1970-01-01T00:00:01Z\n"
+    );
+    let listed = tokens(PLAIN, &[token]);
+    assert!(listed.contains("  revoked  any "), "{listed}");
+}
+
+#[test]
 fn a_terminal_gets_lines_and_colours_only_when_it_wants_them() {
     let list = [fixtures::node("e1", NodeState::Connected)];
     let lines = Style {

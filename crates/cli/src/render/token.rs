@@ -2,27 +2,55 @@
 
 use sluice_api::{AuditEntry, Token};
 
-use super::{Style, at, cell, clean, table};
+use sluice_model::TokenState;
+
+use super::{Cell, Style, Tone, at, cell, clean, fields, maybe, table, toned};
 
 /// The tokens as a table. The secret is shown once, when a token is made.
 pub(crate) fn tokens(style: Style, tokens: &[Token]) -> String {
-    let header = ["ID", "FOR", "USES LEFT", "EXPIRES"];
+    let header = ["ID", "FOR", "STATE", "USES LEFT", "EXPIRES"];
     let rows = tokens
         .iter()
         .map(|token| {
             vec![
                 cell(token.id),
                 cell(lets_in(token)),
-                cell(
-                    token
-                        .uses_left
-                        .map_or_else(|| "any".to_owned(), |uses| uses.to_string()),
-                ),
+                state(token),
+                cell(uses(token)),
                 cell(at(token.expires_at)),
             ]
         })
         .collect();
     table(style, &header, rows)
+}
+
+fn state(token: &Token) -> Cell {
+    let tone = match token.state {
+        TokenState::Valid => Tone::Plain,
+        TokenState::UsedUp | TokenState::Expired | TokenState::Revoked => Tone::Warn,
+    };
+    toned(token.state, tone)
+}
+
+fn uses(token: &Token) -> String {
+    token
+        .uses_left
+        .map_or_else(|| "any".to_owned(), |uses| uses.to_string())
+}
+
+/// One token.
+pub(crate) fn token_detail(token: &Token) -> String {
+    let ended = token.ended_at.map(at);
+    fields(&[
+        ("id", cell(token.id)),
+        ("for", cell(lets_in(token))),
+        ("state", state(token)),
+        ("uses left", cell(uses(token))),
+        ("created", cell(at(token.created_at))),
+        ("by", maybe(token.created_by.as_deref())),
+        ("expires", cell(at(token.expires_at))),
+        ("ended", maybe(ended)),
+    ])
 }
 
 fn lets_in(token: &Token) -> String {

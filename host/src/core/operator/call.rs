@@ -6,8 +6,8 @@ use std::sync::Arc;
 use sluice_api::{
     AuditEntry, AuditQuery, DeployReply, DeployRequest, ErrorBody, Execution, ExecutionFilter,
     Explain, Job, JobDetail, JobFilter, JobVersion, Node, NodeDetail, NodeFilter, NodeOrder, Page,
-    PageQuery, Rollout, RolloutOrder, Run, RunFilter, RunLaunch, Schedule, ScheduleCreate,
-    ScheduleDetail, ScheduleFilter, ScheduleTick, Status, TaskOutput, TickQuery, Token,
+    Rollout, RolloutOrder, Run, RunFilter, RunLaunch, Schedule, ScheduleCreate, ScheduleDetail,
+    ScheduleFilter, ScheduleTick, Status, TaskOutput, TickQuery, Token, TokenFilter,
 };
 use sluice_model::pipeline::{self};
 use sluice_model::{
@@ -87,11 +87,13 @@ pub enum ApiCall {
     /// Keeps a token.
     CreateToken(TokenRecord),
     /// Tokens.
-    Tokens(PageQuery),
+    Tokens(TokenFilter),
+    /// One token, one that ended too.
+    Token(TokenId),
     /// Makes a token worthless.
     RevokeToken(TokenId),
-    /// Which components job versions name.
-    ComponentUse,
+    /// Which components job versions name; `not-found` when there is no such job.
+    ComponentUse(Option<JobName>),
     /// Which stdins open runs name.
     StdinUse,
     /// Launches batch jobs; the same key is the same run. Its stdin has so many bytes, when it was found to be there.
@@ -182,13 +184,14 @@ impl ApiCall {
             | Self::Rollout(_)
             | Self::History(_)
             | Self::Tokens(_)
+            | Self::Token(_)
             | Self::Runs(_)
             | Self::Run(_)
             | Self::Output(_)
             | Self::Schedules(_)
             | Self::Schedule(_)
             | Self::Ticks(..)
-            | Self::ComponentUse
+            | Self::ComponentUse(_)
             | Self::StdinUse => false,
         }
     }
@@ -239,7 +242,7 @@ pub enum Reply {
     NodeLine(Box<Node>),
     /// To `Tokens`.
     Tokens(Page<Token>),
-    /// To `RevokeToken`: as it was.
+    /// To `Token`, and to `RevokeToken` as it was.
     Token(Token),
     /// To `Jobs`.
     Jobs(Page<Job>),

@@ -7,7 +7,7 @@ use sluice_model::Role;
 
 use super::*;
 use crate::core::{Asker, Caller, OnlyIf};
-use crate::store::ApiTokenRecord;
+use crate::store::{ApiTokenRecord, TokenStore as _};
 
 fn asker(operation: &'static str) -> Arc<Asker> {
     Arc::new(Asker {
@@ -46,6 +46,8 @@ fn a_write_is_recorded_with_it_and_a_look_is_not() {
         role: Role::Reader,
         name: None,
         expires_at: UnixMs(i64::MAX),
+        created_at: UnixMs(0),
+        created_by: None,
     };
     world.call(by(ApiCall::CreateApiToken(token))).unwrap();
     let refused = ErrorBody::new(ErrorCode::Forbidden, "no");
@@ -67,7 +69,7 @@ fn a_write_is_recorded_with_it_and_a_look_is_not() {
     let older = AuditQuery {
         before: Some(entries[0].id),
         limit: Some(5),
-        cursor: None,
+        ..AuditQuery::default()
     };
     assert!(
         matches!(world.call(ApiCall::Audit(older)), Ok(Reply::Audit(sluice_api::Page { items: older, .. })) if older == entries[1..])
@@ -146,6 +148,8 @@ fn a_token_opens_the_api_until_it_ends_or_is_revoked() {
             role: Role::Deployer,
             name: None,
             expires_at,
+            created_at: UnixMs(0),
+            created_by: None,
         };
         world.call(ApiCall::CreateApiToken(token)).unwrap();
     }
@@ -253,4 +257,186 @@ fn orders_about_a_node_and_dry_runs_heed_what_was_seen() {
     let other = OnlyIf::Is(vec!["\"another\"".to_owned()]);
     assert_eq!(order(&mut world, dry_run(), other), stale);
     assert_eq!(order(&mut world, dry_run(), OnlyIf::Is(Vec::new())), Ok(()));
+}
+
+/// Every page of what fits `query`, the newest first, and how many rows the largest page read.
+fn all_of(world: &mut World, mut query: AuditQuery) -> (Vec<AuditEntry>, u64) {
+    let (mut entries, mut most) = (Vec::new(), 0);
+    loop {
+        let before = world.core.store_mut().work();
+        let page = match world.call(ApiCall::Audit(query.clone())).unwrap() {
+            Reply::Audit(page) => page,
+            other => panic!("{other:?}"),
+        };
+        most = most.max(world.core.store_mut().work() - before);
+        entries.extend(page.items);
+        query.cursor = page.next;
+        if query.cursor.is_none() {
+            return (entries, most);
+        }
+    }
+}
+
+#[test]
+fn the_log_is_filtered_by_who_what_when_and_how_it_ended() {
+    let mut world = World::new();
+    let start = world.now.unix;
+    let mut written = Vec::new();
+    let outcomes = [None, Some(ErrorCode::Forbidden), Some(ErrorCode::Conflict)];
+    for n in 0..60_usize {
+        // A clock that is set back for a while: the order is that of the entries.
+        let seconds = if (20..30).contains(&n) { 5 } else { n };
+        world.now.unix = start.plus(Duration::from_secs(seconds as u64));
+        let token = ["t1", "t2"][n % 2];
+        let operation = ["job.stop", "job.start", "token.list"][n % 3];
+        let asker = Asker {
+            caller: Caller {
+                token: token.to_owned(),
+                ..asker(operation).caller.clone()
+            },
+            ..Asker::clone(&asker(operation))
+        };
+        let outcome = outcomes[n / 2 % 3];
+        let refused = outcome.map_or(Ok(()), |code| Err(ErrorBody::new(code, "no")));
+        world
+            .call(ApiCall::Record(Arc::new(asker), refused))
+            .unwrap();
+        let outcome = outcome.map_or("done", ErrorCode::as_str);
+        written.push((world.now.unix, token, operation, outcome));
+    }
+    written.reverse();
+    let (five, forty) = (Duration::from_secs(5), Duration::from_secs(40));
+    let (five, forty) = (start.plus(five), start.plus(forty));
+    let text = |text: &str| Some(text.to_owned());
+    let mut asked = 0;
+    for token in [None, Some("t1"), Some("t9")] {
+        for operation in [None, Some("job.start")] {
+            for outcome in [None, Some("done"), Some("refused"), Some("forbidden")] {
+                for (since, until) in [(None, None), (Some(five), Some(forty)), (Some(forty), None)]
+                {
+                    let query = AuditQuery {
+                        token: token.and_then(text),
+                        operation: operation.and_then(text),
+                        outcome: outcome.and_then(text),
+                        since,
+                        until,
+                        limit: Some(7),
+                        ..AuditQuery::default()
+                    };
+                    let fits = |it: &&(UnixMs, &str, &str, &str)| {
+                        token.is_none_or(|token| it.1 == token)
+                            && operation.is_none_or(|operation| it.2 == operation)
+                            && since.is_none_or(|since| it.0 >= since)
+                            && until.is_none_or(|until| it.0 < until)
+                            && outcome.is_none_or(|outcome| {
+                                it.3 == outcome || outcome == "refused" && it.3 != "done"
+                            })
+                    };
+                    let wanted: Vec<_> = written.iter().filter(fits).cloned().collect();
+                    let (got, _) = all_of(&mut world, query.clone());
+                    let got: Vec<_> = got
+                        .iter()
+                        .map(|it| {
+                            let [token, operation, outcome] =
+                                [&it.token, &it.operation, &it.outcome].map(String::as_str);
+                            (it.at, token, operation, outcome)
+                        })
+                        .collect();
+                    assert_eq!(got, wanted, "{query:?}");
+                    asked += usize::from(!wanted.is_empty());
+                }
+            }
+        }
+    }
+    assert!(asked > 20, "{asked}");
+    let long = AuditQuery {
+        operation: text(&"x".repeat(65)),
+        ..AuditQuery::default()
+    };
+    let error = world.call(ApiCall::Audit(long)).unwrap_err();
+    assert_eq!(error.code, ErrorCode::Invalid);
+    let wrong = AuditQuery {
+        outcome: text("well"),
+        ..AuditQuery::default()
+    };
+    let error = world.call(ApiCall::Audit(wrong)).unwrap_err();
+    assert_eq!(error.code, ErrorCode::Invalid);
+    assert!(error.message.contains("well"), "{error:?}");
+}
+
+#[test]
+fn a_page_of_the_filtered_log_costs_the_same_however_long_the_log_is() {
+    let mut costs = Vec::new();
+    for entries in [3_000, 9_000] {
+        let mut world = World::new();
+        for n in 0..entries {
+            let rare = n % 1_000 == 0;
+            let operation = if rare { "node.drain" } else { "job.stop" };
+            let token = if rare { "t2" } else { "t1" };
+            let entry = AuditEntry {
+                at: UnixMs(n),
+                token: token.to_owned(),
+                ..asker(operation).entry(UnixMs(n), Ok(None))
+            };
+            world.core.store_mut().insert_audit(&entry).unwrap();
+        }
+        let mut cost = |query: AuditQuery| all_of(&mut world, query).1;
+        let limit = Some(2);
+        let text = |text: &str| Some(text.to_owned());
+        costs.push([
+            cost(AuditQuery {
+                operation: text("node.drain"),
+                limit,
+                ..AuditQuery::default()
+            }),
+            cost(AuditQuery {
+                token: text("t2"),
+                limit,
+                ..AuditQuery::default()
+            }),
+            // The oldest ones: found by the index of times, at once.
+            cost(AuditQuery {
+                until: Some(UnixMs(2)),
+                limit,
+                ..AuditQuery::default()
+            }),
+            // None fits, and no index says so: page by page, each of them bounded.
+            cost(AuditQuery {
+                token: text("t1"),
+                operation: text("node.drain"),
+                limit,
+                ..AuditQuery::default()
+            }),
+        ]);
+    }
+    for (few, many) in costs[0].iter().zip(&costs[1]) {
+        assert!(*many < few * 3 / 2 + 50, "{costs:?}");
+    }
+}
+
+#[test]
+fn one_token_cannot_push_out_what_was_refused_to_another() {
+    let mut world = World::new();
+    let refuse = |world: &mut World, token: &str| {
+        let mut asker = Asker::clone(&asker("token.list"));
+        asker.caller.token = token.to_owned();
+        let refused = Err(ErrorBody::new(ErrorCode::Forbidden, "no"));
+        world
+            .call(ApiCall::Record(Arc::new(asker), refused))
+            .unwrap();
+    };
+    refuse(&mut world, "t2");
+    for _ in 0..1_500 {
+        refuse(&mut world, "t1");
+    }
+    world.pass(Duration::from_secs(60));
+    world.handle(Input::Tick);
+    let mut count = |token: &str| {
+        let query = AuditQuery {
+            token: Some(token.to_owned()),
+            ..AuditQuery::default()
+        };
+        all_of(&mut world, query).0.len()
+    };
+    assert_eq!((count("t1"), count("t2")), (1_000, 1));
 }

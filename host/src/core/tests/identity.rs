@@ -5,7 +5,7 @@ use sluice_protocol::Renew;
 
 use super::full::{fill, heartbeat, make_room};
 use super::*;
-use crate::store::ApiTokenRecord;
+use crate::store::{ApiTokenRecord, TokenStore as _};
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
@@ -561,6 +561,8 @@ fn case_52_a_clock_that_is_ahead_for_one_look_forgets_no_token() {
         role: sluice_model::Role::Deployer,
         name: None,
         expires_at: world.now.unix.plus(DAY),
+        created_at: world.now.unix,
+        created_by: None,
     };
     world.call(ApiCall::CreateApiToken(api)).unwrap();
     let opens = |world: &mut World| match world.call(ApiCall::Authenticate([8; 32])) {
@@ -586,6 +588,101 @@ fn case_52_a_clock_that_is_ahead_for_one_look_forgets_no_token() {
     assert_eq!(kept(&mut world), 2);
     world.pass(DAY + Duration::from_secs(31));
     assert_eq!(kept(&mut world), 0);
+}
+
+#[test]
+fn a_token_that_ended_is_remembered_and_opens_nothing() {
+    use sluice_api::TokenFilter;
+    use sluice_model::{Role, TokenKind, TokenState};
+
+    let mut world = World::new();
+    let list = |world: &mut World, filter: TokenFilter| {
+        let reply = world.call(ApiCall::Tokens(filter)).unwrap();
+        let Reply::Tokens(page) = reply else {
+            panic!("{reply:?}");
+        };
+        let shown = page.items.iter();
+        shown.map(|it| (it.id, it.state)).collect::<Vec<_>>()
+    };
+    let of = |state| TokenFilter {
+        state: Some(state),
+        ..TokenFilter::default()
+    };
+    let revoked = world.token(Some(1), None, false);
+    let used_up = world.token(Some(1), None, false);
+    world.join(used_up, SECRET, "e1", 1).unwrap();
+    let api = TokenId::from_random([9; 16]);
+    let record = crate::store::ApiTokenRecord {
+        id: api,
+        hash: [9; 32],
+        role: Role::Deployer,
+        name: Some("ci".to_owned()),
+        expires_at: world.now.unix.plus(Duration::from_secs(1800)),
+        created_at: world.now.unix,
+        created_by: Some("operator.toml".to_owned()),
+    };
+    world.call(ApiCall::CreateApiToken(record)).unwrap();
+    let revoked_at = world.now.unix;
+    world.call(ApiCall::RevokeToken(revoked)).unwrap();
+    assert!(world.join(revoked, SECRET, "e2", 2).is_err());
+
+    let open = list(&mut world, TokenFilter::default());
+    assert_eq!(
+        open,
+        [(api, TokenState::Valid), (used_up, TokenState::UsedUp)]
+    );
+    let by_role = TokenFilter {
+        role: Some(Role::Deployer),
+        ..TokenFilter::default()
+    };
+    assert_eq!(list(&mut world, by_role), [(api, TokenState::Valid)]);
+    let by_kind = TokenFilter {
+        kind: Some(TokenKind::Join),
+        all: true,
+        ..TokenFilter::default()
+    };
+    assert_eq!(list(&mut world, by_kind).len(), 2);
+    let ended = [(revoked, TokenState::Revoked)];
+    assert_eq!(list(&mut world, of(TokenState::Revoked)), ended);
+
+    // It expires at once, and is swept a while later: both look the same.
+    world.now.unix = world.now.unix.plus(Duration::from_secs(1800));
+    for _ in 0..2 {
+        let expired = [(api, TokenState::Expired)];
+        assert_eq!(list(&mut world, of(TokenState::Expired)), expired);
+        let described = world.call(ApiCall::Token(api)).unwrap();
+        let Reply::Token(token) = described else {
+            panic!("{described:?}");
+        };
+        assert_eq!(token.ended_at, Some(token.expires_at));
+        assert_eq!(token.created_by.as_deref(), Some("operator.toml"));
+        assert_eq!(
+            (token.kind, token.role),
+            (TokenKind::Api, Some(Role::Deployer))
+        );
+        assert!(matches!(
+            world.call(ApiCall::Authenticate([9; 32])),
+            Ok(Reply::Caller(None))
+        ));
+        world.now.unix = world.now.unix.plus(Duration::from_millis(1));
+        world.pass(Duration::from_secs(60));
+        world.handle(Input::Tick);
+    }
+    assert!(
+        world.core.store_mut().api_tokens().unwrap().is_empty(),
+        "swept"
+    );
+    let Ok(Reply::Token(token)) = world.call(ApiCall::Token(revoked)) else {
+        panic!("it is remembered");
+    };
+    assert_eq!(token.ended_at, Some(revoked_at));
+    assert_eq!(
+        world.call(ApiCall::RevokeToken(api)).unwrap_err().code,
+        ErrorCode::NotFound
+    );
+    let unknown = TokenId::from_random([3; 16]);
+    let error = world.call(ApiCall::Token(unknown)).unwrap_err();
+    assert_eq!(error.code, ErrorCode::NotFound);
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use super::*;
 
 /// One request on a connection that stays: everything is written before anything is read.
-async fn written_first(
+pub(super) async fn written_first(
     stream: &mut TcpStream,
     (method, path): (&str, &str),
     head: &str,

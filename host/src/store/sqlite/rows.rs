@@ -2,17 +2,14 @@
 
 use rusqlite::Row as SqlRow;
 use rusqlite::types::Type;
-use sluice_api::AuditEntry;
 use sluice_ledger::{Position, SetDigest};
 use sluice_model::{
     Attempt, BootCounter, BootNonce, Digest, ExecutionId, Incarnation, JobId, NodeId, Revision,
-    Slot, TokenId, UnixMs, Version,
+    Slot, UnixMs, Version,
 };
 use sluice_protocol::ObservedRow;
 
-use super::super::{
-    ApiTokenRecord, ExecutionRecord, JobRecord, NodeOrders, NodeRecord, TokenRecord,
-};
+use super::super::{ExecutionRecord, JobRecord, NodeOrders, NodeRecord};
 
 /// SQLite's integers are signed 64 bits; ours stay below.
 pub(super) fn int(value: u64) -> i64 {
@@ -153,54 +150,6 @@ pub(super) fn read_execution(row: &SqlRow<'_>) -> rusqlite::Result<ExecutionReco
         changed_at: time(row, 10)?,
         replaced: row.get(11)?,
         once: row.get(12)?,
-    })
-}
-
-pub(super) const TOKEN_COLUMNS: &str = "id, secret_hash, uses_left, expires_at, node, rejoin";
-
-pub(super) fn read_token(row: &SqlRow<'_>) -> rusqlite::Result<TokenRecord> {
-    Ok(TokenRecord {
-        id: bytes(row, 0, "a token id", TokenId::from_slice)?,
-        secret_hash: bytes(row, 1, "a hash", |bytes| bytes.try_into().ok())?,
-        uses_left: row
-            .get::<_, Option<i64>>(2)?
-            .map(|uses| u64::try_from(uses).map_err(|_| wrong(2, "a negative count")))
-            .transpose()?,
-        expires_at: time(row, 3)?,
-        node: match row.get_ref(4)?.as_str_or_null()? {
-            None => None,
-            Some(name) => Some(name.parse().map_err(|_| wrong(4, "a node name"))?),
-        },
-        rejoin: row.get(5)?,
-    })
-}
-
-pub(super) const API_TOKEN_COLUMNS: &str = "id, hash, role, name, expires_at";
-
-pub(super) fn read_api_token(row: &SqlRow<'_>) -> rusqlite::Result<ApiTokenRecord> {
-    Ok(ApiTokenRecord {
-        id: bytes(row, 0, "a token id", TokenId::from_slice)?,
-        hash: bytes(row, 1, "a hash", |bytes| bytes.try_into().ok())?,
-        role: text(row, 2, "a role")?,
-        name: row.get(3)?,
-        expires_at: time(row, 4)?,
-    })
-}
-
-pub(super) const AUDIT_COLUMNS: &str =
-    "id, at, token, name, role, operation, target, outcome, message";
-
-pub(super) fn read_audit(row: &SqlRow<'_>) -> rusqlite::Result<AuditEntry> {
-    Ok(AuditEntry {
-        id: counter(row, 0)?,
-        at: time(row, 1)?,
-        token: row.get(2)?,
-        name: row.get(3)?,
-        role: text(row, 4, "a role")?,
-        operation: row.get(5)?,
-        target: row.get(6)?,
-        outcome: row.get(7)?,
-        message: row.get(8)?,
     })
 }
 
