@@ -25,6 +25,6 @@ pub use api::{Api, Refusal, Watch};
 pub use bare::{BareEdge, BareSession};
 pub use cluster::{Cluster, ClusterOptions, Ran, dir_text};
 pub use disk::SmallDisk;
-pub use link::{Conditions, Link, Rule};
+pub use link::{Conditions, Link, NewSockets, Rule};
 pub use logs::{JsonLog, Mark};
 pub use process::{Process, edge_program, sluice_program};

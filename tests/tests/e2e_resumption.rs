@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use sluice_model::NodeState;
 use sluice_tests::e2e::pipelines::{PipelineText, plugin};
-use sluice_tests::e2e::{BareEdge, Cluster, ClusterOptions, wait};
+use sluice_tests::e2e::{BareEdge, Cluster, ClusterOptions, NewSockets, wait};
 use sluice_transport::{CloseCode, EarlyData, SessionError};
 
 /// Sessions that the orchestrator's disk remembers.
@@ -82,25 +82,34 @@ fn case_60_a_new_address_keeps_the_session() {
     assert!(cluster.edge_log("e1").events("session.close").is_empty());
 }
 
-#[test]
-fn case_60_a_flow_that_died_on_the_way_is_left_for_a_new_one() {
+/// The flow of e1's session dies, and of the ways out these are open.
+fn stranded(pass: NewSockets) -> Cluster {
     let mut cluster = Cluster::start_with(calm(2), &["e1"]);
     cluster.deploy(&PipelineText::steady("before"));
     cluster.wait_running("before", "e1");
-    cluster.link().strand();
+    cluster.link().strand(pass);
     cluster.deploy(&PipelineText::steady("after"));
     cluster.wait_running("after", "e1");
-    // It was not for the three heartbeats that end a session.
-    let log = cluster.edge_log("e1");
-    assert_eq!(log.events("session.silent").len(), 1);
-    let closes = log.events("session.close");
-    assert!(
-        closes
-            .iter()
-            .all(|close| close["reason"] == "a newer connection is up"),
-        "{closes:?}"
-    );
+    assert!(!cluster.edge_log("e1").events("session.silent").is_empty());
     assert_eq!(cluster.execution("before", "e1").restarts, 0);
+    cluster
+}
+
+#[test]
+fn case_60_a_flow_that_died_on_the_way_is_left_for_a_new_connection() {
+    let cluster = stranded(NewSockets::Dials);
+    // It was not for the three heartbeats that end a session.
+    let closes = cluster.edge_log("e1").events("session.close");
+    assert_eq!(closes.len(), 1, "{closes:?}");
+    assert_eq!(closes[0]["reason"], "a newer connection is up");
+    assert_eq!(cluster.log().events("session.open").len(), 2);
+}
+
+#[test]
+fn case_60_a_flow_that_died_on_the_way_is_left_by_moving_to_another_socket() {
+    let cluster = stranded(NewSockets::Moved);
+    assert!(cluster.edge_log("e1").events("session.close").is_empty());
+    assert_eq!(cluster.log().events("session.open").len(), 1);
 }
 
 #[test]

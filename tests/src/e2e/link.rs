@@ -40,6 +40,30 @@ pub enum Rule {
     Hold,
 }
 
+/// Which sockets that edges open pass.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum NewSockets {
+    /// All.
+    #[default]
+    All,
+    /// Those of new connections: the first packet is one of a handshake.
+    Dials,
+    /// Those to which a connection moved.
+    Moved,
+}
+
+impl NewSockets {
+    /// By the first packet of a socket: only a handshake has packets with a long header.
+    fn passes(self, packet: &[u8]) -> bool {
+        let dials = packet.first().is_some_and(|first| first & 0x80 != 0);
+        match self {
+            Self::All => true,
+            Self::Dials => dials,
+            Self::Moved => !dials,
+        }
+    }
+}
+
 /// The state of one direction.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Conditions {
@@ -100,7 +124,7 @@ enum Command {
     Upstream(SocketAddr),
     Conditions { up: Conditions, down: Conditions },
     Rebind,
-    Strand,
+    Strand(NewSockets),
     Record,
     Recorded,
     Replay(Vec<Vec<u8>>),
@@ -177,9 +201,9 @@ impl Link {
     }
 
     /// Loses all that comes from or goes to the sockets that edges have used until now: what a router does that took their
-    /// flows for dead. New sockets pass.
-    pub fn strand(&self) {
-        self.send(Command::Strand);
+    /// flows for dead. Of new sockets these pass.
+    pub fn strand(&self, pass: NewSockets) {
+        self.send(Command::Strand(pass));
     }
 
     /// From now on, keeps a copy of what edges send: see [`Self::recorded`].
@@ -297,6 +321,7 @@ struct Task {
     arrived: mpsc::Receiver<(SocketAddr, Vec<u8>)>,
     last_used: u64,
     stranded: BTreeSet<SocketAddr>,
+    new_sockets: NewSockets,
     recording: Option<Vec<Vec<u8>>>,
     replays: Vec<UdpSocket>,
     to_replays: u64,
@@ -327,6 +352,7 @@ impl Task {
             arrived,
             last_used: 0,
             stranded: BTreeSet::new(),
+            new_sockets: NewSockets::All,
             recording: None,
             replays: Vec::new(),
             to_replays: 0,
@@ -373,7 +399,10 @@ impl Task {
         match command {
             // Sockets are opened anew with the next packets.
             Command::Rebind => self.peers.clear(),
-            Command::Strand => self.stranded.extend(self.peers.keys()),
+            Command::Strand(pass) => {
+                self.stranded.extend(self.peers.keys());
+                self.new_sockets = pass;
+            }
             Command::Record => self.recording = Some(Vec::new()),
             Command::Recorded => return self.recording.clone().unwrap_or_default(),
             Command::Replay(packets) => self.replay(&packets).await,
@@ -438,6 +467,10 @@ impl Task {
                 return;
             }
             let packet = direction.queue.pop_front().expect("one is due");
+            let is_new = way == Way::Up && !self.peers.contains_key(&packet.edge);
+            if is_new && !self.new_sockets.passes(&packet.bytes) {
+                self.stranded.insert(packet.edge);
+            }
             // What cannot be sent is lost, as on any network.
             let sent = match way {
                 _ if self.stranded.contains(&packet.edge) => false,
