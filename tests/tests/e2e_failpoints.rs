@@ -7,7 +7,7 @@
 use sluice_model::{ExecutionId, ExecutionState, NodeState, Version};
 use sluice_state_dir::failpoint;
 use sluice_tests::e2e::pipelines::{PipelineText, padded_component, plugin, seqs};
-use sluice_tests::e2e::{Cluster, wait};
+use sluice_tests::e2e::{Cluster, Conditions, wait};
 
 /// Every record came, in order; it began over at most `restarts` times.
 #[track_caller]
@@ -184,6 +184,26 @@ fn case_37_killed_between_the_send_and_the_ack_a_deploy_has_one_effect() {
         cluster.revive_orchestrator(point);
         assert_undisturbed(&cluster, &job);
     }
+}
+
+#[test]
+fn case_37_killed_while_what_was_sent_is_lost_on_its_way_a_deploy_is_sent_again() {
+    let mut cluster = Cluster::start_linked(&["e1"]);
+    cluster.link().set(Conditions::default(), Conditions::CUT);
+    let mark = cluster.log().mark();
+    cluster.deploy(&PipelineText::steady("job"));
+    let sent = |cluster: &Cluster, mark| cluster.log().events_since(mark, "ledger.sent").len();
+    wait::until("the row to be sent", || {
+        wait::check(sent(&cluster, mark) > 0, || cluster.log().tail())
+    });
+    cluster.kill_orchestrator();
+    let came = cluster.edge_file("e1", "job.out").exists();
+    assert!(!came, "nothing comes through");
+    cluster.link().mend();
+    let mark = cluster.log().mark();
+    cluster.start_orchestrator();
+    assert_undisturbed(&cluster, "job");
+    assert!(sent(&cluster, mark) > 0, "it was there before");
 }
 
 #[test]

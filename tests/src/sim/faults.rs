@@ -35,6 +35,7 @@ struct State {
     /// The simulator itself reads: nothing counts, nothing fails.
     inspecting: bool,
     armed: Option<(u64, Fault)>,
+    armed_at: Option<(&'static str, Fault)>,
     full_left: u64,
     no_room: bool,
     dead_at: Option<&'static str>,
@@ -58,10 +59,16 @@ impl Faults {
         self.state().armed = Some((after, fault));
     }
 
+    /// The next call of this name fails.
+    pub fn arm_at(&self, point: &'static str, fault: Fault) {
+        self.state().armed_at = Some((point, fault));
+    }
+
     /// Nothing is armed, and there is room on the disk.
     pub fn disarm(&self) {
         let mut state = self.state();
         state.armed = None;
+        state.armed_at = None;
         state.full_left = 0;
         state.no_room = false;
     }
@@ -124,12 +131,21 @@ impl Faults {
         if state.no_room && point == "commit" {
             return Some(Told::Full);
         }
-        let (after, fault) = state.armed?;
-        if after > 0 {
-            state.armed = Some((after - 1, fault));
-            return None;
-        }
-        state.armed = None;
+        let fault = match (state.armed_at, state.armed) {
+            (Some((at, fault)), _) if at == point => {
+                state.armed_at = None;
+                fault
+            }
+            (_, Some((0, fault))) => {
+                state.armed = None;
+                fault
+            }
+            (_, Some((after, fault))) => {
+                state.armed = Some((after - 1, fault));
+                return None;
+            }
+            (_, None) => return None,
+        };
         state.hit = Some((point, fault));
         state.hits += 1;
         Some(match fault {

@@ -586,6 +586,12 @@ impl World {
         self.orchestrator.faults.arm(after_calls, fault);
     }
 
+    /// The same, at the next call of this name.
+    pub fn arm_host_at(&mut self, point: &'static str, fault: Fault) {
+        self.note("O", format_args!("disk: {fault:?} at \"{point}\""));
+        self.orchestrator.faults.arm_at(point, fault);
+    }
+
     /// Feeds a forged frame of an edge to the orchestrator (case 59).
     pub fn forge_from_edge(&mut self, connection: u64, kind: edge_message::Kind) {
         let frame = encode(&EdgeMessage { kind: Some(kind) });

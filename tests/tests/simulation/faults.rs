@@ -1,5 +1,6 @@
 //! Faults of network, disks and processes, one at a time and at the worst moment.
 
+use sluice_host::store::Store as _;
 use sluice_model::{NodeState, Version};
 use sluice_protocol::{Received, edge_message::Kind};
 use sluice_tests::sim::{Content, Fault, Order, Placing, Way, World, WorldConfig, play, play_with};
@@ -21,8 +22,15 @@ fn case_35_36_the_orchestrator_dies_around_a_commit() {
             select: String::new(),
             placing: Placing::Daemon,
         };
+        world.arm_host_at("commit an assignment", Fault::Crash);
         world.order("job", deploy);
-        world.arm_host(20, Fault::Crash);
+        world.run_until("it dies", 60_000, |world| {
+            world.checks.faults.host_crashes == 1
+        });
+        let jobs = world.orchestrator.look(|store| store.jobs(true)).unwrap();
+        assert!(jobs.is_empty(), "what was written is undone: {jobs:?}");
+        let open = world.operators.open.contains_key("job");
+        assert!(open, "nobody was told that it is done");
         world.await_running(0, "job", STEADY);
         assert_eq!(world.checks.faults.host_crashes, 1);
         // After: committed, nothing sent, and the new process sends it.
@@ -44,11 +52,15 @@ fn case_37_the_orchestrator_dies_between_a_send_and_its_ack() {
         let sent = world.rows_sent(0);
         world.deploy("job", STEADY, "");
         assert_eq!(world.rows_sent(0), sent + 1, "it is on its way");
+        // What is on its way is lost with the connection.
+        world.set_link(0, false);
         world.crash_host("kill -9", 2_000);
+        world.set_link(0, true);
         world.await_running(0, "job", STEADY);
         world.await_connected(0);
         world.settle();
-        assert_eq!(world.starts(0, "job"), 1, "sent twice or not, it runs once");
+        assert!(world.rows_sent(0) > sent + 1, "it was sent again");
+        assert_eq!(world.starts(0, "job"), 1, "sent twice, it runs once");
     });
 }
 
