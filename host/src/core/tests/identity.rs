@@ -348,6 +348,39 @@ fn case_72_a_certificate_that_an_older_store_does_not_know_is_known_once_its_nod
 }
 
 #[test]
+fn case_10_nodes_that_are_revoked_or_deleted_take_nothing_from_the_rest() {
+    let mut world = World::new();
+    world.deploy(PIPELINE);
+    let conns = [("e1", 1), ("e2", 2), ("e3", 3)].map(|(name, key)| {
+        let mut edge = world.edge(name, key);
+        let (conn, outputs) = world.begin(&mut edge);
+        let row = world.apply(&mut edge, conn, &outputs).remove(0);
+        world.report(
+            conn,
+            &edge,
+            0,
+            &observed(&row, ObservedPhase::Running),
+            false,
+        );
+        conn
+    });
+    let (reply, outputs) = world.order(ApiCall::RevokeNode(name()));
+    assert!(reply.is_ok() && rows(&outputs).is_empty(), "{outputs:?}");
+    world.handle(Input::Closed { conn: conns[1] });
+    let (reply, outputs) = world.order(ApiCall::DeleteNode("e2".parse().unwrap()));
+    assert!(reply.is_ok() && rows(&outputs).is_empty(), "{outputs:?}");
+    let outputs = world.pass(Duration::from_secs(1));
+    assert!(rows(&outputs).is_empty(), "{outputs:?}");
+    assert_eq!(closed(&outputs, conns[2]), None);
+    let executions = world.executions();
+    assert!(executions.iter().all(|it| it.node.as_str() != "e2"));
+    let rest = executions.iter().find(|it| it.node.as_str() == "e3");
+    let rest = rest.unwrap();
+    assert_eq!(rest.state, ExecutionState::Running);
+    assert_eq!((rest.attempt, rest.restarts), (Attempt(1), 0));
+}
+
+#[test]
 fn case_66_what_can_run_elsewhere_does_not_wait_for_a_revoked_node() {
     let mut world = World::new();
     let mut first = world.edge("e1", 1);
