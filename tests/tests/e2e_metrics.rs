@@ -213,12 +213,45 @@ fn both_programs_tell_what_the_document_lists_and_what_the_command_line_shows() 
         wait::check(left.is_empty(), || format!("{left:?}"))
     });
 
-    // The edge keeps where it tells them.
+    // The edge keeps where it tells them, and what it was not told of meanwhile shows as a lag.
     cluster.kill_edge("e1");
+    cluster.deploy(&PipelineText::steady("later"));
+    wait::until("the ledger to lag", || {
+        let lag = "sluice_node_ledger_lag_revisions{node=\"e1\"}";
+        let lag = Scraped::of(orchestrator).number(lag);
+        wait::check(lag > 0.0, || lag.to_string())
+    });
     let mark = cluster.edge_log("e1").mark();
     cluster.start_edge("e1");
     wait::until("the edge to tell its numbers again", || {
         let ready = cluster.edge_log("e1").events_since(mark, "metrics.ready");
         wait::check(!ready.is_empty(), || "not yet".to_owned())
     });
+}
+
+#[test]
+fn what_goes_wrong_with_records_is_counted_by_its_kind() {
+    let mut cluster = Cluster::start(&[]);
+    cluster.join_with(&["e1"], &["--metrics", "127.0.0.1:0"]);
+    let edge = address(&cluster.edge_log("e1"));
+    let hostile = |job: &str, config: &str| {
+        PipelineText::steady(job)
+            .template("10ms", 0, "poison ${seq}")
+            .stage("bad", &plugin("hostile"), config)
+    };
+    cluster.deploy(&hostile("rejects", "{ do = \"reject-all\" }"));
+    cluster.deploy(&hostile("traps", "{ do = \"trap-on\" }"));
+    cluster.deploy(&hostile("retries", "{ do = \"retry\", count = 1 }"));
+    for name in [
+        "sluice_edge_record_errors_total{job=\"rejects\",kind=\"reject\"}",
+        "sluice_edge_dead_letters_total{job=\"rejects\"}",
+        "sluice_edge_record_errors_total{job=\"traps\",kind=\"trap\"}",
+        "sluice_edge_dead_letters_total{job=\"traps\"}",
+        "sluice_edge_retries_total{job=\"retries\"}",
+    ] {
+        wait::until(&format!("{name} to count"), || {
+            let seen = Scraped::of(edge).numbers.get(name).copied();
+            wait::check(seen.is_some_and(|seen| seen > 0.0), || format!("{seen:?}"))
+        });
+    }
 }

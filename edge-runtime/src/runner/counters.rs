@@ -154,3 +154,22 @@ impl Tally {
 pub(super) fn count(number: &AtomicU64, more: u64) {
     number.fetch_add(more, Ordering::Relaxed);
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_kind_is_counted_under_its_name_and_a_new_one_with_the_others() {
+        let tally = Tally::default();
+        for (times, kind) in ERROR_KINDS.iter().enumerate() {
+            for _ in 0..=times {
+                tally.count_error(kind);
+            }
+        }
+        tally.count_error("a kind of tomorrow");
+        let mut expected: [u64; ERROR_KINDS.len()] = std::array::from_fn(|kind| kind as u64 + 1);
+        expected[ERROR_KINDS.len() - 1] += 1;
+        assert_eq!(tally.metered().errors, expected);
+    }
+}
