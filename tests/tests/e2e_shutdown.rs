@@ -79,6 +79,18 @@ fn an_orchestrator_that_is_asked_twice_does_not_wait_for_what_is_under_way() {
     assert_ne!(status.code(), Some(0), "its answer never came");
 }
 
+#[test]
+fn an_orchestrator_that_is_asked_once_waits_for_no_machine_that_stands_still() {
+    let Reading {
+        mut cluster,
+        mut reader,
+    } = Reading::begin();
+    let status = cluster.orchestrator().wait_end(wait::LONG);
+    assert_eq!(status.code(), Some(0), "{status}");
+    let status = reader.wait_end(wait::LONG);
+    assert_ne!(status.code(), Some(0), "its answer never came");
+}
+
 fn assert_each_once(numbers: &[u64]) {
     let expected: Vec<u64> = (0..numbers.len() as u64).collect();
     assert_eq!(numbers, expected, "records were lost or came twice");
@@ -130,8 +142,8 @@ fn an_orchestrator_that_is_asked_to_end_disturbs_no_edge() {
     assert_each_once(&seqs("ticks", &cluster.lines("e1", "ticks.out")));
 }
 
-#[test]
-fn an_edge_that_is_asked_twice_does_not_wait_for_what_drains() {
+/// An edge with a stage that never comes back.
+fn spinning() -> Cluster {
     let mut cluster = Cluster::start(&["e1"]);
     let spinning = PipelineText::steady("spins").generate("1ms", 0);
     let config = "{ do = \"spin\", when = \"always\" }\nlimits.deadline = \"1s\"";
@@ -140,6 +152,19 @@ fn an_edge_that_is_asked_twice_does_not_wait_for_what_drains() {
         let taken = cluster.execution("spins", "e1").records_in;
         wait::check(taken > 0, || format!("{taken} records"))
     });
+    cluster
+}
+
+#[test]
+fn an_edge_that_is_asked_once_does_not_wait_for_ever_for_a_stage_that_never_comes_back() {
+    let mut cluster = spinning();
+    let status = cluster.edge("e1").terminate();
+    assert_eq!(status.code(), Some(0), "{status}");
+}
+
+#[test]
+fn an_edge_that_is_asked_twice_does_not_wait_for_what_drains() {
+    let mut cluster = spinning();
     let mark = cluster.edge_log("e1").mark();
     cluster.edge("e1").ask_to_end();
     wait::until("the session to be closed or the end to have begun", || {
