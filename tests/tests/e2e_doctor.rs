@@ -9,7 +9,11 @@ use std::path::Path;
 use std::time::Duration;
 
 use serde_json::Value;
-use sluice_tests::e2e::{Cluster, ClusterOptions, wait};
+use sluice_edge_runtime::store::{Meta, Store};
+use sluice_tests::e2e::{Cluster, ClusterOptions, SmallDisk, wait};
+
+/// Enough for an edge without work, and less than a healthy disk has free.
+const DISK_BYTES: u64 = 48 * 1024 * 1024;
 
 /// What the doctor says: its exit code and its checks.
 struct Said {
@@ -241,6 +245,50 @@ fn what_is_broken_in_an_edges_directory_is_named_with_the_way_out() {
         "nothing of an orchestrator or an edge",
         "--state-dir",
     );
+}
+
+#[test]
+fn a_clock_that_stands_before_what_the_orchestrator_told_is_named() {
+    let mut cluster = Cluster::start(&["e1"]);
+    let dir = cluster.edge_state("e1");
+    cluster.kill_edge("e1");
+    let mut store = Store::open(&dir.join("edge.db")).unwrap();
+    let told = store.meta().unwrap();
+    assert!(told.server_time.0 > 0, "it was told the time");
+    let ahead = Meta {
+        server_time: told.server_time.plus(Duration::from_secs(60 * 60)),
+        ..told.clone()
+    };
+    store.put_meta(&told, &ahead).unwrap();
+    drop(store);
+    let seen = "s before the last time that the orchestrator told";
+    Said::of(&cluster, &dir).finds("clock", "fail", seen, "set the clock");
+}
+
+#[test]
+#[expect(
+    clippy::print_stderr,
+    reason = "a skipped test must not look like one that ran"
+)]
+fn a_disk_with_little_room_is_named() {
+    let mut cluster = Cluster::start(&[]);
+    let disk = match SmallDisk::mount(&cluster.root().join("disk"), DISK_BYTES) {
+        Ok(disk) => disk,
+        Err(why) => {
+            eprintln!("SKIPPED a_disk_with_little_room_is_named: {why}");
+            return;
+        }
+    };
+    cluster.place_edge_state("e1", &disk.path().join("state"));
+    cluster.join(&["e1"]);
+    let said = Said::of(&cluster, &cluster.edge_state("e1"));
+    said.finds(
+        "disk-space",
+        "fail",
+        "MiB are free",
+        "make room on the disk",
+    );
+    cluster.kill_edge("e1");
 }
 
 #[test]
