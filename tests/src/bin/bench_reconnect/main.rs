@@ -3,7 +3,8 @@
 //!
 //! A full handshake needs two round trips, a resumed one with its Hello as early data one; the columns beside the times say
 //! how many round trips it was, and what part of a full handshake. Build it with `--release`, and the programs too.
-//! Arguments: `[--runs N]`. Ends with 1 when less than 99 % of the early data was accepted.
+//! Arguments: `[--runs N]`. Ends with 1 when less than 99 % of the early data was accepted, or when it takes more
+//! round trips than it should.
 
 #![allow(clippy::print_stdout, reason = "its result is what it prints")]
 
@@ -18,6 +19,10 @@ const ONE_WAY: Duration = Duration::from_millis(50);
 /// Longer than a run takes, so that no heartbeat of the orchestrator's own rules has a part in it.
 const HEARTBEAT: Duration = Duration::from_secs(20);
 const ACCEPTED_PERCENT_MIN: usize = 99;
+/// Round trips of a full handshake with a Hello behind it, and half of one for what a machine does meanwhile.
+const FIRST_ROUND_TRIPS_MAX: f64 = 2.5;
+/// The same where the Hello is early data.
+const AGAIN_ROUND_TRIPS_MAX: f64 = 1.3;
 
 /// All runs of one kind.
 struct Row {
@@ -107,6 +112,18 @@ fn main() -> Result<()> {
 
     let rows = [join, full, again, noticed, restarted];
     print(&rows);
+    for (row, round_trips_max) in [
+        (&rows[1], FIRST_ROUND_TRIPS_MAX),
+        (&rows[2], AGAIN_ROUND_TRIPS_MAX),
+        (&rows[4], AGAIN_ROUND_TRIPS_MAX),
+    ] {
+        let round_trips = row.percentile(50) / round_trip_ms();
+        ensure!(
+            round_trips <= round_trips_max,
+            "{}: {round_trips:.2} round trips, at most {round_trips_max} are right",
+            row.what
+        );
+    }
     for row in &rows {
         if let Some(accepted) = row.accepted {
             ensure!(
@@ -120,8 +137,12 @@ fn main() -> Result<()> {
     Ok(())
 }
 
+fn round_trip_ms() -> f64 {
+    2.0 * ONE_WAY.as_secs_f64() * 1000.0
+}
+
 fn print(rows: &[Row]) {
-    let round_trip = 2.0 * ONE_WAY.as_secs_f64() * 1000.0;
+    let round_trip = round_trip_ms();
     let full = rows[1].percentile(50);
     println!(
         "{:<36} {:>5} {:>9} {:>9} {:>12} {:>8} {:>12}",
