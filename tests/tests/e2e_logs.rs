@@ -148,6 +148,29 @@ fn a_follower_of_an_edge_whose_link_was_cut_sees_every_line_once() {
     assert_every_number_once(&numbers);
 }
 
+/// Time on a processor of the thread of this edge that reads logs.
+fn read_ns(edge: u32) -> u64 {
+    let tasks = std::fs::read_dir(format!("/proc/{edge}/task")).unwrap();
+    let of_task = |task: std::fs::DirEntry| {
+        let name = std::fs::read_to_string(task.path().join("comm")).ok()?;
+        let times = std::fs::read_to_string(task.path().join("schedstat")).ok()?;
+        let ran: u64 = times.split(' ').next()?.parse().ok()?;
+        (name.trim() == "log-reader").then_some(ran)
+    };
+    tasks.filter_map(Result::ok).filter_map(of_task).sum()
+}
+
+/// The job has told so many times how far it is: a look at a log is due in every second of them.
+fn await_counts(cluster: &Cluster, job: &str, times: usize) {
+    for _ in 0..times {
+        let before = cluster.execution(job, "e1").records_in;
+        wait::until("the next count", || {
+            let now = cluster.execution(job, "e1").records_in;
+            wait::check(now > before, || format!("{now} records"))
+        });
+    }
+}
+
 #[test]
 fn a_reader_that_stalls_is_told_what_it_missed_and_delays_nothing() {
     let mut cluster = Cluster::start(&["e1"]);
@@ -164,11 +187,21 @@ fn a_reader_that_stalls_is_told_what_it_missed_and_delays_nothing() {
     // Control traffic goes on beside it.
     cluster.deploy(&PipelineText::steady("beside"));
     cluster.wait_lines("e1", "beside.out", 20);
+    // Once all between them is full, nothing more is read for it.
+    let edge = cluster.edge("e1").pid();
+    let still = wait::until("the log not to be read", || {
+        let before = read_ns(edge);
+        await_counts(&cluster, "flood", 5);
+        let now = read_ns(edge);
+        wait::check(now == before && now > 0, || format!("{before} -> {now} ns")).map(|()| now)
+    });
     let before = cluster.execution("flood", "e1").records_in;
     wait::until("the flood to go on", || {
         let now = cluster.execution("flood", "e1").records_in;
         wait::check(now > before + 500_000, || format!("{before} -> {now}"))
     });
+    await_counts(&cluster, "flood", 10);
+    assert_eq!(read_ns(edge), still, "it was read");
     assert!(stalled.try_wait().unwrap().is_none(), "it waits for us");
     let closes = cluster.log().events("session.close");
     assert!(closes.is_empty(), "{closes:?}");
