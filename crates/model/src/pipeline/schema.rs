@@ -66,9 +66,9 @@ struct PipelineDocument {
     rollout: Option<RolloutDocument>,
     /// Whether a task of a batch may run again when nobody can tell whether it has ended. Absent: `false`.
     idempotent: Option<bool>,
-    /// How long a task of a batch may take, from `1s` to `30d`. Absent: as long as it takes.
+    /// How long one try of a task may take from its placing, from `1s` to `30d`; then it is stopped, and the task has timed out. Absent: as long as it takes.
     timeout: Option<String>,
-    /// Tries after a task's first one that failed. Absent: 0.
+    /// Tries after a task's first one that failed. What it cannot open (a file, a command) is looked for again and again within one try, which fails after 10 times or 5 minutes. Absent: 0.
     #[schemars(range(max = 100))]
     retries: Option<u32>,
     /// Tasks of a higher priority are placed first. Absent: 0.
