@@ -101,13 +101,7 @@ impl<L: Listener> Listener for Bounded<L> {
             .await
             .expect("the semaphore is never closed");
         let (io, address) = self.listener.accept().await;
-        let timed = Timed {
-            io,
-            asked: Asked::default(),
-            silence: Box::pin(tokio::time::sleep(SILENCE_MAX)),
-            _permit: permit,
-        };
-        (timed, address)
+        (Timed::new(io, permit), address)
     }
 
     fn local_addr(&self) -> io::Result<Self::Addr> {
@@ -156,16 +150,33 @@ struct Timed<I> {
     io: I,
     asked: Asked,
     silence: Pin<Box<Sleep>>,
+    was_asked: bool,
     _permit: OwnedSemaphorePermit,
 }
 
 impl<I> Timed<I> {
+    fn new(io: I, permit: OwnedSemaphorePermit) -> Self {
+        Self {
+            io,
+            asked: Asked::default(),
+            silence: Box::pin(tokio::time::sleep(SILENCE_MAX)),
+            was_asked: false,
+            _permit: permit,
+        }
+    }
+
     fn watch<T>(
         &mut self,
         context: &mut Context<'_>,
         moved: Poll<io::Result<T>>,
         lives: bool,
     ) -> Poll<io::Result<T>> {
+        // An answer has all its time, however long the connection was idle before it.
+        let is_asked = self.asked.0.load(Ordering::Relaxed) > 0;
+        if is_asked && !self.was_asked {
+            self.silence.as_mut().reset(Instant::now() + SILENCE_MAX);
+        }
+        self.was_asked = is_asked;
         if moved.is_ready() {
             if lives {
                 self.silence.as_mut().reset(Instant::now() + SILENCE_MAX);
@@ -239,12 +250,9 @@ mod tests {
         // How long a connection lives whose other end sends a byte every 20 s.
         async fn life(asked: usize) -> Duration {
             let (ours, mut theirs) = tokio::io::duplex(64);
-            let mut timed = Timed {
-                io: ours,
-                asked: Asked(Arc::new(AtomicUsize::new(asked))),
-                silence: Box::pin(tokio::time::sleep(SILENCE_MAX)),
-                _permit: Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap(),
-            };
+            let permit = Arc::new(Semaphore::new(1)).try_acquire_owned();
+            let mut timed = Timed::new(ours, permit.unwrap());
+            timed.asked.0.store(asked, Ordering::Relaxed);
             let begun = Instant::now();
             let dripping = async {
                 let mut clock = tokio::time::interval(Duration::from_secs(20));
@@ -266,5 +274,23 @@ mod tests {
         }
         assert_eq!(life(0).await, SILENCE_MAX);
         assert!(life(1).await >= Duration::from_secs(600));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_has_all_its_time_on_a_connection_that_was_idle_before() {
+        let (ours, _theirs) = tokio::io::duplex(64);
+        let permit = Arc::new(Semaphore::new(1)).try_acquire_owned();
+        let mut timed = Timed::new(ours, permit.unwrap());
+        let asked = timed.asked.clone();
+        let begun = Instant::now();
+        let idle = SILENCE_MAX - Duration::from_secs(1);
+        let read = async |timed: &mut Timed<_>, time| {
+            tokio::time::timeout(time, timed.read_exact(&mut [0])).await
+        };
+        assert!(read(&mut timed, idle).await.is_err(), "nothing yet");
+        let _answering = Answering::begin(asked);
+        assert!(read(&mut timed, idle).await.is_err(), "it is not cut off");
+        assert!(read(&mut timed, SILENCE_MAX).await.unwrap().is_err());
+        assert_eq!(begun.elapsed(), idle + SILENCE_MAX);
     }
 }

@@ -71,6 +71,11 @@ async fn a_refusal_reaches_who_writes_the_whole_body_first_and_the_connection_go
             let (status, answer) = written_first(&mut stream, asked, head, &body).await;
             assert_eq!(status, expected, "{method} {path}: {answer}");
             assert_eq!(error(&answer).code.http_status(), expected);
+            if expected == 401 {
+                // A stranger's ends: who asks now and then would hold one for ever.
+                assert_eq!(stream.read(&mut [0]).await.unwrap(), 0);
+                stream = TcpStream::connect(served.address).await.unwrap();
+            }
         }
         let asked = ("GET", routes::STATUS);
         let (status, _) = written_first(&mut stream, asked, &operator, b"").await;
