@@ -11,7 +11,7 @@
 //! component that an edge can instantiate. Nothing here knows jobs or rows: whoever deletes says what to keep.
 
 use std::collections::BTreeSet;
-use std::io::{self, Write as _};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -452,8 +452,14 @@ impl Shared {
         self.file(digest, SIDECAR)
     }
 
-    /// Removes a file that has not been touched for `age_min`; whether it did.
-    fn remove_old(&self, path: &Path, age_min: Duration) -> Result<bool, ArtifactError> {
+    /// Removes a file that has not been touched for `age_min`; whether it did. `went` is called before an upload can bring
+    /// it again.
+    fn remove_old(
+        &self,
+        path: &Path,
+        age_min: Duration,
+        went: impl FnOnce(),
+    ) -> Result<bool, ArtifactError> {
         let _names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
         let modified = match std::fs::metadata(path).and_then(|facts| facts.modified()) {
             Ok(modified) => modified,
@@ -463,6 +469,7 @@ impl Shared {
         let is_old = modified.elapsed().is_ok_and(|age| age >= age_min);
         if is_old {
             std::fs::remove_file(path).map_err(|error| self.io("remove", path, error))?;
+            went();
         }
         Ok(is_old)
     }
@@ -478,9 +485,9 @@ impl Shared {
     ) -> Result<usize, ArtifactError> {
         let mut swept = 0;
         for digest in self.digests(ending)? {
-            if !keep.contains(&digest) && self.remove_old(&self.file(digest, ending), age_min)? {
-                went(digest);
-                swept += 1;
+            if !keep.contains(&digest) {
+                let path = self.file(digest, ending);
+                swept += usize::from(self.remove_old(&path, age_min, || went(digest))?);
             }
         }
         Ok(swept)
@@ -511,8 +518,9 @@ impl Shared {
             Ok(first) => (first.uploaded_at, first.uploaded_by),
             Err(_) => (Some(now()), by),
         };
-        self.write_sidecar(&noted)?;
         self.name(partial, &self.component(digest))?;
+        // Behind it: a sweep that takes an older one takes its sidecar too, and this one is new.
+        self.write_sidecar(&noted)?;
         Ok(noted.info)
     }
 
@@ -575,13 +583,14 @@ impl Shared {
         }
     }
 
-    /// Not synced: one that is cut off does not parse and is made again.
+    /// Whole or not at all to who reads it meanwhile. Not synced: what a power cut leaves of it is made again.
     fn write_sidecar(&self, noted: &Noted) -> Result<(), ArtifactError> {
-        let path = self.sidecar(noted.info.digest);
+        let number = self.next_partial.fetch_add(1, Ordering::Relaxed);
+        let partial = Partial(self.dir.join(format!("{PARTIAL_PREFIX}{number}")));
         let json = serde_json::to_vec(noted).expect("strings and numbers always encode");
-        std::fs::File::create(&path)
-            .and_then(|mut file| file.write_all(&json))
-            .map_err(|error| self.io("write", &path, error))
+        std::fs::write(&partial.0, &json).map_err(|error| self.io("write", &partial.0, error))?;
+        let path = self.sidecar(noted.info.digest);
+        std::fs::rename(&partial.0, &path).map_err(|error| self.io("rename", &path, error))
     }
 
     fn io(&self, doing: &'static str, path: &Path, source: io::Error) -> ArtifactError {
