@@ -10,7 +10,7 @@ use tracing::{info, warn};
 
 use super::operator::no_node;
 use super::session::{RENEWAL_GRACE, Session};
-use super::{ConnId, Core, Handled, MISSED_HEARTBEATS_MAX, Reply, RequestId, Step};
+use super::{ConnId, Core, Handled, MISSED_HEARTBEATS_MAX, Now, Reply, RequestId, Step};
 use crate::store::{ApiTokenRecord, NodeRecord, Store, StoreError};
 
 mod tokens;
@@ -67,9 +67,17 @@ impl<S: Store> Core<S> {
         issued: &NewCertificate,
         step: &mut Step,
     ) -> Result<Handled, StoreError> {
-        self.store
+        let is_known = self
+            .store
             .record_certificate(issued.node, issued.expires_at)?;
-        step.reply(issued.request, Ok(Reply::Done));
+        let reply = match is_known {
+            true => Ok(Reply::Done),
+            false => Err(
+                ErrorBody::new(ErrorCode::Conflict, "the node was deleted meanwhile")
+                    .with_help("join again, with a new token"),
+            ),
+        };
+        step.reply(issued.request, reply);
         Ok(Handled::Keep)
     }
 
@@ -150,19 +158,19 @@ impl<S: Store> Core<S> {
     pub(super) fn create_api_token(
         &mut self,
         token: &ApiTokenRecord,
-        now: UnixMs,
+        now: Now,
     ) -> Result<Called, StoreError> {
         let known = self.store.api_tokens()?;
-        let open = known.iter().filter(|it| it.expires_at > now).count();
+        let open = known.iter().filter(|it| it.expires_at > now.unix).count();
         let reached = |count: usize, max| u64::try_from(count).is_ok_and(|count| count >= max);
-        if reached(open, API_TOKENS_MAX) {
-            let message = format!("there are {API_TOKENS_MAX} tokens of the API already");
+        // The expired are kept for a day, though not any number of them.
+        if reached(open, API_TOKENS_MAX) || reached(known.len(), 2 * API_TOKENS_MAX) {
+            let message = format!(
+                "there are {open} tokens of the API already, and {} that expired within a day",
+                known.len() - open
+            );
             return Ok(Err(ErrorBody::new(ErrorCode::Conflict, message)
                 .with_help("revoke some with `sluice token revoke`")));
-        }
-        // The expired are kept for a day, though not any number of them.
-        if reached(known.len(), 2 * API_TOKENS_MAX) {
-            self.store.sweep_tokens(now)?;
         }
         self.store.insert_api_token(token)?;
         Ok(Ok(Reply::Done))

@@ -100,7 +100,7 @@ impl<S: Store> Core<S> {
                 Ok(Reply::Done)
             }
             ApiCall::Audit(query) => self.read_audit(&query)?,
-            ApiCall::CreateApiToken(token) => self.create_api_token(&token, step.now.unix)?,
+            ApiCall::CreateApiToken(token) => self.create_api_token(&token, step.now)?,
             ApiCall::Tokens(query) => self.list_tokens(&query, now)?,
             ApiCall::Token(id) => self.show_token(id, now)?,
             ApiCall::RevokeToken(id) => self.revoke_token(id, now)?,
