@@ -259,6 +259,7 @@ pub struct Core<S> {
     life: LifeNonce,
     /// When this life began.
     born: Now,
+    aging: aging::Aging,
     random: Box<dyn FnMut() -> [u8; 16] + Send>,
     sessions: BTreeMap<ConnId, Session>,
     live: BTreeMap<NodeId, ConnId>,
@@ -289,9 +290,7 @@ pub struct Core<S> {
     claims_renewed: Option<MonotonicMs>,
     history: runs::history::History,
     /// Where tries ended since the last tick: older ones may have to be purged there.
-    tries_ended: BTreeSet<(JobId, NodeId)>,
-    /// What ended before this process, or in a round that was undone, is not among these: the store knows.
-    tries_unknown: bool,
+    tries_ended: runs::TriesEnded,
     deadlines: runs::deadlines::Deadlines,
     schedules: schedules::Watched,
 }
@@ -378,6 +377,7 @@ impl<S: Store> Core<S> {
             epoch,
             life,
             born: now,
+            aging: aging::Aging::begin(now),
             random,
             sessions: BTreeMap::new(),
             live: BTreeMap::new(),
@@ -399,8 +399,7 @@ impl<S: Store> Core<S> {
             placing: runs::place::Placing::default(),
             claims_renewed: None,
             history: runs::history::History::default(),
-            tries_ended: BTreeSet::new(),
-            tries_unknown: true,
+            tries_ended: runs::TriesEnded::default(),
             deadlines: runs::deadlines::Deadlines::default(),
             schedules: schedules::Watched::default(),
         };

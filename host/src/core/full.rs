@@ -90,7 +90,7 @@ impl<S: Store> Core<S> {
     pub(super) fn forget(&mut self) {
         self.runs_open = true;
         self.runs_due = true;
-        self.tries_unknown = true;
+        self.tries_ended.look();
         self.placing = super::runs::place::Placing::default();
         self.schedules.look();
     }

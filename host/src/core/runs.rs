@@ -13,7 +13,9 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use sluice_api::{ErrorBody, ErrorCode, RunTask};
-use sluice_model::{Desired, FailReason, NodeId, NodeState, OnLost, RunId, TaskState, UnixMs};
+use sluice_model::{
+    Desired, FailReason, JobId, NodeId, NodeState, OnLost, RunId, TaskState, UnixMs,
+};
 use sluice_protocol::{ObservedRow, OutcomeKey};
 use sluice_scheduler::{ActiveTask, Said, Stopping, Verdict, judge, ran_late};
 use tracing::{info, warn};
@@ -41,6 +43,30 @@ const UNREADABLE: &str = "its pipeline no longer parses; deploy the job again an
 
 /// Claims are renewed when this much of their time is over.
 const RENEW_AFTER: Duration = LEASE.checked_div(3).expect("three is not zero");
+
+/// Of which jobs tries have ended on which nodes since the last tick.
+#[derive(Debug)]
+pub(super) struct TriesEnded {
+    of: BTreeSet<(JobId, NodeId)>,
+    /// What ended before this process, or in a round that was undone, is not among these: the store knows.
+    unknown: bool,
+}
+
+impl Default for TriesEnded {
+    fn default() -> Self {
+        Self {
+            of: BTreeSet::new(),
+            unknown: true,
+        }
+    }
+}
+
+impl TriesEnded {
+    /// Has the store looked at with the next tick.
+    pub(super) fn look(&mut self) {
+        self.unknown = true;
+    }
+}
 
 impl<S: Store> Core<S> {
     /// Calls a run off: what waits ends at once, what is active is ordered to stop.
@@ -199,10 +225,10 @@ impl<S: Store> Core<S> {
         if swept {
             self.history.look();
         }
-        if std::mem::take(&mut self.tries_unknown) {
-            self.tries_ended.extend(self.store.crowded(TRIES_KEPT)?);
+        if std::mem::take(&mut self.tries_ended.unknown) {
+            self.tries_ended.of.extend(self.store.crowded(TRIES_KEPT)?);
         }
-        for (job, node) in std::mem::take(&mut self.tries_ended) {
+        for (job, node) in std::mem::take(&mut self.tries_ended.of) {
             self.purge_old_tries(job, node, step)?;
         }
         if !self.runs_open {
@@ -410,7 +436,7 @@ impl<S: Store> Core<S> {
             self.store.drop_output(id)?;
         }
         // With the next tick: purging costs a row and two reports, together as much as one.
-        self.tries_ended.insert((task.job, *node));
+        self.tries_ended.of.insert((task.job, *node));
         Ok(())
     }
 
