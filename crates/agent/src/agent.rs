@@ -29,6 +29,10 @@ const LEFTOVER_COUNTED_EVERY: Duration = Duration::from_secs(3600);
 /// hashing what is in the cache and compiling it fit in, and a download over a slow link holds nothing back for ever.
 const SUSPECTS_WAIT: Duration = Duration::from_secs(60);
 
+/// A state that this machine leaves by itself is told when it has lasted so long: what is over sooner nobody sees, and each
+/// telling is a commit here and one at the orchestrator, which together take longer than such a state.
+pub const PASSING_TOLD_AFTER: Duration = Duration::from_millis(50);
+
 /// What a process finds on its disk when it starts.
 #[derive(Clone, Debug, Default)]
 pub struct Boot {
@@ -77,6 +81,8 @@ pub struct Agent {
     /// Until when the suspect that had its turn last is tried alone.
     suspect_until: MonotonicMs,
     reported: BTreeMap<ExecutionId, Observation>,
+    /// Since when the states pass that are not told yet.
+    passing: BTreeMap<ExecutionId, MonotonicMs>,
     remembered: BTreeMap<ExecutionId, Local>,
     changes: VecDeque<Change>,
     cx: Machinery,
@@ -168,6 +174,7 @@ impl Agent {
             suspects_from: now.mono.plus(SUSPECTS_WAIT),
             suspect_until: now.mono,
             reported: keyed(boot.reported, |it| it.execution),
+            passing: BTreeMap::new(),
             remembered: keyed(boot.locals, |it| it.execution),
             changes: VecDeque::new(),
             cx: Machinery {
@@ -434,12 +441,14 @@ impl Agent {
                 left.min(LEFTOVER_COUNTED_EVERY)
             })
         });
+        let passing = self.passing.values().map(|it| it.plus(PASSING_TOLD_AFTER));
         let times = [self.suspects_from, self.suspect_until];
         let held_back = !self.cx.prepare_queue.is_empty();
         let suspects = times
             .into_iter()
             .filter(|at| held_back && *at > self.cx.now.mono);
-        executions.chain(leftovers).chain(suspects).min()
+        let all = executions.chain(leftovers).chain(suspects);
+        all.chain(passing).min()
     }
 
     /// The specs that are still needed; others may be deleted.
@@ -634,17 +643,30 @@ impl Agent {
             Some(execution) => Some(execution.observe(suspended)),
             None => self.unreadable.get(&id).map(|why| unreadable_row(id, why)),
         };
+        let is_news = seen.as_ref() != self.reported.get(&id);
         match seen {
-            Some(seen) if self.reported.get(&id) != Some(&seen) => {
+            Some(seen) if is_news && seen.passes() && !self.has_passed_for_long(id) => {}
+            Some(seen) if is_news => {
+                self.passing.remove(&id);
                 self.changes.push_back(Change::Live(seen.clone()));
                 self.reported.insert(id, seen);
             }
             None if self.reported.remove(&id).is_some() => {
+                self.passing.remove(&id);
                 self.changes.push_back(Change::LiveRemoved(id));
             }
-            _ => {}
+            _ => {
+                self.passing.remove(&id);
+            }
         }
         self.remember(id);
+    }
+
+    /// Whether it is time to tell of what passes; begins to count when nothing has.
+    fn has_passed_for_long(&mut self, id: ExecutionId) -> bool {
+        let now = self.cx.now.mono;
+        let since = *self.passing.entry(id).or_insert(now);
+        now.since(since) >= PASSING_TOLD_AFTER
     }
 
     /// Writes down what is new of what a restart must know.

@@ -34,7 +34,7 @@ mod observation;
 mod tests;
 
 pub use action::{Action, Ending, PrepareFailure, Ticket};
-pub use agent::{Agent, Boot, DesiredChange, FETCHES_MAX, PREPARES_MAX};
+pub use agent::{Agent, Boot, DesiredChange, FETCHES_MAX, PASSING_TOLD_AFTER, PREPARES_MAX};
 pub use assignment::{Artifact, ArtifactKind, Assignment, Label, SpecFacts, SpecParts};
 pub use backoff::{
     CRASH_WINDOW, CRASHES_MAX, DEATHS_MAX, DELAY_MAX, DELAY_MIN, TRIES_MAX, TRIES_TIME_MAX,

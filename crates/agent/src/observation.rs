@@ -27,6 +27,14 @@ pub struct Observation {
     pub running_version: Option<Version>,
 }
 
+impl Observation {
+    /// Whether this machine leaves the state by itself, without waiting for a time or for anybody.
+    pub(crate) fn passes(&self) -> bool {
+        let waits_for_others = self.phase == ObservedPhase::Refused;
+        !waits_for_others && !self.next_action.is_empty() && self.next_at.is_none()
+    }
+}
+
 /// How a label ended for good on this edge.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum EndedHow {

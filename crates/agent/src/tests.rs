@@ -15,7 +15,7 @@ use sluice_model::{
 
 use crate::{
     Action, Agent, Artifact, ArtifactKind, Assignment, Boot, Change, DesiredChange, EndedHow,
-    Ending, Label, Local, Now, Observation, PrepareFailure, SpecParts, Ticket,
+    Ending, Label, Local, Now, Observation, PASSING_TOLD_AFTER, PrepareFailure, SpecParts, Ticket,
 };
 
 /// What may happen next; the numbers choose which of what is there.
@@ -587,6 +587,7 @@ fn a_fetch_that_nothing_waits_for_makes_room_for_the_next() {
         world.carry_out();
     }
     assert_eq!(world.fetching, BTreeSet::from([first, other]));
+    world.take(&Step::Pass { seconds: 1 });
     assert_eq!(world.live[&id(0)].phase, ObservedPhase::Fetching);
     assert_eq!(
         world.live[&id(0)].next_at,
@@ -697,4 +698,30 @@ fn a_suspended_node_has_no_deadline_that_stays_in_the_past() {
     assert_eq!(world.agent.next_deadline(), None);
     world.heal();
     world.check();
+}
+
+#[test]
+fn what_passes_is_told_when_it_lasts_and_what_stays_at_once() {
+    let mut world = World::new();
+    world.order(0, 0, Desired::Run);
+    world.carry_out();
+    assert!(world.live.is_empty(), "it may be over at once");
+    let due = world.agent.next_deadline().unwrap();
+    assert_eq!(due, world.now.mono.plus(PASSING_TOLD_AFTER));
+    // One short state after the other is as long as all of them together.
+    world.now = world.now.plus(PASSING_TOLD_AFTER / 2);
+    world.take(&Step::Fetched {
+        which: 0,
+        works: true,
+    });
+    assert!(world.live.is_empty());
+    world.now = world.now.plus(PASSING_TOLD_AFTER / 2);
+    world.take(&Step::Pass { seconds: 0 });
+    assert_eq!(world.live[&id(0)].phase, ObservedPhase::Compiling);
+    assert_eq!(world.agent.next_deadline(), None);
+    world.take(&Step::Prepared { which: 0, how: 5 });
+    assert_eq!(world.live[&id(0)].phase, ObservedPhase::Running);
+    world.take(&Step::Ended { which: 0, how: 2 });
+    assert_eq!(world.live[&id(0)].phase, ObservedPhase::Backoff);
+    assert!(world.live[&id(0)].next_at.is_some());
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use sluice_agent::{Ending, PrepareFailure};
+use sluice_agent::{Ending, PASSING_TOLD_AFTER, PrepareFailure};
 use sluice_model::{Desired, FailReason, ObservedPhase, Version};
 
 use super::rig::{Rig, component, id, spec};
@@ -33,6 +33,40 @@ fn case_03_case_15_a_reconnect_restarts_nothing_and_sends_nothing_again() {
     assert_eq!(rig.machine.starts.len(), 1);
     assert_eq!(rig.fake.rows_received, received);
     assert!(rig.is_connected() && rig.fake.heartbeats >= 30);
+    rig.assert_in_sync();
+}
+
+#[test]
+fn a_short_piece_of_work_is_told_of_twice() {
+    let mut rig = Rig::new();
+    rig.connect();
+    let before = rig.core().observed_position().rev.0;
+    rig.order(1, 1, 1, Desired::Run, "a");
+    rig.sync();
+    rig.end(1, Ending::Completed);
+    // Each is a commit on both sides: that it runs, and that it has ended.
+    assert_eq!(rig.core().observed_position().rev.0, before + 2);
+    assert_eq!(rig.fake.outcomes.len(), 1);
+    rig.order(1, 1, 1, Desired::Purge, "a");
+    rig.sync();
+    assert_eq!(rig.seen(1).phase, ObservedPhase::Purged);
+    assert_eq!(rig.core().observed_position().rev.0, before + 3);
+    rig.assert_in_sync();
+}
+
+#[test]
+fn what_takes_a_while_is_told_when_it_has() {
+    let mut rig = Rig::new();
+    rig.machine.prepares_for_ever.insert(spec("a").digest());
+    rig.connect();
+    rig.order(1, 1, 1, Desired::Run, "a");
+    rig.sync();
+    assert!(rig.fake.live.is_empty(), "it may be over at once");
+    rig.pass(PASSING_TOLD_AFTER);
+    assert_eq!(rig.seen(1).phase, ObservedPhase::Compiling);
+    let told = rig.core().observed_position().rev;
+    rig.pass(HOUR);
+    assert_eq!(rig.core().observed_position().rev, told, "and once");
     rig.assert_in_sync();
 }
 
