@@ -555,6 +555,7 @@ fn a_slow_update_does_not_keep_the_old_version_from_coming_back() {
         spec(0),
         "the new one is still on its way"
     );
+    world.take(&Step::Pass { seconds: 1 });
     assert_eq!(world.live[&id(0)].running_version, Some(Version(1)));
     world.heal();
     assert_eq!(world.running[&id(0)].1.spec, spec(2));

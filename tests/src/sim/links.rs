@@ -27,8 +27,17 @@ impl World {
         };
         let boot = self.edges[edge].boot;
         let hello = self.process(edge, boot)?.core.hello();
+        // Who a certificate names does not change while the handshake is under way, whatever becomes of the machine.
+        let machine = &self.edges[edge];
+        let peer = Peer {
+            node: machine.disk.node?,
+            key: machine.disk.key,
+            expires_at: machine.disk.certificate_ends,
+            address: format!("{}:{}", machine.name, self.now_ms),
+        };
         let connection = Connection {
             edge,
+            peer,
             edge_boot: boot,
             host_boot: self.orchestrator.boot,
             edge_end: End::Dialling,
@@ -52,7 +61,7 @@ impl World {
     }
 
     pub(super) fn open_at_host(&mut self, id: u64) {
-        let (boot, now_ms) = (self.orchestrator.boot, self.now_ms);
+        let boot = self.orchestrator.boot;
         let Some(connection) = self.network.get(id) else {
             return;
         };
@@ -61,17 +70,7 @@ impl World {
             return;
         }
         connection.host_end = End::Open;
-        let edge = connection.edge;
-        let machine = &self.edges[edge];
-        let Some(node) = machine.disk.node else {
-            return;
-        };
-        let peer = Peer {
-            node,
-            key: machine.disk.key,
-            expires_at: machine.disk.certificate_ends,
-            address: format!("{}:{now_ms}", machine.name),
-        };
+        let (edge, peer) = (connection.edge, connection.peer.clone());
         self.checks.peers.insert(edge, peer.clone());
         self.feed_host(HostInput::Opened {
             conn: ConnId(id),
@@ -437,6 +436,7 @@ impl World {
         }
         let id = self.network.add(Connection {
             edge,
+            peer: peer.clone(),
             edge_boot: u64::MAX,
             host_boot: self.orchestrator.boot,
             edge_end: End::Closed,

@@ -11,6 +11,7 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
+use sluice_host::core::Peer;
 
 /// Which way a frame goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -48,6 +49,8 @@ pub struct Lane {
 pub struct Connection {
     /// Which edge dialled.
     pub edge: usize,
+    /// Who its certificate names.
+    pub peer: Peer,
     /// Which process of it.
     pub edge_boot: u64,
     /// Which process of the orchestrator.
