@@ -25,6 +25,9 @@ use crate::store::{
     ExecutionRecord, OutputRecord, OutputWhere, Store, StoreError, TaskPhase, TaskRecord,
 };
 
+/// Why there is none of what its edge may have deleted already.
+pub(super) const PURGED_FIRST: &str = "its edge was ordered to purge it before it came";
+
 /// Outputs of one node that are offered to be pulled at once: one that cannot be had holds up no more than the others.
 const OFFERED_MAX: usize = 8;
 
@@ -156,6 +159,11 @@ impl<S: Store> Core<S> {
             held: if facts.bytes > OUTPUT_BYTES_MAX {
                 OutputWhere::Gone {
                     reason: "its edge says that it is larger than an output may be".to_owned(),
+                }
+            } else if execution.desired == Desired::Purge {
+                // The report was under way when its job was deleted.
+                OutputWhere::Gone {
+                    reason: PURGED_FIRST.to_owned(),
                 }
             } else {
                 OutputWhere::Lacking

@@ -21,6 +21,7 @@ use sluice_scheduler::{ActiveTask, Said, Stopping, Verdict, judge, ran_late};
 use tracing::{info, warn};
 
 use super::operator::{Called, Reply};
+use super::outputs::PURGED_FIRST;
 use super::{Core, LEASE, Now, Step};
 use crate::store::{
     ExecutionRecord, JobRecord, NodeRecord, Store, StoreError, TaskEnd, TaskPhase, TaskRecord,
@@ -190,9 +191,8 @@ impl<S: Store> Core<S> {
         step: &mut Step,
     ) -> Result<(), StoreError> {
         if desired == Desired::Purge {
-            let reason = "its edge was ordered to purge it before it came";
             self.store
-                .lose_output(execution.id, reason, step.now.unix)?;
+                .lose_output(execution.id, PURGED_FIRST, step.now.unix)?;
         }
         let Some(job) = self.store.job(execution.job)? else {
             return Ok(());
