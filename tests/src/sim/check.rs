@@ -78,12 +78,10 @@ pub struct Checks {
     pub faults: FaultCounts,
     /// The nodes' ids.
     pub nodes: BTreeMap<usize, NodeId>,
-    /// The last Hello of each edge.
-    pub hellos: BTreeMap<usize, Bytes>,
+    /// The last Hello of each edge, and who said it.
+    pub hellos: BTreeMap<usize, (Bytes, Peer)>,
     /// The last Begin of each edge.
     pub begins: BTreeMap<usize, Bytes>,
-    /// The last peer of each edge.
-    pub peers: BTreeMap<usize, Peer>,
     /// Executions that the runner failed by chance.
     pub may_have_failed: BTreeSet<ExecutionId>,
     /// Outcomes that were on an edge's disk and on the orchestrator's.
@@ -155,12 +153,16 @@ impl World {
             let Some(connection) = self.network.get(conn.0) else {
                 continue;
             };
-            let (edge, replayed) = (connection.edge, connection.replayed);
+            let (edge, replayed, peer) = (
+                connection.edge,
+                connection.replayed,
+                connection.peer.clone(),
+            );
             let of_a_dead_process =
                 self.edges[edge].process.is_none() || self.edges[edge].boot != connection.edge_boot;
             let kind = wire::read_orchestrator(frame);
             if matches!(kind, Some(Kind::Welcome(_))) && !replayed {
-                self.check_let_in(edge);
+                self.check_let_in(edge, &peer);
             }
             let Some(node) = self.checks.nodes.get(&edge).copied() else {
                 continue;
@@ -228,10 +230,7 @@ impl World {
     }
 
     /// N1.
-    fn check_let_in(&self, edge: usize) {
-        let Some(peer) = self.checks.peers.get(&edge) else {
-            return;
-        };
+    fn check_let_in(&self, edge: usize, peer: &Peer) {
         let shut_out = self.operators.shut_out.get(&peer.node);
         assert!(
             shut_out.is_none_or(|key| key.is_some_and(|key| key != peer.key)),

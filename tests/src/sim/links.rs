@@ -70,8 +70,7 @@ impl World {
             return;
         }
         connection.host_end = End::Open;
-        let (edge, peer) = (connection.edge, connection.peer.clone());
-        self.checks.peers.insert(edge, peer.clone());
+        let peer = connection.peer.clone();
         self.feed_host(HostInput::Opened {
             conn: ConnId(id),
             peer,
@@ -176,7 +175,8 @@ impl World {
                     panic!("an edge sent a frame that is no message");
                 };
                 if matches!(kind, edge_message::Kind::Hello(_)) {
-                    self.checks.hellos.insert(edge, frame.clone());
+                    let said_by = connection.peer.clone();
+                    self.checks.hellos.insert(edge, (frame.clone(), said_by));
                 }
                 if super::planted::is_begin(&kind) {
                     self.checks.begins.insert(edge, frame.clone());
@@ -425,10 +425,7 @@ impl World {
 
     /// Somebody plays a recorded Hello of an edge on a connection of its own (cases 63, 65). Whether there was one.
     pub fn replay_hello(&mut self, edge: usize) -> bool {
-        let (Some(frame), Some(peer)) = (
-            self.checks.hellos.get(&edge).cloned(),
-            self.checks.peers.get(&edge).cloned(),
-        ) else {
+        let Some((frame, peer)) = self.checks.hellos.get(&edge).cloned() else {
             return false;
         };
         if self.orchestrator.core.is_none() {
