@@ -346,8 +346,13 @@ fn trap_reason(error: &wasmtime::Error, root: &str) -> String {
     short(reason)
 }
 
-/// A function's name without the hashes of the crates in it, which Rust writes as `std[a543996e6e7dbf1e]`.
+/// A function's name without hashes: Rust writes that of a crate as `std[a543996e6e7dbf1e]`, and one at the end of an
+/// older sort of names as `::h550ca5d2de423c6d`.
 fn without_hashes(name: &str) -> String {
+    let name = match name.rsplit_once("::h") {
+        Some((before, hash)) if is_hash(hash) => before,
+        _ => name,
+    };
     let mut plain = String::with_capacity(name.len());
     let mut rest = name;
     while let Some((before, after)) = rest.split_once('[') {

@@ -37,7 +37,7 @@ fn a_panic_is_a_trap() {
         "poison",
         "trap",
         // The functions of the plugin, without those that end a program that panics.
-        "wasm `unreachable` instruction executed in <hostile::Hostile",
+        "wasm `unreachable` instruction executed in hostile::Hostile::act < <hostile::Hostile as sluice_sdk::stage::BatchStage>::process <",
     );
     lives(&mut rig);
 }
