@@ -47,6 +47,8 @@ impl<S: Store> Core<S> {
                 format!("it matches, but {refusal}")
             } else if let Some(count) = job.count.filter(|_| !runs) {
                 format!("it matches; the job's {count} replicas have their places on other nodes")
+            } else if let Some(count) = job.count {
+                format!("one of the job's {count} replicas has its place here")
             } else if select.0.is_empty() {
                 "the job wants every node".to_owned()
             } else {

@@ -1,7 +1,9 @@
 //! What tasks of all runs wait for, a bounded number of lines.
 
+use std::collections::BTreeSet;
+
 use sluice_api::{Run, WaitingTasks};
-use sluice_model::UnixMs;
+use sluice_model::{ExecutionState, UnixMs};
 
 use super::REASONS_MAX;
 use crate::core::Core;
@@ -53,8 +55,45 @@ impl<S: Store> Core<S> {
         Ok((all, shown))
     }
 
-    /// What a batch job's runs but its last one wait for; empty when nothing of them does.
+    /// What a batch job's runs but its last one wait for, with no node yet or on theirs; empty when nothing of them does.
     pub(super) fn why_others(
+        &mut self,
+        job: &JobRecord,
+        last: &Run,
+        now: UnixMs,
+    ) -> Result<String, StoreError> {
+        Ok(self.why_no_node(job, last, now)? + &self.why_not_running(job, last)?)
+    }
+
+    /// What is placed and does not run.
+    fn why_not_running(&mut self, job: &JobRecord, last: &Run) -> Result<String, StoreError> {
+        let others = self.store.active_tasks()?.into_iter();
+        let others = others.filter(|task| task.job == job.id && task.run != last.id);
+        let (mut why, mut told) = (String::new(), BTreeSet::new());
+        for task in others.take(FRONTS_MAX) {
+            let execution = match task.execution {
+                Some(id) => self.show_one_execution(id)?,
+                None => None,
+            };
+            let Some(execution) = execution.filter(|it| it.state == ExecutionState::Pending) else {
+                continue;
+            };
+            let reason = execution.reason.unwrap_or_default();
+            if told.len() < REASONS_MAX && told.insert(reason.clone()) {
+                let next = execution.next_action.unwrap_or_default();
+                let at = execution
+                    .next_at
+                    .map_or(String::new(), |at| format!(" at {at}"));
+                why.push_str(&format!(
+                    "; its run {} waits on {}: {reason} ({next}{at})",
+                    task.run, execution.node
+                ));
+            }
+        }
+        Ok(why)
+    }
+
+    fn why_no_node(
         &mut self,
         job: &JobRecord,
         last: &Run,

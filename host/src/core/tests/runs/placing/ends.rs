@@ -398,6 +398,27 @@ fn status_and_explain_tell_of_every_run_that_waits_and_not_of_the_last_alone() {
 }
 
 #[test]
+fn an_older_run_that_backs_off_on_its_node_is_explained_behind_one_that_has_ended() {
+    let mut world = calm(TaskLimits::default());
+    world.deploy(&batch("a", ""));
+    let mut e1 = Machine::connect(&mut world, "e1", 1);
+    let older = world.launch(&["a"]);
+    let waiting = world.the_active().execution.unwrap();
+    e1.waits(&mut world, waiting, "cannot open /nowhere");
+    let newer = world.launch(&["a"]);
+    let active = world.core.store_mut().active_tasks().unwrap();
+    let its = active.iter().find(|task| task.run == newer.id).unwrap();
+    e1.completes(&mut world, its.execution.unwrap());
+    assert_eq!(world.run(newer.id).state, RunState::Completed);
+    let Reply::Explain(explain) = world.call(ApiCall::Explain("a".parse().unwrap())).unwrap()
+    else {
+        panic!("not explained");
+    };
+    let said = format!("its run {} waits on e1: cannot open /nowhere", older.id);
+    assert!(explain.why.contains(&said), "{}", explain.why);
+}
+
+#[test]
 fn a_task_that_timed_out_while_it_waited_says_what_for_and_its_job_does_not_run() {
     let mut world = calm(TaskLimits::default());
     let mut e1 = Machine::connect(&mut world, "e1", 1);
