@@ -116,9 +116,10 @@ fn one_scrape(nodes: usize) -> Result<()> {
     for number in 0..nodes {
         BareEdge::join(&token, &format!("n{number:05}"))?;
     }
-    // All at once: nobody is there to be hurt.
-    let everywhere = PipelineText::steady("everywhere").rollout(&format!("max_parallel = {nodes}"));
-    cluster.deploy(&everywhere);
+    cluster.deploy(&PipelineText::steady("everywhere"));
+    // A rollout waits for those that are away, and here nobody connects.
+    let promoted = cluster.sluice(&["rollout", "promote", "everywhere"]);
+    ensure!(promoted.code == 0, "{promoted:?}");
     wait::within(PLANNED_WITHIN, "an execution on every node", || {
         let job = cluster.api().job("everywhere");
         let desired = job.map_err(|refusal| refusal.to_string())?.job.desired;
