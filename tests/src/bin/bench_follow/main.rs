@@ -113,6 +113,10 @@ fn main() -> Result<()> {
         apart * 100.0,
         reading * 100.0
     );
+    ensure!(
+        followed.min(stalled) >= RATIO_GOAL - apart,
+        "a reader costs more than it may, also with what turns differ by"
+    );
     Ok(())
 }
 
