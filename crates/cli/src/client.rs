@@ -330,7 +330,8 @@ impl Client {
                         self.context_path.display()
                     );
                     failure.help = Some(
-                        "copy operator.toml from its state directory again: the token or the orchestrator changed"
+                        "the token has ended or was revoked, or it is another orchestrator: an admin makes one with `sluice token create \
+                         --role`, and the operator's own is in operator.toml of the state directory"
                             .to_owned(),
                     );
                 }

@@ -35,7 +35,7 @@ macro_rules! spelled {
             fn from_str(text: &str) -> Result<Self, String> {
                 match text {
                     $($text => Ok(Self::$variant),)*
-                    other => Err(format!("unknown {}: {other:?}", stringify!($name))),
+                    other => Err(format!("{other:?} is none of {}", Self::SPELLINGS.join(", "))),
                 }
             }
         }

@@ -558,7 +558,7 @@ fn resolve(
                         "stage {}: the component {digest} is not on the orchestrator",
                         stage.name
                     ))
-                    .with_help("upload it first; `sluice deploy` does"));
+                    .with_help("name the component's file instead of its digest: `sluice deploy` uploads it"));
                 }
             };
             let ComponentFacts { size, world } = facts;

@@ -430,12 +430,12 @@ pub(super) fn no_rollout(name: &JobName, job: &JobRecord) -> ErrorBody {
     ErrorBody::new(
         ErrorCode::NotFound,
         format!(
-            "{name} has no rollout: version {} went to every node at once",
+            "{name} has no rollout of version {}",
             job.version
         ),
     )
     .with_help(
-        "`[rollout]` in the pipeline asks for one; a job on more than 10 nodes has one by itself",
+        "`[rollout]` in a pipeline of daemons or replicas asks for one; on more than 10 nodes they have one by itself",
     )
 }
 
