@@ -409,6 +409,8 @@ impl World {
             let forgotten =
                 execution.is_none_or(|execution| key.version.0 + 10 < execution.version.0);
             if forgotten {
+                // The orchestrator forgets the execution of a deleted job once it is purged, and keeps its run.
+                self.checks.lost_outcomes.insert(key, row.phase);
                 continue;
             }
             let Some(outcome) = outcome else {

@@ -265,6 +265,14 @@ impl World {
         if core.session().is_none() {
             return Err(format!("{name} has no session"));
         }
+        // An edge may not have noticed yet that the process it speaks with is gone.
+        let boot = self.orchestrator.boot;
+        let connection = process
+            .connection
+            .and_then(|id| self.network.connections.get(&id));
+        if connection.is_none_or(|it| it.host_boot != boot) {
+            return Err(format!("{name} has a session with a process that is gone"));
+        }
         let (desired, observed) = (core.desired_position(), core.observed_position());
         let node = self.checks.nodes[&edge];
         let record = self
