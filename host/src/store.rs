@@ -343,7 +343,7 @@ pub trait Store: RunStore + OutputStore + ScheduleStore + ListStore + TokenStore
     /// Forgets deleted nodes that were to be remembered until before `now`.
     fn sweep_deleted_nodes(&mut self, now: UnixMs) -> Result<(), StoreError>;
     /// The newest certificate of a node ends then.
-    fn record_certificate(&mut self, id: NodeId, expires_at: UnixMs) -> Result<bool, StoreError>;
+    fn record_certificate(&mut self, id: NodeId, expires_at: UnixMs) -> Result<(), StoreError>;
     /// A session began. With another incarnation than before, the node's reports start over.
     fn record_begin(&mut self, facts: &BeginFacts) -> Result<(), StoreError>;
     /// A session opened or closed.

@@ -483,13 +483,13 @@ impl Store for SqliteStore {
         Ok(())
     }
 
-    fn record_certificate(&mut self, id: NodeId, expires_at: UnixMs) -> Result<bool, StoreError> {
-        let known = self.execute(
+    fn record_certificate(&mut self, id: NodeId, expires_at: UnixMs) -> Result<(), StoreError> {
+        self.execute(
             "record a certificate",
             "UPDATE node SET certificate_expires_at = max(certificate_expires_at, ?2) WHERE id = ?1",
             params![blob(id.to_bytes()), expires_at.0],
         )?;
-        Ok(known == 1)
+        Ok(())
     }
 
     fn record_begin(&mut self, facts: &BeginFacts) -> Result<(), StoreError> {
