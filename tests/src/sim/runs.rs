@@ -148,24 +148,21 @@ impl World {
                 true
             }
             // The job is gone, stopped, of another kind, or does not fit the node: nothing was launched.
-            Err(error)
-                if matches!(
-                    error.code,
-                    ErrorCode::NotFound | ErrorCode::Conflict | ErrorCode::Invalid
-                ) =>
-            {
-                self.note(
-                    "operator",
-                    format_args!("{key}: refused: {}", error.message),
-                );
+            Err(error) => self.handle_refusal(key, &error),
+            Ok(reply) => panic!("{key} answered with {reply:?}"),
+        }
+    }
+
+    /// Whether a refusal answers an order about a run or a schedule: a fault of the store does not, and others there are none.
+    pub(super) fn handle_refusal(&mut self, key: &str, error: &ErrorBody) -> bool {
+        match error.code {
+            ErrorCode::NotFound | ErrorCode::Conflict | ErrorCode::Invalid => {
+                let why = &error.message;
+                self.note("operator", format_args!("{key}: refused: {why}"));
                 true
             }
-            Err(error) => {
-                let stores_fault = matches!(error.code, ErrorCode::Internal | ErrorCode::DiskFull);
-                assert!(stores_fault, "{key} was refused: {error:?}");
-                false
-            }
-            Ok(reply) => panic!("{key} answered with {reply:?}"),
+            ErrorCode::Internal | ErrorCode::DiskFull => false,
+            _ => panic!("{key} was refused: {error:?}"),
         }
     }
 

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use sluice_api::{ErrorBody, ErrorCode, ScheduleCreate};
+use sluice_api::{ErrorBody, ScheduleCreate};
 use sluice_host::core::{ApiCall, Reply};
 use sluice_host::store::{RunRecord, RunStore as _, RunsOf, ScheduleRecord, ScheduleStore as _};
 use sluice_model::{CatchUp, Overlap, RunId, TickOutcome};
@@ -141,21 +141,7 @@ impl World {
                 true
             }
             // The job cannot be launched, it was created before and the answer got lost, or there is none.
-            Err(error)
-                if matches!(
-                    error.code,
-                    ErrorCode::NotFound | ErrorCode::Conflict | ErrorCode::Invalid
-                ) =>
-            {
-                let why = error.message;
-                self.note("operator", format_args!("{key}: refused: {why}"));
-                true
-            }
-            Err(error) => {
-                let stores_fault = matches!(error.code, ErrorCode::Internal | ErrorCode::DiskFull);
-                assert!(stores_fault, "{key} was refused: {error:?}");
-                false
-            }
+            Err(error) => self.handle_refusal(key, &error),
             Ok(reply) => panic!("{key} answered with {reply:?}"),
         }
     }
